@@ -1,0 +1,48 @@
+#include "device/buffer.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <utility>
+
+#include "base/error.h"
+
+namespace lamina {
+
+// Host memory comes straight from mmap: zeroed on first touch, page-aligned, so that large KV
+// caches and arenas cost resident memory only where they are used.
+Buffer::Buffer(MemoryKind kind, size_t size_bytes) : size_bytes_(size_bytes), kind_(kind) {
+  if (kind != MemoryKind::kHost) {
+    throw Error(StatusCode::kUnimplemented, "this build of lamina has no CUDA memory");
+  }
+  if (size_bytes == 0) return;
+  void* mapped = ::mmap(nullptr,
+                        size_bytes,
+                        PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                        -1,
+                        0);
+  if (mapped == MAP_FAILED) {
+    throw Error(StatusCode::kResourceExhausted,
+                fmt::format("cannot allocate {} bytes of host memory", size_bytes));
+  }
+  data_ = static_cast<std::byte*>(mapped);
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      size_bytes_(std::exchange(other.size_bytes_, 0)),
+      kind_(other.kind_) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_bytes_, other.size_bytes_);
+  std::swap(kind_, other.kind_);
+  return *this;
+}
+
+Buffer::~Buffer() {
+  if (data_ != nullptr) ::munmap(data_, size_bytes_);
+}
+
+}  // namespace lamina

@@ -1,0 +1,115 @@
+#include "device/thread_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/check.h"
+
+namespace lamina {
+namespace {
+
+// Long enough to bridge the gap between two operators of a step, short enough not to starve a
+// neighbour's process.
+constexpr auto kSpinTime = std::chrono::microseconds(20);
+
+void cpu_relax() {
+  __builtin_ia32_pause();
+}
+
+template <typename Condition>
+bool spin_until(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + kSpinTime;
+  do {
+    for (int i = 0; i < 64; ++i) {
+      if (condition()) return true;
+      cpu_relax();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return condition();
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int num_threads) {
+  LAMINA_CHECK_GE(num_threads, 1);
+  workers_.reserve(static_cast<size_t>(num_threads) - 1);
+  for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { worker_loop(); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  work_ready_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::parallel_for(int64_t count,
+                              int64_t grain,
+                              const std::function<void(int64_t, int64_t)>& task) {
+  if (count <= 0) return;
+  LAMINA_DCHECK(grain > 0);
+  if (workers_.empty() || count <= grain) {
+    task(0, count);
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    job_ = {&task, count, grain};
+    next_begin_.store(0, std::memory_order_relaxed);
+    num_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_release);
+    if (num_blocked_ > 0) work_ready_.notify_all();
+  }
+  run_ranges();
+  // Every worker must have left run_ranges() before `task` and job_ may change.
+  while (num_busy_.load(std::memory_order_acquire) > 0) {
+    if (!spin_until([this] { return num_busy_.load(std::memory_order_acquire) == 0; })) {
+      std::this_thread::yield();
+    }
+  }
+}
+
+void ThreadPool::run_ranges() {
+  // Chunks larger than the grain where there is plenty of work: few atomic operations, still
+  // balanced.
+  const int64_t num_chunks_wanted = 4 * static_cast<int64_t>(workers_.size() + 1);
+  const int64_t chunk = std::max(job_.grain, job_.count / num_chunks_wanted);
+  while (true) {
+    const int64_t begin = next_begin_.fetch_add(chunk, std::memory_order_relaxed);
+    if (begin >= job_.count) return;
+    (*job_.task)(begin, std::min(begin + chunk, job_.count));
+  }
+}
+
+void ThreadPool::worker_loop() {
+  uint64_t seen = 0;
+  while (true) {
+    const auto has_news = [&] {
+      return generation_.load(std::memory_order_acquire) != seen ||
+             stopping_.load(std::memory_order_relaxed);
+    };
+    if (!spin_until(has_news)) {
+      std::unique_lock lock(mutex_);
+      ++num_blocked_;
+      work_ready_.wait(lock, has_news);
+      --num_blocked_;
+    }
+    if (stopping_) return;
+    seen = generation_.load(std::memory_order_acquire);
+    run_ranges();
+    num_busy_.fetch_sub(1, std::memory_order_acq_rel);
+  }
+}
+
+int available_cores() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 1;
+  return std::max(1, CPU_COUNT(&mask));
+}
+
+}  // namespace lamina
