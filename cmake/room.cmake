@@ -30,6 +30,7 @@ function(lamina_test target)
   endif()
   add_executable(${target} ${ARG_SRCS})
   target_link_libraries(${target} PRIVATE lamina_warnings ${ARG_LIBS} GTest::gmock_main)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/src)
   target_compile_definitions(${target} PRIVATE LAMINA_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   gtest_discover_tests(${target} DISCOVERY_TIMEOUT 60
                        PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})

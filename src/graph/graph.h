@@ -1,0 +1,124 @@
+// Graph: the whole forward pass of a model as operators and values, traced from one builder
+// function (model/). It knows no device, slice or network. convert/ cuts it at its attention
+// operators; exec/ runs the pieces. Nodes are stored in a topological order by construction: an
+// operator can only use values that exist. Each node has one output. Confined to one thread while
+// it is built, immutable afterwards.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "tensor/dtype.h"
+#include "tensor/shape.h"
+
+namespace lamina {
+
+enum class OpKind : uint8_t {
+  kInput,      // token_ids, positions [T] i32; logits_rows [S] i32: named by Node::name
+  kWeight,     // a parameter, named by Node::name as Hugging Face spells it
+  kEmbedding,  // (table [V, E], ids [T]) -> [T, E]
+  kLinear,     // (x [T, K], weight [N, K], optional bias [N]) -> [T, N] = x weight^T + bias
+  kRmsNorm,    // (x [T, ..., D], weight [D]) -> x's shape; over the last axis
+  kRopeTable,  // (positions [T]) -> [T, rotary_dim] f32: cos in the first half, sin in the second
+  kRope,  // (x [T, H, D], table) -> x's shape; rotates the first rotary_dim of D, pairs (i, i +
+          // rotary_dim / 2)
+  kAttention,   // (q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, D]) -> [T, Hq, D]; causal, over the
+                // sequence's cache
+  kAdd,         // (a, b) -> same shape
+  kMul,         // (a, b) -> same shape
+  kSilu,        // (x) -> same shape
+  kReshape,     // (x) -> same elements per row, another row shape
+  kGatherRows,  // (x [T, ...], rows [S]) -> [S, ...]
+};
+std::string_view op_kind_name(OpKind kind);
+
+// What axis 0 of a value counts. Known only when a step runs, but for kFixed.
+enum class RowAxis : uint8_t {
+  kFixed,   // a weight: the extent is in `row_shape`
+  kTokens,  // T, the query tokens of the step
+  kLogits,  // S, the rows whose logits are wanted
+};
+
+// Type of a value. For kTokens and kLogits `row_shape` holds the extents after axis 0; for kFixed
+// the whole shape.
+struct ValueType {
+  DType dtype = DType::kF32;
+  RowAxis rows = RowAxis::kFixed;
+  Shape row_shape;
+
+  // Bytes of one index of axis 0 (kTokens, kLogits) or of the whole value (kFixed).
+  [[nodiscard]] int64_t row_bytes() const {
+    return row_shape.num_elements() * static_cast<int64_t>(dtype_bytes(dtype));
+  }
+  friend bool operator==(const ValueType&, const ValueType&) = default;
+};
+
+struct RmsNormAttrs {
+  float eps = 1e-6F;
+};
+struct RopeTableAttrs {
+  std::vector<float>
+      inv_freq;            // rotary_dim / 2 angular steps per position, scaling already applied
+  float magnitude = 1.0F;  // yarn's attention factor: multiplies cos and sin
+};
+struct AttentionAttrs {
+  int32_t layer_idx = 0;
+  int32_t num_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  float scale = 1.0F;             // multiplies q.k
+  std::optional<int32_t> window;  // token i sees keys j with i - window < j <= i
+
+  friend bool operator==(const AttentionAttrs&, const AttentionAttrs&) = default;
+};
+using NodeAttrs = std::variant<std::monostate, RmsNormAttrs, RopeTableAttrs, AttentionAttrs>;
+
+using NodeId = int32_t;
+using ValueId = int32_t;  // equal to the producing node's id: one output a node
+
+struct Node {
+  NodeId id = 0;
+  OpKind kind = OpKind::kInput;
+  std::string name;  // for people and dumps; for kInput and kWeight it is the identity
+  std::vector<ValueId> inputs;
+  NodeAttrs attrs;
+  ValueType type;  // of the output
+};
+
+class Graph {
+ public:
+  // Appends a node and infers its output type. Throws Error kInvalidArgument, naming the node,
+  // where types do not fit.
+  ValueId add(OpKind kind, std::string name, std::vector<ValueId> inputs, NodeAttrs attrs = {});
+  ValueId add_input(std::string name, ValueType type);
+  // The same name gives the same value (tied weights); another type for it throws.
+  ValueId add_weight(std::string name, ValueType type);
+  ValueId add_reshape(std::string name, ValueId x, Shape row_shape);
+  void set_output(ValueId value) { output_ = value; }
+
+  [[nodiscard]] std::span<const Node> nodes() const { return nodes_; }
+  [[nodiscard]] const Node& node(NodeId id) const { return nodes_[static_cast<size_t>(id)]; }
+  [[nodiscard]] const ValueType& type(ValueId id) const { return node(id).type; }
+  [[nodiscard]] ValueId output() const { return output_; }
+  // Nodes that use `value`, in order; a node that uses it twice stands once.
+  [[nodiscard]] std::vector<NodeId> consumers(ValueId value) const;
+  // Ids of the attention operators in execution order.
+  [[nodiscard]] std::vector<NodeId> attention_nodes() const;
+
+  // Throws Error kInternal where an invariant is broken: order, types, attention layer indices 0,
+  // 1, 2, ..., an output.
+  void verify() const;
+  // One line a node: "%7 = linear(%5, %6) [T, 64] f32  # layers.0.q_proj".
+  [[nodiscard]] std::string dump() const;
+
+ private:
+  std::vector<Node> nodes_;
+  ValueId output_ = -1;
+};
+
+}  // namespace lamina

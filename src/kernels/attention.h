@@ -1,0 +1,81 @@
+// Ragged paged attention: the one attention operator. Each sequence brings 1..T query tokens
+// (decode: 1; chunked prefill: more) against its own cached tokens, found through its block table.
+// Also the append that precedes it and the merge that joins partial results. Dispatch on device and
+// dtype; ref/ is the oracle.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "base/status.h"
+#include "device/stream.h"
+#include "tensor/tensor_view.h"
+
+namespace lamina::kernels {
+
+// The queries of one step, sequence after sequence. Spans outlive the call.
+//   Sequence b owns query tokens [query_begin[b], query_begin[b + 1]) of q; its cache holds
+//   context_len[b] tokens once this step's are appended; its first query token stands at position
+//   context_len[b] - num_queries(b). Its block table is block_tables[b * max_blocks ...]: block i
+//   holds positions [i * block_size, (i + 1) * block_size).
+struct RaggedBatch {
+  std::span<const int32_t> query_begin;   // [B + 1], ascending from 0
+  std::span<const int32_t> context_len;   // [B]
+  std::span<const int32_t> block_tables;  // [B, max_blocks]
+  int64_t max_blocks = 0;
+
+  [[nodiscard]] int64_t num_sequences() const { return static_cast<int64_t>(context_len.size()); }
+  [[nodiscard]] int64_t num_tokens() const { return query_begin.empty() ? 0 : query_begin.back(); }
+};
+
+// Writes this step's k and v into the cache at their positions. Writing by position makes a replay
+// harmless.
+//   k, v [T, Hkv, D], any dtype of the float three; k_cache, v_cache [P, Hkv, block_size, D],
+//   converted to their dtype.
+// Errors: kInvalidArgument on shapes that do not fit, or a block id outside [0, P). Nothing is
+// written then.
+struct AppendKvArgs {
+  TensorView k;
+  TensorView v;
+  TensorView k_cache;
+  TensorView v_cache;
+  RaggedBatch batch;
+};
+[[nodiscard]] Status append_kv(const AppendKvArgs& args, StreamView stream);
+
+// Causal attention of this step's queries over the cache (append_kv ran before).
+//   q [T, Hq, D] f32, f16 or bf16, RoPE applied; head h reads KV head h / (Hq / Hkv)
+//   k_cache, v_cache [P, Hkv, block_size, D], one dtype
+//   out [T, Hq, D] f32 or q's dtype, normalised     lse [T, Hq] f32, natural log; empty view where
+//   not wanted
+// scale multiplies q.k. window: token at position i sees keys j with i - window < j <= i.
+// A query without a visible key gives out = 0, lse = -inf: the identity of merge_partials. f32
+// accumulation; the order of summation depends only on the context length, so a sequence's result
+// does not depend on the rest of the batch. Reads 2 * sum(context) * Hkv * D elements per query
+// chunk. Errors: kInvalidArgument as for append_kv; nothing is written then. Source: online softmax
+// (arXiv 1805.02867) over paged KV (arXiv 2309.06180).
+struct RaggedAttentionArgs {
+  TensorView q;
+  TensorView k_cache;
+  TensorView v_cache;
+  TensorView out;
+  TensorView lse;
+  RaggedBatch batch;
+  float scale = 1.0F;
+  std::optional<int32_t> window;
+};
+[[nodiscard]] Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream);
+
+// into := merge(into, from): the attention over the union of two disjoint key sets.
+//   outs [T, H, D] f32, lses [T, H] f32. lse = -inf is the identity on either side. Associative up
+//   to rounding.
+struct AttentionPartial {
+  TensorView out;
+  TensorView lse;
+};
+[[nodiscard]] Status merge_partials(const AttentionPartial& into,
+                                    const AttentionPartial& from,
+                                    StreamView stream);
+
+}  // namespace lamina::kernels

@@ -1,0 +1,40 @@
+// Opening a model: a Hugging Face folder or a GGUF file, told apart by what is there. Used by app/
+// and tests.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "model/model_config.h"
+#include "model/weight_store.h"
+#include "text/tokenizer.h"
+
+namespace lamina {
+
+// Called with bytes done and bytes in all, from the loading thread.
+using LoadProgress = std::function<void(uint64_t, uint64_t)>;
+
+class ModelFiles {
+ public:
+  virtual ~ModelFiles() = default;
+  [[nodiscard]] virtual const ModelConfig& config() const = 0;
+  [[nodiscard]] virtual const GenerationDefaults& generation_defaults() const = 0;
+  // The model's own chat template ("chat_template" of tokenizer_config.json, chat_template.jinja,
+  // GGUF metadata).
+  [[nodiscard]] virtual const std::optional<std::string>& chat_template() const = 0;
+  // Throws Error as text/tokenizer.h says.
+  [[nodiscard]] virtual std::unique_ptr<Tokenizer> load_tokenizer() const = 0;
+  // `dtype`: kF32, kF16 or kBF16. Throws Error kInvalidArgument (a weight that is missing or has
+  // another shape than the configuration implies), kResourceExhausted.
+  [[nodiscard]] virtual std::unique_ptr<WeightStore> load_weights(
+      DType dtype, const LoadProgress& progress) const = 0;
+};
+
+// Throws Error, one line: kNotFound; kInvalidArgument for a file that lies or a model that is not
+// supported.
+std::unique_ptr<ModelFiles> open_model(const std::filesystem::path& path);
+
+}  // namespace lamina

@@ -1,0 +1,38 @@
+// Request and Sequence as the scheduler sees them: token ids, counts and blocks; no text, pointer,
+// stream or socket. Owned by the engine's thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kv/block_allocator.h"
+#include "model/sampling_params.h"
+
+namespace lamina {
+
+enum class SequenceState : uint8_t { kWaiting, kRunning, kFinished };
+
+// One generation of a request. Every prompt and generated token stays here, so that a sequence can
+// be recomputed from nothing after preemption or the loss of a worker.
+struct Sequence {
+  uint64_t id = 0;              // grows with arrival: the larger is the younger
+  std::vector<int32_t> tokens;  // prompt, then generated
+  int32_t num_prompt_tokens = 0;
+  int32_t max_total_tokens = 0;  // prompt + max_tokens, capped by --max-model-len
+  SamplingParams sampling;
+  bool wants_prompt_logprobs = false;  // logits of every prompt position are needed
+
+  SequenceState state = SequenceState::kWaiting;
+  int32_t slot = -1;              // handle at the workers while running
+  int32_t num_cached_tokens = 0;  // tokens whose K and V are in blocks
+  std::vector<BlockId> blocks;
+  int32_t num_preemptions = 0;
+  int32_t num_prompt_logprobs_done =
+      0;  // prompt positions already scored: not asked for again after preemption
+
+  [[nodiscard]] int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
+  [[nodiscard]] int32_t num_generated() const { return num_tokens() - num_prompt_tokens; }
+};
+
+}  // namespace lamina
