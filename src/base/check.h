@@ -20,11 +20,13 @@ template <typename A, typename B>
 
 }  // namespace lamina::internal
 
-#define LAMINA_CHECK(condition, ...)                                    \
-  do {                                                                  \
-    if (!(condition)) [[unlikely]]                                      \
-      ::lamina::internal::check_failed(                                 \
-          __FILE__, __LINE__, #condition __VA_OPT__(": ") __VA_ARGS__); \
+// LAMINA_CHECK(condition) or LAMINA_CHECK(condition, message), the message anything a std::string
+// can append.
+#define LAMINA_CHECK(condition, ...)                                                    \
+  do {                                                                                  \
+    if (!(condition)) [[unlikely]]                                                      \
+      ::lamina::internal::check_failed(                                                 \
+          __FILE__, __LINE__, std::string(#condition) __VA_OPT__(+": " + __VA_ARGS__)); \
   } while (false)
 
 #define LAMINA_CHECK_OP_(op, left, right)                                             \

@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "model/sampling_params.h"
-#include "scheduler/step_runner.h"
+#include "plan/step_plan.h"
 
 namespace lamina {
 

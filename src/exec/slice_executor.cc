@@ -1,0 +1,165 @@
+#include "exec/slice_executor.h"
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "kernels/linear.h"
+#include "kernels/pointwise.h"
+
+namespace lamina {
+namespace {
+
+Shape with_rows(int64_t rows, const Shape& row_shape) {
+  switch (row_shape.rank()) {
+    case 0:
+      return {rows};
+    case 1:
+      return {rows, row_shape[0]};
+    case 2:
+      return {rows, row_shape[0], row_shape[1]};
+    default:
+      break;
+  }
+  internal::check_failed(__FILE__, __LINE__, "row shapes have at most two extents");
+}
+
+TensorView input_view(std::span<const int32_t> values) {
+  // Operators only read step inputs; TensorView has no const form.
+  return {const_cast<int32_t*>(values.data()), DType::kI32, {static_cast<int64_t>(values.size())}};
+}
+
+}  // namespace
+
+SliceExecutor::SliceExecutor(const SlicedModel& model,
+                             const WeightStore& weights,
+                             const StepLimits& limits,
+                             StreamView stream)
+    : model_(&model),
+      limits_(limits),
+      stream_(stream),
+      plan_(plan_memory(model, limits)),
+      scratch_(MemoryKind::kHost, plan_.scratch_bytes),
+      carried_(MemoryKind::kHost, plan_.carried_bytes),
+      weights_(model.graph.nodes().size()) {
+  for (const Node& node : model.graph.nodes()) {
+    if (node.kind != OpKind::kWeight) continue;
+    const TensorView weight = weights.get(node.name);
+    if (weight.shape != node.type.row_shape || weight.dtype != node.type.dtype) {
+      throw Error(StatusCode::kInvalidArgument,
+                  fmt::format("weight '{}' is {} {}, the model's configuration implies {} {}",
+                              node.name,
+                              dtype_name(weight.dtype),
+                              weight.shape.to_string(),
+                              dtype_name(node.type.dtype),
+                              node.type.row_shape.to_string()));
+    }
+    weights_[static_cast<size_t>(node.id)] = weight;
+  }
+}
+
+Status SliceExecutor::begin(const StepInputs& inputs) {
+  if (inputs.token_ids.size() != inputs.positions.size() ||
+      inputs.token_ids.size() > static_cast<size_t>(limits_.max_tokens) ||
+      inputs.logits_rows.size() > static_cast<size_t>(limits_.max_logits_rows)) {
+    return invalid_argument(
+        fmt::format("step of {} tokens, {} positions and {} logits rows, limits are {} and {}",
+                    inputs.token_ids.size(),
+                    inputs.positions.size(),
+                    inputs.logits_rows.size(),
+                    limits_.max_tokens,
+                    limits_.max_logits_rows));
+  }
+  inputs_ = inputs;
+  return {};
+}
+
+Status SliceExecutor::run_slice(int32_t slice_idx, AttentionPort& port) {
+  slice_idx_ = slice_idx;
+  for (const Instruction& instruction : model_->slices[static_cast<size_t>(slice_idx)].program) {
+    LAMINA_RETURN_IF_ERROR(run(instruction, port));
+  }
+  return {};
+}
+
+TensorView SliceExecutor::logits() const {
+  LAMINA_CHECK_EQ(slice_idx_ + 1, num_slices());
+  return view(model_->graph.output());
+}
+
+Status SliceExecutor::run(const Instruction& instruction, AttentionPort& port) {
+  if (instruction.kind == InstructionKind::kCompute)
+    return compute(model_->graph.node(instruction.node));
+  const AttentionOp& attention = model_->attentions[static_cast<size_t>(instruction.attention_idx)];
+  switch (instruction.kind) {
+    case InstructionKind::kSendQ:
+      return port.send_q(instruction.attention_idx, view(attention.q));
+    case InstructionKind::kSendKv:
+      return port.send_kv(instruction.attention_idx, view(attention.k), view(attention.v));
+    case InstructionKind::kReceive:
+      return port.receive(instruction.attention_idx, view(attention.out));
+    case InstructionKind::kCompute:
+      break;
+  }
+  return internal_error("unknown instruction");
+}
+
+Status SliceExecutor::compute(const Node& node) {
+  const TensorView out = view(node.id);
+  switch (node.kind) {
+    case OpKind::kEmbedding:
+      return kernels::embedding(input(node, 0), input(node, 1), out, stream_);
+    case OpKind::kLinear:
+      return kernels::linear({.x = input(node, 0),
+                              .weight = input(node, 1),
+                              .bias = node.inputs.size() > 2 ? input(node, 2) : TensorView(),
+                              .out = out},
+                             stream_);
+    case OpKind::kRmsNorm:
+      return kernels::rms_norm(
+          input(node, 0), input(node, 1), std::get<RmsNormAttrs>(node.attrs).eps, out, stream_);
+    case OpKind::kRopeTable: {
+      const auto& attrs = std::get<RopeTableAttrs>(node.attrs);
+      return kernels::rope_table(input(node, 0), attrs.inv_freq, attrs.magnitude, out, stream_);
+    }
+    case OpKind::kRope:
+      return kernels::rope(input(node, 0), input(node, 1), out, stream_);
+    case OpKind::kAdd:
+      return kernels::add(input(node, 0), input(node, 1), out, stream_);
+    case OpKind::kMul:
+      return kernels::mul(input(node, 0), input(node, 1), out, stream_);
+    case OpKind::kSilu:
+      return kernels::silu(input(node, 0), out, stream_);
+    case OpKind::kGatherRows:
+      return kernels::gather_rows(input(node, 0), input(node, 1), out, stream_);
+    case OpKind::kReshape:
+      return {};  // the same memory under another shape
+    case OpKind::kInput:
+    case OpKind::kWeight:
+    case OpKind::kAttention:
+      break;
+  }
+  return internal_error(fmt::format("'{}' is not an instruction of a slice", node.name));
+}
+
+TensorView SliceExecutor::view(ValueId value) const {
+  const Node& node = model_->graph.node(value);
+  if (node.kind == OpKind::kWeight) return weights_[static_cast<size_t>(value)];
+  if (node.kind == OpKind::kInput) {
+    if (node.name == "token_ids") return input_view(inputs_.token_ids);
+    if (node.name == "positions") return input_view(inputs_.positions);
+    LAMINA_CHECK_EQ(node.name, "logits_rows");
+    return input_view(inputs_.logits_rows);
+  }
+  const ValuePlace place =
+      plan_.places[static_cast<size_t>(slice_idx_)][static_cast<size_t>(value)];
+  LAMINA_CHECK(place.region != ValueRegion::kNone, node.name);
+  const Buffer& buffer = place.region == ValueRegion::kCarried ? carried_ : scratch_;
+  const size_t rows =
+      node.type.rows == RowAxis::kTokens ? inputs_.token_ids.size() : inputs_.logits_rows.size();
+  return {buffer.data() + place.offset,
+          node.type.dtype,
+          with_rows(static_cast<int64_t>(rows), node.type.row_shape)};
+}
+
+}  // namespace lamina

@@ -1,0 +1,80 @@
+// SliceExecutor: runs the slices of a model on one device. It owns the activation memory, sized at
+// construction for the largest step, and obeys the slice's instructions; the attention between
+// slices is somebody else's, behind AttentionPort. Confined to one thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "convert/sliced_model.h"
+#include "device/buffer.h"
+#include "device/stream.h"
+#include "exec/memory_plan.h"
+#include "model/weight_store.h"
+#include "tensor/tensor_view.h"
+
+namespace lamina {
+
+// Where q, k and v go and where attention's output comes from: local memory in colocated mode,
+// attention workers else. Views are valid during the call only.
+class AttentionPort {
+ public:
+  virtual ~AttentionPort() = default;
+  // q [T, Hq, D] of attention `attention_idx`, rotary embedding applied.
+  virtual Status send_q(int32_t attention_idx, TensorView q) = 0;
+  // k, v [T, Hkv, D].
+  virtual Status send_kv(int32_t attention_idx, TensorView k, TensorView v) = 0;
+  // Fills out [T, Hq, D]. Blocks until it is there.
+  virtual Status receive(int32_t attention_idx, TensorView out) = 0;
+};
+
+// What the host gives to a step. Spans outlive the step.
+struct StepInputs {
+  std::span<const int32_t> token_ids;    // [T]
+  std::span<const int32_t> positions;    // [T]
+  std::span<const int32_t> logits_rows;  // [S], indices into the T tokens
+};
+
+class SliceExecutor {
+ public:
+  // `model` and `weights` outlive the executor. Throws Error kNotFound or kInvalidArgument if
+  // `weights` lacks a weight of the graph or has it in another shape or dtype; kResourceExhausted
+  // if memory is short.
+  SliceExecutor(const SlicedModel& model,
+                const WeightStore& weights,
+                const StepLimits& limits,
+                StreamView stream);
+
+  // Starts a step. kInvalidArgument past the limits.
+  Status begin(const StepInputs& inputs);
+  // Runs slice `slice_idx`; slices are run in order. An error ends the step.
+  Status run_slice(int32_t slice_idx, AttentionPort& port);
+  [[nodiscard]] int32_t num_slices() const { return static_cast<int32_t>(model_->slices.size()); }
+  // [S, V] f32 after the last slice, writable, valid until the next begin().
+  [[nodiscard]] TensorView logits() const;
+  [[nodiscard]] size_t activation_bytes() const {
+    return scratch_.size_bytes() + carried_.size_bytes();
+  }
+
+ private:
+  Status run(const Instruction& instruction, AttentionPort& port);
+  Status compute(const Node& node);
+  [[nodiscard]] TensorView view(ValueId value) const;
+  [[nodiscard]] TensorView input(const Node& node, size_t index) const {
+    return view(node.inputs[index]);
+  }
+
+  const SlicedModel* model_;
+  StepLimits limits_;
+  StreamView stream_;
+  MemoryPlan plan_;
+  Buffer scratch_;
+  Buffer carried_;
+  std::vector<TensorView> weights_;  // by value id; empty views for the rest
+  StepInputs inputs_;
+  int32_t slice_idx_ = 0;  // the slice whose places view() uses
+};
+
+}  // namespace lamina

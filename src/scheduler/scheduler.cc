@@ -1,0 +1,225 @@
+#include "scheduler/scheduler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/checked_math.h"
+#include "base/error.h"
+
+namespace lamina {
+namespace {
+
+void require(bool condition, std::string_view what) {
+  if (!condition) throw Error(StatusCode::kInvalidArgument, fmt::format("scheduler: {}", what));
+}
+
+// Tokens whose keys and values are not in blocks yet: one when decoding, more in prefill.
+int32_t remaining_tokens(const Sequence& sequence) {
+  return sequence.num_tokens() - sequence.num_cached_tokens;
+}
+
+// Positions of [begin, begin + count) whose successor is a prompt token that has no score yet.
+struct ScoreRange {
+  int32_t begin = 0;
+  int32_t count = 0;
+};
+
+ScoreRange unscored(const Sequence& sequence, int32_t begin, int32_t count) {
+  if (!sequence.wants_prompt_scores) return {};
+  const int32_t first = std::max(begin, sequence.num_scored);
+  const int32_t last = std::min(begin + count, sequence.num_prompt_tokens - 1);
+  return {first, std::max(0, last - first)};
+}
+
+}  // namespace
+
+void SchedulerConfig::validate() const {
+  require(num_blocks > 0, "num_blocks must be positive");
+  require(block_size > 0, "--block-size must be positive");
+  require(max_num_seqs > 0, "--max-num-seqs must be positive");
+  require(max_num_batched_tokens >= max_num_seqs,
+          "--max-num-batched-tokens must be at least --max-num-seqs");
+  require(max_logits_rows > max_num_seqs, "max_logits_rows must exceed max_num_seqs");
+}
+
+Scheduler::Scheduler(const SchedulerConfig& config)
+    : config_(config),
+      allocator_(config.num_blocks),
+      slots_(static_cast<size_t>(config.max_num_seqs), nullptr) {
+  config_.validate();
+  for (int32_t slot = config_.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+}
+
+void Scheduler::add(Sequence* sequence) {
+  LAMINA_CHECK_LE(blocks_for(sequence->max_total_tokens), allocator_.num_blocks());
+  LAMINA_CHECK_GT(sequence->num_prompt_tokens, 0);
+  sequence->state = SequenceState::kWaiting;
+  waiting_.push_back(sequence);
+}
+
+void Scheduler::remove(Sequence* sequence) {
+  switch (sequence->state) {
+    case SequenceState::kWaiting:
+      std::erase(waiting_, sequence);
+      break;
+    case SequenceState::kRunning:
+      release(*sequence);
+      break;
+    case SequenceState::kRemoved:
+      return;
+  }
+  sequence->state = SequenceState::kRemoved;
+}
+
+StepPlan Scheduler::schedule() {
+  Budget budget{.tokens = config_.max_num_batched_tokens,
+                .score_rows = config_.max_logits_rows - config_.max_num_seqs};
+  for (const Sequence* sequence : running_)
+    budget.decode_tokens += remaining_tokens(*sequence) == 1 ? 1 : 0;
+  StepPlan plan;
+  schedule_running(budget, plan);
+  admit_waiting(budget, plan);
+  if (!plan.empty()) plan.released_slots = std::exchange(released_slots_, {});
+  return plan;
+}
+
+void Scheduler::schedule_running(Budget& budget, StepPlan& plan) {
+  // Oldest first: a victim of preemption is younger than whoever needs its blocks, so it is not in
+  // the plan yet.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (remaining_tokens(sequence) == 1) --budget.decode_tokens;
+    const int32_t num_tokens = chunk_tokens(sequence, budget);
+    if (num_tokens == 0) continue;
+    if (!make_room(sequence, num_tokens)) return;  // it preempted itself, and it was the youngest
+    append_step(sequence, num_tokens, /*starts=*/false, budget, plan);
+  }
+}
+
+void Scheduler::admit_waiting(Budget& budget, StepPlan& plan) {
+  while (!waiting_.empty() && !free_slots_.empty()) {
+    Sequence& sequence = *waiting_.front();
+    const int32_t num_tokens = chunk_tokens(sequence, budget);
+    if (num_tokens == 0 || !can_admit(sequence)) return;
+    LAMINA_CHECK(reserve_blocks(sequence, sequence.num_tokens()));
+    waiting_.pop_front();
+    sequence.state = SequenceState::kRunning;
+    sequence.slot = free_slots_.back();
+    free_slots_.pop_back();
+    slots_[static_cast<size_t>(sequence.slot)] = &sequence;
+    const auto by_age = [](const Sequence* a, const Sequence* b) { return a->id < b->id; };
+    running_.insert(std::upper_bound(running_.begin(), running_.end(), &sequence, by_age),
+                    &sequence);
+    plan.starts.push_back({.slot = sequence.slot,
+                           .sampling = sequence.sampling,
+                           .num_prompt_tokens = sequence.num_prompt_tokens,
+                           .tokens = sequence.tokens});
+    append_step(sequence, num_tokens, /*starts=*/true, budget, plan);
+  }
+}
+
+// The whole prompt must fit, and one more block for each running sequence: else the newcomer would
+// be preempted by the growth of the others within a few steps.
+bool Scheduler::can_admit(const Sequence& sequence) const {
+  return allocator_.num_free() >=
+         blocks_for(sequence.num_tokens()) + static_cast<int32_t>(running_.size());
+}
+
+int32_t Scheduler::blocks_for(int32_t num_tokens) const {
+  return ceil_div(num_tokens, config_.block_size);
+}
+
+int32_t Scheduler::chunk_tokens(const Sequence& sequence, const Budget& budget) const {
+  int32_t num_tokens = std::min(remaining_tokens(sequence), budget.tokens - budget.decode_tokens);
+  const int32_t excess =
+      unscored(sequence, sequence.num_cached_tokens, num_tokens).count - budget.score_rows;
+  if (excess > 0) num_tokens -= excess;  // the chunk ends before the first row that does not fit
+  return std::max(num_tokens, 0);
+}
+
+bool Scheduler::reserve_blocks(Sequence& sequence, int32_t num_tokens) {
+  while (static_cast<int32_t>(sequence.blocks.size()) < blocks_for(num_tokens)) {
+    const std::optional<BlockId> block = allocator_.allocate();
+    if (!block) return false;
+    sequence.blocks.push_back(*block);
+  }
+  return true;
+}
+
+// Blocks for `num_tokens` more tokens of a running sequence, from the youngest ones if need be.
+// False if it was itself the youngest and had to go.
+bool Scheduler::make_room(Sequence& sequence, int32_t num_tokens) {
+  while (!reserve_blocks(sequence, sequence.num_cached_tokens + num_tokens)) {
+    Sequence& youngest = *running_.back();
+    const bool is_own = &youngest == &sequence;
+    preempt(youngest);
+    if (is_own) return false;
+  }
+  return true;
+}
+
+void Scheduler::append_step(
+    Sequence& sequence, int32_t num_tokens, bool starts, Budget& budget, StepPlan& plan) {
+  const ScoreRange scores = unscored(sequence, sequence.num_cached_tokens, num_tokens);
+  const bool reaches_end = sequence.num_cached_tokens + num_tokens == sequence.num_tokens();
+  SequenceStep step{.slot = sequence.slot,
+                    .first_position = sequence.num_cached_tokens,
+                    .num_tokens = num_tokens,
+                    .new_blocks = {sequence.blocks.begin() + sequence.num_blocks_announced,
+                                   sequence.blocks.end()},
+                    .starts = starts,
+                    .samples = reaches_end && sequence.num_tokens() < sequence.max_total_tokens,
+                    .score_begin = scores.begin,
+                    .num_scored = scores.count};
+  sequence.num_blocks_announced = static_cast<int32_t>(sequence.blocks.size());
+  budget.tokens -= num_tokens;
+  budget.score_rows -= scores.count;
+  plan.sequences.push_back(std::move(step));
+}
+
+void Scheduler::complete(const StepPlan& plan, const std::vector<SequenceOutput>& outputs) {
+  LAMINA_CHECK_EQ(plan.sequences.size(), outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const SequenceStep& step = plan.sequences[i];
+    Sequence* sequence = in_slot(step.slot);
+    LAMINA_CHECK(sequence != nullptr, "a sequence left while its step ran");
+    sequence->num_cached_tokens += step.num_tokens;
+    if (step.num_scored > 0) sequence->num_scored = step.score_begin + step.num_scored;
+    if (outputs[i].sampled) sequence->tokens.push_back(outputs[i].token.id);
+  }
+}
+
+void Scheduler::release(Sequence& sequence) {
+  allocator_.free(sequence.blocks);
+  sequence.blocks.clear();
+  sequence.num_blocks_announced = 0;
+  sequence.num_cached_tokens = 0;
+  slots_[static_cast<size_t>(sequence.slot)] = nullptr;
+  free_slots_.push_back(sequence.slot);
+  released_slots_.push_back(sequence.slot);
+  sequence.slot = -1;
+  std::erase(running_, &sequence);
+}
+
+void Scheduler::preempt(Sequence& sequence) {
+  release(sequence);
+  sequence.state = SequenceState::kWaiting;
+  waiting_.push_front(&sequence);
+  ++num_preemptions_;
+}
+
+void Scheduler::preempt_all() {
+  while (!running_.empty()) preempt(*running_.back());
+  released_slots_.clear();  // the workers forgot them already
+}
+
+void Scheduler::resize(int32_t num_blocks) {
+  LAMINA_CHECK(running_.empty());
+  config_.num_blocks = num_blocks;
+  config_.validate();
+  allocator_ = BlockAllocator(num_blocks);
+}
+
+}  // namespace lamina

@@ -1,0 +1,248 @@
+#include "scheduler/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+
+#include "base/rng.h"
+#include "kv/block_table.h"
+
+namespace lamina {
+namespace {
+
+// Stands in for the workers: keeps what they would keep, checks every plan against it, and
+// "samples" a token that is a function of the tokens before it, so that a recomputed sequence must
+// give the same ones.
+class FakeWorkers {
+ public:
+  FakeWorkers(const SchedulerConfig& config, int32_t max_blocks)
+      : config_(config), tables_(config.max_num_seqs, max_blocks, config.num_blocks) {}
+
+  static int32_t next_token(const std::vector<int32_t>& tokens) {
+    uint64_t hash = tokens.size();
+    for (const int32_t token : tokens)
+      hash = Rng(hash * 31 + static_cast<uint64_t>(token)).next_u64();
+    return static_cast<int32_t>(hash % 1000);
+  }
+
+  std::vector<SequenceOutput> run(const StepPlan& plan) {
+    for (const int32_t slot : plan.released_slots) {
+      EXPECT_TRUE(tables_.clear(slot).ok());
+      slots_.erase(slot);
+    }
+    for (const SequenceStart& start : plan.starts) slots_[start.slot] = {start.tokens, 0};
+    EXPECT_LE(plan.num_tokens(), config_.max_num_batched_tokens);
+    int32_t logits_rows = 0;
+    std::vector<SequenceOutput> outputs;
+    for (const SequenceStep& step : plan.sequences) {
+      logits_rows += step.num_scored + (step.samples ? 1 : 0);
+      outputs.push_back(run_sequence(step));
+    }
+    EXPECT_LE(logits_rows, config_.max_logits_rows);
+    return outputs;
+  }
+
+ private:
+  struct Slot {
+    std::vector<int32_t> tokens;
+    int32_t num_cached = 0;
+  };
+
+  SequenceOutput run_sequence(const SequenceStep& step) {
+    if (step.starts) EXPECT_TRUE(tables_.clear(step.slot).ok());
+    EXPECT_TRUE(tables_.append(step.slot, step.new_blocks).ok()) << "slot " << step.slot;
+    Slot& slot = slots_.at(step.slot);
+    EXPECT_EQ(step.first_position, slot.num_cached);
+    EXPECT_GT(step.num_tokens, 0);
+    slot.num_cached += step.num_tokens;
+    EXPECT_LE(slot.num_cached, static_cast<int32_t>(slot.tokens.size()));
+    EXPECT_LE(slot.num_cached,
+              static_cast<int32_t>(tables_.blocks(step.slot).size()) * config_.block_size);
+    SequenceOutput output{.slot = step.slot};
+    for (int32_t i = 0; i < step.num_scored; ++i) {
+      output.prompt_scores.push_back(
+          {.id = slot.tokens[static_cast<size_t>(step.score_begin + i + 1)]});
+    }
+    if (step.samples) {
+      EXPECT_EQ(slot.num_cached, static_cast<int32_t>(slot.tokens.size()));
+      output.sampled = true;
+      output.token.id = next_token(slot.tokens);
+      slot.tokens.push_back(output.token.id);
+    }
+    return output;
+  }
+
+  SchedulerConfig config_;
+  BlockTables tables_;
+  std::map<int32_t, Slot> slots_;
+};
+
+std::unique_ptr<Sequence> make_sequence(uint64_t id, int32_t num_prompt, int32_t max_tokens) {
+  auto sequence = std::make_unique<Sequence>();
+  sequence->id = id;
+  for (int32_t i = 0; i < num_prompt; ++i) sequence->tokens.push_back(static_cast<int32_t>(id) + i);
+  sequence->num_prompt_tokens = num_prompt;
+  sequence->max_total_tokens = num_prompt + max_tokens;
+  return sequence;
+}
+
+std::vector<int32_t> expected_tokens(const Sequence& sequence) {
+  std::vector<int32_t> tokens(sequence.tokens.begin(),
+                              sequence.tokens.begin() + sequence.num_prompt_tokens);
+  while (static_cast<int32_t>(tokens.size()) < sequence.max_total_tokens) {
+    tokens.push_back(FakeWorkers::next_token(tokens));
+  }
+  return tokens;
+}
+
+constexpr SchedulerConfig kSmall{.num_blocks = 8,
+                                 .block_size = 4,
+                                 .max_num_seqs = 3,
+                                 .max_num_batched_tokens = 8,
+                                 .max_logits_rows = 5};
+
+TEST(Scheduler, ChunksPrefillAndLetsDecodingGoFirst) {
+  Scheduler scheduler(kSmall);
+  FakeWorkers workers(kSmall, 8);
+  const auto first = make_sequence(1, 3, 4);
+  const auto second = make_sequence(2, 14, 2);
+  scheduler.add(first.get());
+  StepPlan plan = scheduler.schedule();
+  ASSERT_EQ(plan.sequences.size(), 1U);
+  EXPECT_EQ(plan.sequences[0].num_tokens, 3);
+  EXPECT_TRUE(plan.sequences[0].samples);
+  scheduler.complete(plan, workers.run(plan));
+  scheduler.add(second.get());
+  plan = scheduler.schedule();  // one token decodes, seven of the second prompt fill the budget
+  ASSERT_EQ(plan.sequences.size(), 2U);
+  EXPECT_EQ(plan.sequences[0].num_tokens, 1);
+  EXPECT_EQ(plan.sequences[1].num_tokens, 7);
+  EXPECT_FALSE(plan.sequences[1].samples);
+  scheduler.complete(plan, workers.run(plan));
+  plan = scheduler.schedule();
+  EXPECT_EQ(plan.sequences[1].first_position, 7);
+  EXPECT_TRUE(plan.sequences[1].samples);
+}
+
+TEST(Scheduler, PreemptsTheYoungestAndRecomputesIt) {
+  Scheduler scheduler(kSmall);
+  FakeWorkers workers(kSmall, 8);
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (uint64_t id = 1; id <= 3; ++id)
+    sequences.push_back(make_sequence(id, 2, 18));  // 5 blocks each, 8 in all
+  for (const auto& sequence : sequences) scheduler.add(sequence.get());
+  size_t num_done = 0;
+  for (int step = 0; step < 200 && num_done < sequences.size(); ++step) {
+    const StepPlan plan = scheduler.schedule();
+    ASSERT_FALSE(plan.empty());
+    scheduler.complete(plan, workers.run(plan));
+    for (const auto& sequence : sequences) {
+      if (sequence->state == SequenceState::kRunning && sequence->is_complete()) {
+        EXPECT_EQ(sequence->tokens, expected_tokens(*sequence));
+        scheduler.remove(sequence.get());
+        ++num_done;
+      }
+    }
+  }
+  EXPECT_EQ(num_done, 3U);
+  EXPECT_GT(scheduler.num_preemptions(), 0U);
+  EXPECT_EQ(scheduler.blocks().num_used(), 0);
+}
+
+TEST(Scheduler, ScoresEveryPromptTokenOnce) {
+  Scheduler scheduler(kSmall);
+  FakeWorkers workers(kSmall, 8);
+  const auto sequence = make_sequence(1, 9, 0);  // echo with logprobs, nothing generated
+  sequence->wants_prompt_scores = true;
+  scheduler.add(sequence.get());
+  std::vector<int32_t> scored;
+  while (!sequence->is_complete()) {
+    const StepPlan plan = scheduler.schedule();
+    ASSERT_EQ(plan.sequences.size(), 1U);
+    EXPECT_LE(plan.sequences[0].num_scored, 2);  // max_logits_rows - max_num_seqs
+    const auto outputs = workers.run(plan);
+    for (const ScoredToken& token : outputs[0].prompt_scores) scored.push_back(token.id);
+    EXPECT_FALSE(outputs[0].sampled);
+    scheduler.complete(plan, outputs);
+  }
+  EXPECT_EQ(scored, std::vector<int32_t>(sequence->tokens.begin() + 1, sequence->tokens.end()));
+}
+
+TEST(Scheduler, StartsOverAfterTheWorkersLostTheirState) {
+  Scheduler scheduler(kSmall);
+  const auto sequence = make_sequence(1, 3, 4);
+  scheduler.add(sequence.get());
+  {
+    FakeWorkers workers(kSmall, 8);
+    const StepPlan plan = scheduler.schedule();
+    scheduler.complete(plan, workers.run(plan));
+  }
+  scheduler.preempt_all();
+  scheduler.resize(4);
+  SchedulerConfig smaller = kSmall;
+  smaller.num_blocks = 4;
+  FakeWorkers workers(smaller, 4);
+  while (!sequence->is_complete()) {
+    const StepPlan plan = scheduler.schedule();
+    scheduler.complete(plan, workers.run(plan));
+  }
+  EXPECT_EQ(sequence->tokens, expected_tokens(*sequence));
+}
+
+TEST(Scheduler, RefusesImpossibleConfigurations) {
+  SchedulerConfig config = kSmall;
+  config.max_num_batched_tokens = 2;
+  EXPECT_THROW(Scheduler{config}, Error);
+  config = kSmall;
+  config.max_logits_rows = 3;
+  EXPECT_THROW(Scheduler{config}, Error);
+}
+
+// Any mix of arrivals, cancellations and shortage: every sequence ends with the right tokens and no
+// block is lost.
+TEST(Scheduler, NeverDeadlocksOrLeaksUnderRandomLoad) {
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    Rng rng(seed);
+    SchedulerConfig config = kSmall;
+    config.num_blocks = 6 + static_cast<int32_t>(rng.next_below(10));
+    Scheduler scheduler(config);
+    FakeWorkers workers(config, config.num_blocks);
+    std::vector<std::unique_ptr<Sequence>> alive;
+    uint64_t next_id = 1;
+    int steps_without_arrivals = 0;
+    while (next_id < 20 || !alive.empty()) {
+      ASSERT_LT(steps_without_arrivals, 2000);
+      if (next_id < 20 && rng.next_below(3) == 0) {
+        const auto prompt = static_cast<int32_t>(1 + rng.next_below(12));
+        auto sequence = make_sequence(next_id++, prompt, static_cast<int32_t>(rng.next_below(12)));
+        sequence->wants_prompt_scores = rng.next_below(4) == 0;
+        scheduler.add(sequence.get());
+        alive.push_back(std::move(sequence));
+        steps_without_arrivals = 0;
+      }
+      ++steps_without_arrivals;
+      const StepPlan plan = scheduler.schedule();
+      ASSERT_TRUE(!plan.empty() || alive.empty())
+          << "nothing runs though " << alive.size() << " sequences wait";
+      scheduler.complete(plan, workers.run(plan));
+      std::erase_if(alive, [&](const std::unique_ptr<Sequence>& sequence) {
+        const bool is_done = sequence->is_complete();
+        if (is_done) EXPECT_EQ(sequence->tokens, expected_tokens(*sequence));
+        if (!is_done && rng.next_below(40) != 0) return false;
+        scheduler.remove(sequence.get());
+        return true;
+      });
+      if (rng.next_below(200) == 0) {
+        scheduler.preempt_all();
+        workers = FakeWorkers(config, config.num_blocks);
+      }
+    }
+    EXPECT_EQ(scheduler.blocks().num_used(), 0);
+  }
+}
+
+}  // namespace
+}  // namespace lamina
