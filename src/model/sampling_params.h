@@ -21,8 +21,8 @@ struct SamplingParams {
   float repetition_penalty = 1.0F;  // > 0, over prompt and generated tokens
   uint64_t seed = 0;                // always set: the engine draws one where the user gave none
   std::vector<std::pair<int32_t, float>> logit_bias;  // token id, added to its logit
-  std::vector<int32_t>
-      forbidden_ids;          // never sampled: stop ids while fewer than min_tokens are generated
+  std::vector<int32_t> forbidden_ids;  // not sampled before min_tokens are generated: stop ids
+  int32_t min_tokens = 0;
   int32_t num_logprobs = -1;  // -1: none; k >= 0: the sampled token's and the k most probable ones'
 
   // kInvalidArgument naming the parameter, its value and its range.

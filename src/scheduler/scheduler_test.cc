@@ -51,7 +51,9 @@ class FakeWorkers {
   };
 
   SequenceOutput run_sequence(const SequenceStep& step) {
-    if (step.starts) EXPECT_TRUE(tables_.clear(step.slot).ok());
+    if (step.starts) {
+      EXPECT_TRUE(tables_.clear(step.slot).ok());
+    }
     EXPECT_TRUE(tables_.append(step.slot, step.new_blocks).ok()) << "slot " << step.slot;
     Slot& slot = slots_.at(step.slot);
     EXPECT_EQ(step.first_position, slot.num_cached);
@@ -230,7 +232,9 @@ TEST(Scheduler, NeverDeadlocksOrLeaksUnderRandomLoad) {
       scheduler.complete(plan, workers.run(plan));
       std::erase_if(alive, [&](const std::unique_ptr<Sequence>& sequence) {
         const bool is_done = sequence->is_complete();
-        if (is_done) EXPECT_EQ(sequence->tokens, expected_tokens(*sequence));
+        if (is_done) {
+          EXPECT_EQ(sequence->tokens, expected_tokens(*sequence));
+        }
         if (!is_done && rng.next_below(40) != 0) return false;
         scheduler.remove(sequence.get());
         return true;

@@ -100,9 +100,7 @@ Status AttentionWorker::handle_plan(std::span<const std::byte> message) {
 // cached tokens could begin now; that is the overlap of PAPER 6.3.)
 Status AttentionWorker::handle_q(std::span<const std::byte> message) {
   const TensorView q = tensor({}, config_.core.num_heads);
-  LAMINA_ASSIGN_OR_RETURN(const auto payload,
-                          tensor_payload(message, MessageKind::kQ, q.size_bytes()));
-  static_cast<void>(payload);
+  LAMINA_ASSIGN_OR_RETURN(q_payload_, tensor_payload(message, MessageKind::kQ, q.size_bytes()));
   state_ = State::kKv;
   return {};
 }
@@ -117,10 +115,7 @@ Status AttentionWorker::handle_kv(std::span<const std::byte> message) {
   LAMINA_RETURN_IF_ERROR(core_.append(layer,
                                       tensor(payload.first(half_bytes), num_kv_heads),
                                       tensor(payload.subspan(half_bytes), num_kv_heads)));
-  const std::span<const std::byte> q_message =
-      endpoint_.payload(wire::slot_of(MessageKind::kQ, layer_));
-  LAMINA_RETURN_IF_ERROR(
-      reply(tensor(q_message.subspan(sizeof(wire::MessageHeader)), config_.core.num_heads)));
+  LAMINA_RETURN_IF_ERROR(reply(tensor(q_payload_, config_.core.num_heads)));
   stats_.attention_ns += (steady_clock().now() - begin).count();
   state_ = State::kQ;
   if (++layer_ == unsigned_of(config_.core.kv.num_layers)) {

@@ -76,6 +76,7 @@ class AttentionWorker {
   AttentionCore core_;
   AttentionWorkerStats stats_;
   wire::AttentionPlan plan_;
+  std::span<const std::byte> q_payload_;  // validated, in its slot
   State state_ = State::kPlan;
   uint64_t step_ = 1;   // the step awaited or under way
   uint32_t layer_ = 0;  // likewise
