@@ -1,0 +1,350 @@
+#include "engine/serving_engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/checked_math.h"
+#include "base/error.h"
+#include "base/log.h"
+
+namespace lamina {
+namespace {
+
+constexpr Duration kIdleWait = std::chrono::seconds(1);
+constexpr Duration kReopenPause = std::chrono::milliseconds(100);
+
+double seconds_of(Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+}  // namespace
+
+ServingEngine::ServingEngine(ServingEngineConfig config,
+                             std::unique_ptr<StepBackend> backend,
+                             const Tokenizer* tokenizer)
+    : config_(std::move(config)),
+      backend_(std::move(backend)),
+      tokenizer_(tokenizer),
+      min_blocks_(ceil_div(config_.max_model_len, config_.scheduler.block_size)) {
+  config_.scheduler.num_blocks = backend_->open_session(min_blocks_).value_or_throw();
+  scheduler_ = std::make_unique<Scheduler>(config_.scheduler);
+  is_up_ = true;
+  publish_stats();
+  backend_->on_event([this] {
+    const std::lock_guard lock(mutex_);
+    has_news_ = true;
+    wake_.notify_one();
+  });
+  thread_ = std::thread([this] { loop(); });
+}
+
+ServingEngine::~ServingEngine() {
+  shutdown(Deadline::expired());
+}
+
+// ---- any thread ----
+
+Status ServingEngine::validate(const GenerationRequest& request) const {
+  if (request.prompt_ids.empty()) return invalid_argument("the prompt is empty");
+  if (request.n < 1) return invalid_argument("n must be at least 1");
+  if (request.max_tokens < 0) return invalid_argument("max_tokens must not be negative");
+  const auto num_prompt = static_cast<int64_t>(request.prompt_ids.size());
+  if (num_prompt + request.max_tokens > config_.max_model_len) {
+    return invalid_argument(fmt::format(
+        "this model's maximum context length is {} tokens; the prompt has {} and {} were asked for",
+        config_.max_model_len,
+        num_prompt,
+        request.max_tokens));
+  }
+  for (const int32_t id : request.prompt_ids) {
+    if (id < 0 || id >= config_.vocab_size) {
+      return invalid_argument(
+          fmt::format("prompt token id {} is outside [0, {})", id, config_.vocab_size));
+    }
+  }
+  return request.sampling.validate(config_.vocab_size);
+}
+
+Result<uint64_t> ServingEngine::submit(GenerationRequest request, EventSink sink) {
+  LAMINA_RETURN_IF_ERROR(validate(request));
+  if (is_draining_) return unavailable("the server is shutting down");
+  if (!is_up_) return unavailable("no attention worker is available; retry later");
+  const int32_t n = request.n;
+  if (num_unfinished_.fetch_add(n) + n >
+      config_.scheduler.max_num_seqs + config_.max_queued_sequences) {
+    num_unfinished_ -= n;
+    return resource_exhausted("the request queue is full; retry later");
+  }
+  auto job = std::make_unique<Job>();
+  job->handle = next_handle_++;
+  job->request = std::move(request);
+  job->sink = std::move(sink);
+  const uint64_t handle = job->handle;
+  const std::lock_guard lock(mutex_);
+  inbox_.push_back(std::move(job));
+  has_news_ = true;
+  wake_.notify_one();
+  return handle;
+}
+
+void ServingEngine::cancel(uint64_t handle) {
+  const std::lock_guard lock(mutex_);
+  cancelled_.push_back(handle);
+  has_news_ = true;
+  wake_.notify_one();
+}
+
+bool ServingEngine::is_full(int32_t num_sequences) const {
+  return num_unfinished_ + num_sequences >
+         config_.scheduler.max_num_seqs + config_.max_queued_sequences;
+}
+
+Status ServingEngine::health() const {
+  if (is_draining_) return unavailable("shutting down");
+  if (!is_up_) {
+    const std::lock_guard lock(mutex_);
+    return down_reason_.ok() ? unavailable("no attention worker is available") : down_reason_;
+  }
+  const Duration age = steady_clock().now().time_since_epoch() - Duration(last_progress_ns_.load());
+  if (is_busy_ && age > config_.stall_limit) {
+    return unavailable(fmt::format("no step has ended for {:.0f} s", seconds_of(age)));
+  }
+  return {};
+}
+
+EngineStats ServingEngine::stats() const {
+  const std::lock_guard lock(mutex_);
+  EngineStats stats = stats_;
+  if (is_busy_) {
+    stats.seconds_since_progress =
+        seconds_of(steady_clock().now().time_since_epoch() - Duration(last_progress_ns_.load()));
+  }
+  return stats;
+}
+
+void ServingEngine::shutdown(Deadline deadline) {
+  is_draining_ = true;
+  if (!thread_.joinable()) return;
+  {
+    std::unique_lock lock(mutex_);
+    while (num_unfinished_ > 0 && !deadline.has_passed()) {
+      wake_.wait_for(lock, std::min<Duration>(deadline.remaining(), std::chrono::milliseconds(20)));
+    }
+    should_stop_ = true;
+    has_news_ = true;
+    wake_.notify_all();
+  }
+  thread_.join();
+  backend_->close();
+}
+
+// ---- the engine's thread ----
+
+void ServingEngine::loop() {
+  while (!should_stop_) {
+    take_commands();
+    const bool is_ready = ensure_session();
+    publish_stats();
+    if (is_ready) {
+      run_step();
+    } else {
+      wait_for_work(kReopenPause);
+    }
+  }
+  take_commands();
+  fail_all(unavailable("the server is shutting down"));
+  publish_stats();
+}
+
+void ServingEngine::take_commands() {
+  std::vector<std::unique_ptr<Job>> arrived;
+  std::vector<uint64_t> cancelled;
+  {
+    const std::lock_guard lock(mutex_);
+    arrived.swap(inbox_);
+    cancelled.swap(cancelled_);
+    has_news_ = false;
+  }
+  for (std::unique_ptr<Job>& job : arrived) start(std::move(job));
+  for (const uint64_t handle : cancelled) end_job(handle);
+}
+
+void ServingEngine::start(std::unique_ptr<Job> job) {
+  const GenerationRequest& request = job->request;
+  for (int32_t i = 0; i < request.n; ++i) {
+    auto choice =
+        std::make_unique<Choice>(Choice{.job = job.get(),
+                                        .idx = i,
+                                        .sequence = {},
+                                        .text = ChoiceText(tokenizer_, request, config_.eos_ids)});
+    Sequence& sequence = choice->sequence;
+    sequence.id = next_sequence_id_++;
+    sequence.tokens = request.prompt_ids;
+    sequence.num_prompt_tokens = static_cast<int32_t>(request.prompt_ids.size());
+    sequence.max_total_tokens = sequence.num_prompt_tokens + request.max_tokens;
+    sequence.sampling = request.sampling;
+    sequence.sampling.seed += static_cast<uint64_t>(i);
+    sequence.sampling.min_tokens = request.min_tokens;
+    sequence.sampling.forbidden_ids = request.stop_ids;
+    if (request.min_tokens > 0) {
+      auto& forbidden = sequence.sampling.forbidden_ids;
+      forbidden.insert(forbidden.end(), config_.eos_ids.begin(), config_.eos_ids.end());
+    }
+    sequence.wants_prompt_scores = request.prompt_logprobs && i == 0;
+    choices_[&sequence] = choice.get();
+    scheduler_->add(&sequence);
+    job->choices.push_back(std::move(choice));
+  }
+  counters_.num_prompt_tokens += request.prompt_ids.size();
+  jobs_[job->handle] = std::move(job);
+}
+
+// True if steps can be run.
+bool ServingEngine::ensure_session() {
+  switch (backend_->poll_event()) {
+    case BackendEvent::kNone:
+      break;
+    case BackendEvent::kLost:
+      fail_running(backend_->loss_reason());
+      break;
+    case BackendEvent::kRebalance:
+      log_info("attention workers changed: {} running sequences are recomputed",
+               scheduler_->running().size());
+      scheduler_->preempt_all();
+      return open_session();
+  }
+  return is_up_ || open_session();
+}
+
+bool ServingEngine::open_session() {
+  const Result<int32_t> num_blocks = backend_->open_session(min_blocks_);
+  if (num_blocks.ok()) {
+    scheduler_->preempt_all();
+    scheduler_->resize(*num_blocks);
+    is_up_ = true;
+    return true;
+  }
+  if (is_up_.exchange(false)) down_since_ = steady_clock().now();
+  {
+    const std::lock_guard lock(mutex_);
+    down_reason_ = num_blocks.status();
+  }
+  if (steady_clock().now() - down_since_ > config_.outage_limit) fail_all(num_blocks.status());
+  return false;
+}
+
+void ServingEngine::run_step() {
+  const StepPlan plan = scheduler_->schedule();
+  is_busy_ = !plan.empty();
+  if (plan.empty()) {
+    wait_for_work(kIdleWait);
+    return;
+  }
+  last_progress_ns_ = steady_clock().now().time_since_epoch().count();
+  Result<std::vector<SequenceOutput>> outputs = backend_->run(plan);
+  if (!outputs.ok()) {
+    fail_running(outputs.status());
+    return;
+  }
+  ++counters_.num_steps;
+  scheduler_->complete(plan, *outputs);
+  for (size_t i = 0; i < plan.sequences.size(); ++i) deliver(plan.sequences[i], (*outputs)[i]);
+}
+
+void ServingEngine::deliver(const SequenceStep& step, SequenceOutput& output) {
+  Sequence* sequence = scheduler_->in_slot(step.slot);
+  Choice& choice = *choices_.at(sequence);
+  deliver_prompt_scores(choice, output);
+  if (output.sampled) {
+    ++counters_.num_generated_tokens;
+    GenerationDelta delta = choice.text.add(output.token, sequence->is_complete());
+    delta.choice_idx = choice.idx;
+    const bool is_last = delta.finish_reason.has_value();
+    choice.job->sink(std::move(delta));
+    if (is_last) finish_choice(choice);
+  } else if (sequence->is_complete()) {  // max_tokens = 0
+    GenerationDelta delta;
+    delta.choice_idx = choice.idx;
+    delta.finish_reason = FinishReason::kLength;
+    choice.job->sink(std::move(delta));
+    finish_choice(choice);
+  }
+}
+
+void ServingEngine::deliver_prompt_scores(Choice& choice, SequenceOutput& output) {
+  if (output.prompt_scores.empty()) return;
+  PromptScores scores;
+  for (const ScoredToken& token : output.prompt_scores)
+    scores.tokens.push_back(describe_token(tokenizer_, token));
+  choice.job->sink(std::move(scores));
+}
+
+void ServingEngine::finish_choice(Choice& choice) {
+  choice.is_finished = true;
+  scheduler_->remove(&choice.sequence);
+  const auto& choices = choice.job->choices;
+  if (std::all_of(
+          choices.begin(), choices.end(), [](const auto& other) { return other->is_finished; })) {
+    end_job(choice.job->handle);
+  }
+}
+
+void ServingEngine::end_job(uint64_t handle) {
+  const auto found = jobs_.find(handle);
+  if (found == jobs_.end()) return;
+  for (const std::unique_ptr<Choice>& choice : found->second->choices) {
+    scheduler_->remove(&choice->sequence);
+    choices_.erase(&choice->sequence);
+  }
+  num_unfinished_ -= static_cast<int32_t>(found->second->choices.size());
+  jobs_.erase(found);
+}
+
+void ServingEngine::fail_job(uint64_t handle, const Status& status) {
+  const auto found = jobs_.find(handle);
+  if (found == jobs_.end()) return;
+  found->second->sink(GenerationFailure{status});
+  end_job(handle);
+}
+
+// The workers lost the state of every slot: requests with a running sequence end in an error,
+// queued ones stay.
+void ServingEngine::fail_running(const Status& status) {
+  log_error("step failed: {}", status.to_string());
+  std::vector<uint64_t> handles;
+  for (const Sequence* sequence : scheduler_->running())
+    handles.push_back(choices_.at(sequence)->job->handle);
+  for (const uint64_t handle : handles) fail_job(handle, status);
+  scheduler_->preempt_all();
+  if (is_up_.exchange(false)) down_since_ = steady_clock().now();
+  const std::lock_guard lock(mutex_);
+  down_reason_ = status;
+}
+
+void ServingEngine::fail_all(const Status& status) {
+  while (!jobs_.empty()) fail_job(jobs_.begin()->first, status);
+}
+
+void ServingEngine::wait_for_work(Duration at_most) {
+  std::unique_lock lock(mutex_);
+  wake_.wait_for(lock, at_most, [this] { return has_news_; });
+}
+
+void ServingEngine::publish_stats() {
+  EngineStats stats = counters_;
+  stats.num_running = static_cast<int32_t>(scheduler_->running().size());
+  stats.num_waiting = static_cast<int32_t>(scheduler_->waiting().size());
+  stats.num_blocks = scheduler_->blocks().num_blocks();
+  stats.num_blocks_used = scheduler_->blocks().num_used();
+  stats.num_preemptions = scheduler_->num_preemptions();
+  stats.workers = backend_->workers();
+  const BackendTimes times = backend_->times();
+  stats.model_seconds = times.model_seconds;
+  stats.attention_wait_seconds = times.attention_wait_seconds;
+  const std::lock_guard lock(mutex_);
+  stats_ = std::move(stats);
+}
+
+}  // namespace lamina
