@@ -1,0 +1,330 @@
+#include "engine/cluster_backend.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <random>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "control/attention_control_client.h"
+#include "plan/kv_budget.h"
+#include "wire/slots.h"
+
+namespace lamina {
+namespace {
+
+uint64_t random_id() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+}  // namespace
+
+ClusterBackend::ClusterBackend(ClusterBackendConfig config,
+                               const ModelProgram& program,
+                               StreamView stream)
+    : config_(std::move(config)),
+      program_(program),
+      worker_(
+          program.sliced, *program.weights, program.step_limits(), program.max_num_seqs, stream),
+      engine_id_(random_id()),
+      available_(config_.workers.size()) {
+  LAMINA_CHECK(!config_.workers.empty());
+  std::vector<control::AttentionControl*> workers;
+  for (const control::ControlAddress& address : config_.workers) {
+    clients_.push_back(
+        std::make_unique<control::AttentionControlClient>(address, config_.security));
+    workers.push_back(clients_.back().get());
+  }
+  monitor_ = std::make_unique<control::WorkerMonitor>(
+      config_.monitor, workers, static_cast<control::WorkerListener&>(*this));
+}
+
+ClusterBackend::~ClusterBackend() {
+  close();
+}
+
+// ---- the monitor's threads ----
+
+void ClusterBackend::worker_available(size_t worker_idx, const control::WorkerInfo& info) {
+  const std::lock_guard lock(mutex_);
+  available_[worker_idx] = info;
+  const auto num_up = static_cast<size_t>(std::count_if(
+      available_.begin(), available_.end(), [](const auto& worker) { return worker.has_value(); }));
+  const auto useful = std::min(num_up, static_cast<size_t>(program_.attention().num_kv_heads));
+  if (remote_ != nullptr && useful > members_.size()) may_rebalance_ = true;
+  changed_.notify_all();
+  if (wake_) wake_();
+}
+
+void ClusterBackend::worker_down(size_t worker_idx, const control::WorkerDown& down) {
+  const std::lock_guard lock(mutex_);
+  available_[worker_idx].reset();
+  if (remote_ == nullptr || down.epoch != epoch_) return;
+  lost_ = unavailable(fmt::format("attention worker {} was lost ({}: {})",
+                                  clients_[worker_idx]->name(),
+                                  control::down_cause_name(down.cause),
+                                  down.reason));
+  remote_->abort();
+  if (wake_) wake_();
+}
+
+// ---- the engine's thread ----
+
+void ClusterBackend::on_event(std::function<void()> wake) {
+  const std::lock_guard lock(mutex_);
+  wake_ = std::move(wake);
+}
+
+BackendEvent ClusterBackend::poll_event() {
+  const std::lock_guard lock(mutex_);
+  if (lost_) return BackendEvent::kLost;
+  return std::exchange(may_rebalance_, false) ? BackendEvent::kRebalance : BackendEvent::kNone;
+}
+
+Status ClusterBackend::loss_reason() const {
+  const std::lock_guard lock(mutex_);
+  return lost_.value_or(Status());
+}
+
+Result<std::vector<SequenceOutput>> ClusterBackend::run(const StepPlan& plan) {
+  LAMINA_CHECK(remote_ != nullptr);
+  Result<std::vector<SequenceOutput>> outputs = worker_.run(plan, *remote_);
+  if (outputs.ok()) return outputs;
+  const Status reason = loss_reason();  // what the heartbeats found says more than an aborted wait
+  close_session();
+  return reason.ok() ? outputs.status() : reason;
+}
+
+Result<int32_t> ClusterBackend::open_session(int32_t min_blocks) {
+  close_session();
+  if (!was_open_) wait_for_all_workers();
+  const std::vector<Member> members = choose_members();
+  if (members.empty()) return nobody_is_up();
+  LAMINA_ASSIGN_OR_RETURN(const int32_t num_blocks, plan_blocks(members, min_blocks));
+  ++epoch_;
+  std::vector<AttentionPeer> peers;
+  for (const Member& member : members) {
+    Result<AttentionPeer> peer = join(member, num_blocks);
+    members_.push_back(member);
+    if (!peer.ok()) {
+      forget(member.worker_idx);
+      close_session();
+      return Status(peer.status().code(),
+                    fmt::format("attention worker {}: {}",
+                                clients_[member.worker_idx]->name(),
+                                peer.status().message()));
+    }
+    peers.push_back(*std::move(peer));
+  }
+  const AttentionAttrs& attention = program_.attention();
+  auto remote = std::make_unique<RemoteAttention>(
+      RemoteAttentionConfig{.epoch = epoch_,
+                            .num_layers = static_cast<int32_t>(program_.sliced.attentions.size()),
+                            .num_heads = attention.num_heads,
+                            .num_kv_heads = attention.num_kv_heads,
+                            .head_dim = attention.head_dim,
+                            .dtype = program_.dtype,
+                            .reply_timeout = config_.reply_timeout,
+                            .wait = {}},
+      std::move(peers));
+  {
+    const std::lock_guard lock(mutex_);
+    remote_ = std::move(remote);
+  }
+  for (const Member& member : members_)
+    monitor_->watch(member.worker_idx, epoch_, member.incarnation);
+  was_open_ = true;
+  log_info("session {}: {} attention workers, {} KV blocks of {} tokens",
+           epoch_,
+           members_.size(),
+           num_blocks,
+           program_.block_size);
+  return num_blocks;
+}
+
+void ClusterBackend::wait_for_all_workers() {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, config_.start_timeout, [this] {
+    return std::all_of(available_.begin(), available_.end(), [](const auto& worker) {
+      return worker.has_value();
+    });
+  });
+  was_open_ = true;
+}
+
+// Workers that answer, in the order of the configuration, with their KV heads. Surplus ones stand
+// by.
+std::vector<ClusterBackend::Member> ClusterBackend::choose_members() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Member> members;
+  for (size_t i = 0; i < available_.size(); ++i) {
+    if (available_[i])
+      members.push_back(
+          {.worker_idx = i, .kv_heads = {}, .incarnation = available_[i]->incarnation});
+  }
+  if (members.empty()) return members;
+  const std::vector<HeadRange> ranges =
+      split_heads(program_.attention().num_kv_heads, static_cast<int32_t>(members.size()));
+  if (ranges.size() < members.size()) {
+    log_warning("{} attention workers stand by: the model has {} KV heads to share out",
+                members.size() - ranges.size(),
+                program_.attention().num_kv_heads);
+  }
+  members.resize(ranges.size());
+  for (size_t i = 0; i < ranges.size(); ++i) members[i].kv_heads = ranges[i];
+  return members;
+}
+
+Result<int32_t> ClusterBackend::plan_blocks(const std::vector<Member>& members,
+                                            int32_t min_blocks) const {
+  std::vector<WorkerKvShare> shares;
+  const std::lock_guard lock(mutex_);
+  for (const Member& member : members) {
+    const std::optional<control::WorkerInfo>& info = available_[member.worker_idx];
+    shares.push_back({.name = clients_[member.worker_idx]->name(),
+                      .budget_bytes = info ? info->kv_memory_bytes : 0,
+                      .num_kv_heads = member.kv_heads.count()});
+  }
+  return plan_num_blocks(program_.kv_layout(1), shares, min_blocks, most_useful_blocks(program_));
+}
+
+Result<AttentionPeer> ClusterBackend::join(const Member& member, int32_t num_blocks) {
+  const Deadline deadline = Deadline::after(config_.call_timeout);
+  control::SessionConfig session = session_config(member, num_blocks);
+  const wire::SlotGeometry geometry = control::slot_geometry(session);
+  try {
+    const std::unique_ptr<PendingEndpoint> pending =
+        prepare_endpoint({.kind = session.transport,
+                          .self = {.id = engine_id_, .epoch = epoch_},
+                          .peer = {.id = member.incarnation, .epoch = epoch_},
+                          .receive_slots = wire::model_worker_slots(geometry),
+                          .send_slots = wire::attention_worker_slots(geometry),
+                          .listens = false,
+                          .host = config_.workers[member.worker_idx].host});
+    session.transport_blob = pending->blob();
+    LAMINA_ASSIGN_OR_RETURN(const std::string blob,
+                            clients_[member.worker_idx]->configure(session, config_.call_timeout));
+    return AttentionPeer{.name = clients_[member.worker_idx]->name(),
+                         .kv_heads = member.kv_heads,
+                         .endpoint = pending->complete(blob, deadline)};
+  } catch (const Error& error) {
+    return error.status();
+  }
+}
+
+control::SessionConfig ClusterBackend::session_config(const Member& member,
+                                                      int32_t num_blocks) const {
+  const AttentionCoreConfig core = program_.attention_core(member.kv_heads.count(), num_blocks);
+  control::SessionConfig session;
+  session.epoch = epoch_;
+  session.engine_id = engine_id_;
+  session.engine_name = fmt::format("pid {}", ::getpid());
+  session.model_fingerprint = program_.weights->fingerprint();
+  session.num_layers = core.kv.num_layers;
+  session.model_num_kv_heads = program_.attention().num_kv_heads;
+  session.kv_head_begin = member.kv_heads.begin;
+  session.kv_head_end = member.kv_heads.end;
+  session.num_heads = core.num_heads;
+  session.head_dim = core.kv.head_dim;
+  session.block_size = core.kv.block_size;
+  session.num_blocks = num_blocks;
+  session.kv_dtype = core.kv.dtype;
+  session.wire_dtype = program_.dtype;
+  session.out_dtype = program_.dtype;
+  session.max_tokens = core.max_tokens;
+  session.max_sequences = core.max_sequences;
+  session.max_blocks_per_sequence = core.max_blocks_per_sequence;
+  for (const AttentionAttrs& layer : core.layers)
+    session.layers.push_back({.scale = layer.scale, .window = layer.window});
+  session.transport = transport_for(member.worker_idx);
+  return session;
+}
+
+TransportKind ClusterBackend::transport_for(size_t worker_idx) const {
+  if (config_.transport) return *config_.transport;
+  return control::is_loopback_host(config_.workers[worker_idx].host) ? TransportKind::kShm
+                                                                     : TransportKind::kTcp;
+}
+
+// A worker that could not be configured: it is available again when it answers again.
+void ClusterBackend::forget(size_t worker_idx) {
+  {
+    const std::lock_guard lock(mutex_);
+    available_[worker_idx].reset();
+  }
+  monitor_->unwatch(worker_idx);
+}
+
+void ClusterBackend::close_session() {
+  std::unique_ptr<RemoteAttention> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    ended = std::move(remote_);
+    lost_.reset();
+    may_rebalance_ = false;
+  }
+  for (const Member& member : std::exchange(members_, {})) {
+    bool is_up = false;
+    {
+      const std::lock_guard lock(mutex_);
+      is_up = available_[member.worker_idx].has_value();
+    }
+    if (!is_up) continue;
+    monitor_->unwatch(member.worker_idx);
+    const Status status =
+        clients_[member.worker_idx]->end_session(epoch_, config_.monitor.call_timeout);
+    if (!status.ok()) log_warning("ending session {}: {}", epoch_, status.to_string());
+  }
+}
+
+void ClusterBackend::close() {
+  close_session();
+  monitor_->stop();
+}
+
+Status ClusterBackend::nobody_is_up() const {
+  std::string text = "no attention worker answers";
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    const control::WorkerSnapshot snapshot = monitor_->snapshot(i);
+    text += fmt::format("; {}: {}",
+                        clients_[i]->name(),
+                        snapshot.last_error.ok() ? "not asked yet" : snapshot.last_error.message());
+  }
+  return unavailable(std::move(text));
+}
+
+std::vector<EngineStats::Worker> ClusterBackend::workers() const {
+  std::vector<EngineStats::Worker> workers;
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    const control::WorkerSnapshot snapshot = monitor_->snapshot(i);
+    EngineStats::Worker worker;
+    worker.name = clients_[i]->name();
+    worker.state = snapshot.state == control::WatchState::kUnreachable ? "down" : "standby";
+    worker.num_restarts = snapshot.num_downs;
+    for (size_t peer = 0; peer < members_.size(); ++peer) {
+      if (members_[peer].worker_idx != i || remote_ == nullptr) continue;
+      worker.state = snapshot.state == control::WatchState::kWatched ? "up" : "down";
+      worker.epoch = epoch_;
+      worker.num_kv_heads = members_[peer].kv_heads.count();
+      worker.attention_seconds = snapshot.stats.attention_seconds;
+      worker.bytes_sent = remote_->wire_stats()[peer].bytes_sent;
+      worker.bytes_received = remote_->wire_stats()[peer].bytes_received;
+    }
+    workers.push_back(std::move(worker));
+  }
+  return workers;
+}
+
+BackendTimes ClusterBackend::times() const {
+  const auto seconds = [](Duration duration) {
+    return std::chrono::duration<double>(duration).count();
+  };
+  return {.model_seconds = seconds(worker_.stats().slice_time),
+          .attention_wait_seconds = seconds(worker_.stats().attention_wait)};
+}
+
+}  // namespace lamina

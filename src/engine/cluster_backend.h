@@ -1,0 +1,99 @@
+// ClusterBackend: offloaded attention: a model worker in this process and attention workers in
+// others. A session gives every worker that is up its share of the KV heads under one epoch; when a
+// worker of it dies, hangs or is cut off, the session is lost and another is opened over those that
+// remain; when one comes back, a rebalance is offered. Called from the engine's thread; the
+// monitor's threads only set flags.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "control/address.h"
+#include "control/attention_control.h"
+#include "control/security.h"
+#include "control/worker_monitor.h"
+#include "engine/model_program.h"
+#include "engine/step_backend.h"
+#include "kv/head_partition.h"
+#include "worker/model_worker.h"
+#include "worker/remote_attention.h"
+
+namespace lamina {
+
+struct ClusterBackendConfig {
+  std::vector<control::ControlAddress> workers;  // at least one
+  control::ControlSecurity security;
+  // None: shared memory where a worker's address is a loopback one, TCP elsewhere.
+  std::optional<TransportKind> transport;
+  control::WorkerMonitorConfig monitor;
+  Duration start_timeout =
+      std::chrono::seconds(30);  // the first session waits this long for all workers
+  Duration call_timeout = std::chrono::seconds(10);    // configuring one worker
+  Duration reply_timeout = std::chrono::seconds(120);  // one layer's attention
+};
+
+class ClusterBackend final : public StepBackend, private control::WorkerListener {
+ public:
+  // `program` and the stream's pool outlive the backend. Throws what ModelWorker and the control
+  // clients throw.
+  ClusterBackend(ClusterBackendConfig config, const ModelProgram& program, StreamView stream);
+  ~ClusterBackend() override;
+
+  Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override;
+  Result<int32_t> open_session(int32_t min_blocks) override;
+  [[nodiscard]] bool has_session() const override { return remote_ != nullptr; }
+  BackendEvent poll_event() override;
+  [[nodiscard]] Status loss_reason() const override;
+  void on_event(std::function<void()> wake) override;
+  void close() override;
+  [[nodiscard]] std::vector<EngineStats::Worker> workers() const override;
+  [[nodiscard]] BackendTimes times() const override;
+
+ private:
+  // A worker's share of the session being opened or open.
+  struct Member {
+    size_t worker_idx = 0;
+    HeadRange kv_heads;
+    uint64_t incarnation = 0;
+  };
+
+  void worker_available(size_t worker_idx, const control::WorkerInfo& info) override;
+  void worker_down(size_t worker_idx, const control::WorkerDown& down) override;
+
+  void wait_for_all_workers();
+  [[nodiscard]] std::vector<Member> choose_members() const;
+  [[nodiscard]] Result<int32_t> plan_blocks(const std::vector<Member>& members,
+                                            int32_t min_blocks) const;
+  Result<AttentionPeer> join(const Member& member, int32_t num_blocks);
+  [[nodiscard]] control::SessionConfig session_config(const Member& member,
+                                                      int32_t num_blocks) const;
+  [[nodiscard]] TransportKind transport_for(size_t worker_idx) const;
+  void forget(size_t worker_idx);
+  void close_session();
+  [[nodiscard]] Status nobody_is_up() const;
+
+  ClusterBackendConfig config_;
+  const ModelProgram& program_;
+  ModelWorker worker_;
+  uint64_t engine_id_;
+  uint64_t epoch_ = 0;
+  bool was_open_ = false;
+  std::vector<std::unique_ptr<control::AttentionControl>> clients_;
+  std::vector<Member> members_;  // of the open session
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::optional<control::WorkerInfo>> available_;  // answering, by worker
+  std::unique_ptr<RemoteAttention> remote_;  // replaced under mutex_ by the engine's thread alone
+  std::optional<Status> lost_;
+  bool may_rebalance_ = false;
+  std::function<void()> wake_;
+
+  std::unique_ptr<control::WorkerMonitor> monitor_;  // last: its threads call this object
+};
+
+}  // namespace lamina
