@@ -74,6 +74,12 @@ Status AttentionCore::gather_batch(const wire::AttentionPlan& plan) {
   return {};
 }
 
+int32_t AttentionCore::num_blocks_used() const {
+  size_t count = 0;
+  for (int32_t slot = 0; slot < tables_.num_slots(); ++slot) count += tables_.blocks(slot).size();
+  return static_cast<int32_t>(count);
+}
+
 kernels::RaggedBatch AttentionCore::batch() const {
   return {.query_begin = query_begin_,
           .context_len = context_len_,

@@ -43,6 +43,7 @@ class AttentionCore {
 
   [[nodiscard]] const AttentionCoreConfig& config() const { return config_; }
   [[nodiscard]] int32_t num_step_tokens() const { return num_step_tokens_; }
+  [[nodiscard]] int32_t num_blocks_used() const;
 
  private:
   Status update_tables(const wire::AttentionPlan& plan);

@@ -48,8 +48,10 @@ Status AttentionWorker::serve(const std::atomic<bool>& should_stop,
                               Duration idle_check) {
   while (!should_stop) {
     LAMINA_ASSIGN_OR_RETURN(const Pending pending, advance());
+    const TimePoint begin = steady_clock().now();
     const Status waited =
         endpoint_.wait(pending.slot, pending.seq, Deadline::after(idle_check), policy);
+    stats_.wait_ns += (steady_clock().now() - begin).count();
     if (!waited.ok() && waited.code() != StatusCode::kDeadlineExceeded) return waited;
   }
   return {};
@@ -92,6 +94,7 @@ Status AttentionWorker::handle_plan(std::span<const std::byte> message) {
   if (plan_.step != step_)
     return data_loss(fmt::format("plan of step {}, expected {}", plan_.step, step_));
   LAMINA_RETURN_IF_ERROR(core_.begin_step(plan_));
+  stats_.num_blocks_used = core_.num_blocks_used();
   state_ = State::kQ;
   return {};
 }

@@ -29,6 +29,8 @@ struct AttentionWorkerStats {
   std::atomic<uint64_t> bytes_received{0};
   std::atomic<uint64_t> bytes_sent{0};
   std::atomic<int64_t> attention_ns{0};
+  std::atomic<int64_t> wait_ns{0};
+  std::atomic<int32_t> num_blocks_used{0};
   std::atomic<int64_t> last_progress_ns{0};  // of steady_clock()
   std::atomic<bool> is_in_step{false};
 };

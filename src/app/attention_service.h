@@ -1,0 +1,58 @@
+// AttentionService: joins the control plane to an attention worker: opens and ends sessions as the
+// engine asks, each with its KV cache, endpoint and thread. Called on the control server's threads.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "control/attention_control.h"
+#include "device/thread_pool.h"
+#include "transport/endpoint.h"
+#include "worker/attention_worker.h"
+
+namespace lamina::app {
+
+struct AttentionServiceConfig {
+  uint64_t kv_memory_bytes = 0;
+  int32_t num_threads = 1;
+  std::string data_host = "127.0.0.1";  // where tcp endpoints listen
+};
+
+class AttentionService final : public control::AttentionControlHandler {
+ public:
+  explicit AttentionService(const AttentionServiceConfig& config);
+  ~AttentionService() override;
+
+  control::WorkerInfo describe() override;
+  Result<std::string> configure(const control::SessionConfig& config) override;
+  control::WorkerStats heartbeat() override;
+  void end_session(uint64_t epoch, control::SessionEnd reason) override;
+
+ private:
+  // One session's parts; `thread` uses the others and is joined before they go.
+  struct Session {
+    control::SessionConfig config;
+    std::unique_ptr<PendingEndpoint> pending;
+    std::unique_ptr<Endpoint> endpoint;       // set by the thread, guarded by mutex_
+    std::unique_ptr<AttentionWorker> worker;  // likewise
+    control::WorkerState state = control::WorkerState::kStarting;  // guarded by mutex_
+    std::string failure;                                           // guarded by mutex_
+    std::atomic<bool> should_stop{false};
+    std::thread thread;
+  };
+
+  [[nodiscard]] Status check_memory(const control::SessionConfig& config) const;
+  void run_session(Session& session);
+  void stop_session();
+
+  AttentionServiceConfig config_;
+  ThreadPool pool_;
+  std::mutex mutex_;
+  std::unique_ptr<Session>
+      session_;  // replaced only by configure() and end_session(), which never overlap
+};
+
+}  // namespace lamina::app

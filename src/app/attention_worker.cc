@@ -1,0 +1,53 @@
+#include "app/attention_worker.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "app/attention_service.h"
+#include "app/memory.h"
+#include "app/security.h"
+#include "app/signals.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "control/attention_control_server.h"
+
+namespace lamina::app {
+namespace {
+
+constexpr Duration kStopGrace = std::chrono::seconds(2);
+
+// Tells the process that started this one where it listens.
+void announce(int fd, uint16_t port) {
+  const std::string line = fmt::format("{}\n", port);
+  if (::write(fd, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
+    throw Error(StatusCode::kInvalidArgument, fmt::format("cannot write to --announce-fd {}", fd));
+  }
+  ::close(fd);
+}
+
+}  // namespace
+
+int run_attention_worker(const AttentionWorkerOptions& options) {
+  if (options.exit_with_parent) exit_with_parent();
+  const control::ControlAddress listen =
+      control::parse_control_address(options.listen).value_or_throw();
+  const AttentionServiceConfig config{
+      .kv_memory_bytes = kv_budget_bytes(options.kv_cache_memory_bytes, 1),
+      .num_threads = options.threads == 0 ? available_cores() : options.threads,
+      .data_host = listen.host};
+  AttentionService service(config);
+  control::AttentionControlServer server(
+      {.listen = listen, .security = to_control_security(options.security)}, service);
+  const control::ControlAddress address{.host = listen.host, .port = server.port()};
+  log_info("listening on {}, {} threads, {} MiB for KV",
+           address.to_string(),
+           config.num_threads,
+           config.kv_memory_bytes >> 20);
+  if (options.announce_fd >= 0) announce(options.announce_fd, server.port());
+  wait_for_termination();
+  unblock_termination_signals();
+  server.stop(kStopGrace);
+  return 0;
+}
+
+}  // namespace lamina::app

@@ -1,0 +1,304 @@
+#include "app/command_line.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include <CLI/CLI.hpp>
+
+#include "app/version.h"
+#include "base/error.h"
+
+namespace lamina::app {
+namespace {
+
+std::string environment_name(const std::string& flag) {
+  std::string name = "LAMINA_" + flag.substr(flag.find_first_not_of('-'));
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
+    return c == '-' ? '_' : static_cast<char>(std::toupper(c));
+  });
+  return name;
+}
+
+// Adds options to one subcommand, each with its twin in the environment.
+class Flags {
+ public:
+  explicit Flags(CLI::App& app) : app_(app) {}
+
+  template <typename T>
+  CLI::Option* add(const std::string& flag, T& value, const std::string& help) {
+    return app_.add_option(flag, value, help)
+        ->envname(environment_name(flag.substr(0, flag.find(','))))
+        ->capture_default_str();
+  }
+  CLI::Option* add_switch(const std::string& flag, bool& value, const std::string& help) {
+    return app_.add_flag(flag, value, help)->envname(environment_name(flag));
+  }
+  CLI::Option* add_bytes(const std::string& flag, uint64_t& value, const std::string& help) {
+    return app_
+        .add_option_function<std::string>(
+            flag, [&value](const std::string& text) { value = parse_size(text); }, help)
+        ->envname(environment_name(flag));
+  }
+
+ private:
+  CLI::App& app_;
+};
+
+void add_model(CLI::App& app, ModelOptions& options) {
+  Flags flags(app);
+  flags.add("model", options.model, "Hugging Face folder or GGUF file")->required();
+  flags.add("--dtype", options.dtype, "Weights and activations: bfloat16, float16 or float32")
+      ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
+  flags
+      .add("--kv-cache-dtype",
+           options.kv_cache_dtype,
+           "KV cache: auto (as --dtype), bfloat16, float16 or float32")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));
+  flags.add("--block-size", options.block_size, "Tokens of a KV block")->check(CLI::Range(1, 1024));
+  app.add_option_function<std::string>(
+         "--max-model-len",
+         [&options](const std::string& text) {
+           options.max_model_len =
+               text == "auto" || text == "-1" ? -1 : static_cast<int64_t>(parse_size(text));
+         },
+         "Longest sequence, prompt and output (default: the model's own limit); 4k and 4K are 4000 "
+         "and 4096")
+      ->envname("LAMINA_MAX_MODEL_LEN");
+  flags.add("--max-num-seqs", options.max_num_seqs, "Sequences that run at once")
+      ->check(CLI::Range(1, 4096));
+  flags
+      .add("--max-num-batched-tokens",
+           options.max_num_batched_tokens,
+           "Tokens of a step; longer prompts are chunked")
+      ->check(CLI::Range(1, 65536));
+  flags.add_switch("--skip-tokenizer-init", options.skip_tokenizer_init, "Serve token ids only");
+}
+
+void add_security(CLI::App& app, SecurityOptions& options) {
+  Flags flags(app);
+  flags.add("--cluster-secret",
+            options.cluster_secret,
+            "Shared secret between engine and attention workers");
+  flags.add(
+      "--tls-certificate", options.tls_certificate, "PEM certificate of this end (mutual TLS)");
+  flags.add("--tls-key", options.tls_key, "PEM private key of this end");
+  flags.add("--tls-ca", options.tls_ca, "PEM certificate of the CA that signs the other end");
+}
+
+void add_placement(CLI::App& app, PlacementOptions& options) {
+  Flags flags(app);
+  flags
+      .add("--mode",
+           options.mode,
+           "disaggregated, or colocated: attention on the model worker itself")
+      ->check(CLI::IsMember({"disaggregated", "colocated"}));
+  flags.add("--attention-workers", options.attention_workers, "Local attention workers to start")
+      ->check(CLI::Range(1, 64));
+  flags.add("--attention-worker",
+            options.attention_worker,
+            "host:port of a running attention worker; may be repeated");
+  flags.add("--transport", options.transport, "Data plane: auto, shm or tcp")
+      ->check(CLI::IsMember({"auto", "shm", "tcp"}));
+  flags.add_bytes("--kv-cache-memory-bytes",
+                  options.kv_cache_memory_bytes,
+                  "KV memory of each local attention worker, as 2GiB (default: half of the free "
+                  "memory, shared)");
+  flags.add("--threads", options.threads, "Threads of the model worker; 0: every core")
+      ->check(CLI::Range(0, 1024));
+  add_security(app, options.security);
+}
+
+void add_serve(CLI::App& app, ServeOptions& options) {
+  add_model(app, options.model);
+  add_placement(app, options.placement);
+  Flags flags(app);
+  flags.add("--host", options.host, "Address to listen on");
+  flags.add("--port", options.port, "Port to listen on; 0: any");
+  flags.add("--api-key", options.api_keys, "Key that requests must carry; may be repeated");
+  flags.add_switch("--insecure", options.insecure, "Listen beyond this machine without an API key");
+  flags.add("--served-model-name",
+            options.served_model_name,
+            "Name of the model in the API (default: the file's)");
+  flags.add("--chat-template", options.chat_template, "Chat template: a file, or the text itself");
+  flags
+      .add("--max-queued-requests",
+           options.max_queued_requests,
+           "Sequences that may wait beyond --max-num-seqs")
+      ->check(CLI::Range(0, 1000000));
+  flags
+      .add("--shutdown-timeout",
+           options.shutdown_timeout,
+           "Seconds that running requests get at the end")
+      ->check(CLI::Range(0.0, 3600.0));
+  flags.add("--allowed-origins", options.allowed_origins, "Origins for CORS (default: none)");
+  flags.add("--seed", options.seed, "Seed of requests that bring none; 0: a random one");
+}
+
+void add_attention_worker(CLI::App& app, AttentionWorkerOptions& options) {
+  Flags flags(app);
+  flags.add("--listen", options.listen, "host:port of the control plane; port 0: any");
+  flags.add_bytes("--kv-cache-memory-bytes",
+                  options.kv_cache_memory_bytes,
+                  "Memory for KV, as 2GiB (default: half of the free memory)");
+  flags.add("--threads", options.threads, "Threads; 0: every core")->check(CLI::Range(0, 1024));
+  add_security(app, options.security);
+  // For a parent process that started this one.
+  flags.add("--announce-fd", options.announce_fd, "Descriptor to write the port to")->group("");
+  flags.add_switch("--exit-with-parent", options.exit_with_parent, "End when the parent does")
+      ->group("");
+}
+
+void add_run(CLI::App& app, RunOptions& options) {
+  options.placement.mode = "colocated";
+  add_model(app, options.model);
+  add_placement(app, options.placement);
+  Flags flags(app);
+  flags.add("-p,--prompt", options.prompt, "Answer this and exit (default: an interactive chat)");
+  flags.add("--system", options.system_prompt, "System message");
+  flags.add("--chat-template", options.chat_template, "Chat template: a file, or the text itself");
+  flags.add("--max-tokens", options.max_tokens, "Longest answer in tokens")
+      ->check(CLI::Range(1, 1 << 30));
+  flags.add("--temperature",
+            options.temperature,
+            "0: the most probable token (default: the model's own)");
+  flags.add("--seed", options.seed, "Seed of the draws");
+}
+
+void add_convert(CLI::App& app, ConvertOptions& options) {
+  Flags flags(app);
+  flags.add("model", options.model, "Hugging Face folder or GGUF file")->required();
+  flags.add("--dtype", options.dtype, "bfloat16, float16 or float32")
+      ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
+}
+
+bool is_secret(const std::string& name) {
+  return name == "--api-key" || name == "--cluster-secret";
+}
+
+std::vector<std::string> yaml_values(const YAML::Node& node, const std::string& key) {
+  if (node.IsScalar()) return {node.as<std::string>()};
+  if (!node.IsSequence()) {
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("--config: '{}' must be a value or a list", key));
+  }
+  std::vector<std::string> values;
+  for (const YAML::Node& item : node) values.push_back(item.as<std::string>());
+  return values;
+}
+
+// Keys of the file are long flag names without the dashes; what flags or environment gave stands.
+void apply_config_file(const std::string& path, CLI::App& app) {
+  try {
+    const YAML::Node root = YAML::LoadFile(path);
+    if (!root.IsMap())
+      throw Error(StatusCode::kInvalidArgument,
+                  fmt::format("--config: '{}' is not a mapping", path));
+    for (const auto& entry : root) {
+      const auto key = entry.first.as<std::string>();
+      CLI::Option* option = app.get_option_no_throw(key == "model" ? key : "--" + key);
+      if (option == nullptr || key == "config") {
+        throw Error(StatusCode::kInvalidArgument,
+                    fmt::format("--config: '{}' has the unknown key '{}'", path, key));
+      }
+      if (option->count() > 0) continue;
+      for (const std::string& value : yaml_values(entry.second, key)) option->add_result(value);
+      option->run_callback();
+    }
+  } catch (const YAML::Exception& error) {
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("--config: '{}': {}", path, error.what()));
+  }
+}
+
+std::string describe(const CLI::App& app) {
+  std::string text;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0 || option->get_name() == "--help") continue;
+    const std::string value = is_secret(option->get_name())
+                                  ? "(set)"
+                                  : fmt::format("{}", fmt::join(option->results(), " "));
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", option->get_name(), value);
+  }
+  return text;
+}
+
+}  // namespace
+
+uint64_t parse_size(const std::string& text) {
+  static const std::map<std::string, double> kUnits = {{"", 1},
+                                                       {"k", 1e3},
+                                                       {"m", 1e6},
+                                                       {"g", 1e9},
+                                                       {"t", 1e12},
+                                                       {"K", 0x1p10},
+                                                       {"M", 0x1p20},
+                                                       {"G", 0x1p30},
+                                                       {"T", 0x1p40},
+                                                       {"KiB", 0x1p10},
+                                                       {"MiB", 0x1p20},
+                                                       {"GiB", 0x1p30},
+                                                       {"TiB", 0x1p40},
+                                                       {"KB", 1e3},
+                                                       {"MB", 1e6},
+                                                       {"GB", 1e9},
+                                                       {"B", 1}};
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const auto unit = kUnits.find(std::string(end, text.data() + text.size()));
+  const double value = unit == kUnits.end() ? -1 : std::round(number * unit->second);
+  if (error != std::errc() || !(value >= 0) || value >= 0x1p63) {
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("'{}' is not a size: write 1000, 4k, 512MiB or 2G", text));
+  }
+  return static_cast<uint64_t>(value);
+}
+
+std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code) {
+  Options options;
+  std::string config_file;
+  CLI::App root("Lamina: an LLM inference server that offloads attention", "lamina");
+  root.set_version_flag("--version", std::string(kVersion));
+  root.require_subcommand(1);
+  const std::map<Command, CLI::App*> commands = {
+      {Command::kServe,
+       root.add_subcommand("serve", "Serve a model over HTTP with an OpenAI-compatible API")},
+      {Command::kAttentionWorker,
+       root.add_subcommand("attention-worker", "Hold KV blocks and run attention for a server")},
+      {Command::kRun, root.add_subcommand("run", "Chat with a model in the terminal")},
+      {Command::kConvert,
+       root.add_subcommand("convert", "Print how a model is sliced at its attention operators")},
+      {Command::kCollectEnv,
+       root.add_subcommand("collect-env", "Print versions and devices for a bug report")}};
+  add_serve(*commands.at(Command::kServe), options.serve);
+  add_attention_worker(*commands.at(Command::kAttentionWorker), options.attention_worker);
+  add_run(*commands.at(Command::kRun), options.run);
+  add_convert(*commands.at(Command::kConvert), options.convert);
+  for (const auto& [command, app] : commands) {
+    app->add_option("--config", config_file, "YAML file of long flag names and values")
+        ->envname("LAMINA_CONFIG");
+    app->add_option("--log-level", options.log_level, "debug, info, warning or error")
+        ->envname("LAMINA_LOG_LEVEL")
+        ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
+  }
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    exit_code = root.exit(error);
+    return std::nullopt;
+  }
+  for (const auto& [command, app] : commands) {
+    if (!app->parsed()) continue;
+    options.command = command;
+    if (!config_file.empty()) apply_config_file(config_file, *app);
+    options.effective = describe(*app);
+  }
+  return options;
+}
+
+}  // namespace lamina::app

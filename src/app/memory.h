@@ -1,0 +1,14 @@
+// How much memory KV may take where nobody said.
+#pragma once
+
+#include <cstdint>
+
+namespace lamina::app {
+
+// Bytes the kernel says can be had without swapping (MemAvailable, or the cgroup's limit where that
+// is lower).
+uint64_t available_memory_bytes();
+// `wanted`, or half of the available memory divided by `num_sharers` where it is 0.
+uint64_t kv_budget_bytes(uint64_t wanted, int32_t num_sharers);
+
+}  // namespace lamina::app

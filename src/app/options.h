@@ -1,0 +1,93 @@
+// Options of the programs, as flags, environment and a YAML file give them, with their defaults.
+// Plain structs; filled in by command_line.cc, printed and passed down by each program.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace lamina::app {
+
+struct ModelOptions {
+  std::string model;  // Hugging Face folder or GGUF file
+  std::string dtype = "bfloat16";
+  std::string kv_cache_dtype = "auto";
+  int32_t block_size = 16;
+  int64_t max_model_len = -1;  // -1: the model's own limit
+  int32_t max_num_seqs = 64;
+  int32_t max_num_batched_tokens = 512;
+  bool skip_tokenizer_init = false;
+};
+
+struct SecurityOptions {
+  std::string cluster_secret;
+  std::string tls_certificate;
+  std::string tls_key;
+  std::string tls_ca;
+};
+
+struct PlacementOptions {
+  std::string mode = "disaggregated";
+  int32_t attention_workers = 2;              // local ones to spawn where no remote one is named
+  std::vector<std::string> attention_worker;  // host:port of remote ones
+  std::string transport = "auto";
+  uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory, shared by the local workers
+  int32_t threads = 0;                 // 0: every core this process may use
+  SecurityOptions security;
+};
+
+struct ServeOptions {
+  ModelOptions model;
+  PlacementOptions placement;
+  std::string host = "127.0.0.1";
+  uint16_t port = 8000;
+  std::vector<std::string> api_keys;
+  bool insecure = false;
+  std::string served_model_name;
+  std::string chat_template;  // a file, or the template itself
+  int32_t max_queued_requests = 512;
+  double shutdown_timeout = 10.0;  // seconds
+  std::vector<std::string> allowed_origins;
+  uint64_t seed = 0;
+};
+
+struct AttentionWorkerOptions {
+  std::string listen = "127.0.0.1:0";
+  uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory
+  int32_t threads = 0;
+  SecurityOptions security;
+  int32_t announce_fd = -1;  // where to write the port; -1: nowhere
+  bool exit_with_parent = false;
+};
+
+struct RunOptions {
+  ModelOptions model;
+  PlacementOptions placement;
+  std::string prompt;  // empty: interactive
+  std::string system_prompt;
+  std::string chat_template;
+  int32_t max_tokens = 512;
+  double temperature = -1.0;  // < 0: the model's default
+  std::optional<uint64_t> seed;
+};
+
+struct ConvertOptions {
+  std::string model;
+  std::string dtype = "bfloat16";
+};
+
+// Which program was asked for, with its options; the others keep their defaults.
+enum class Command : uint8_t { kServe, kAttentionWorker, kRun, kConvert, kCollectEnv };
+
+struct Options {
+  Command command = Command::kServe;
+  std::string log_level = "info";
+  ServeOptions serve;
+  AttentionWorkerOptions attention_worker;
+  RunOptions run;
+  ConvertOptions convert;
+  std::string effective;  // the resolved set, one "--flag value" a line, secrets left out
+};
+
+}  // namespace lamina::app
