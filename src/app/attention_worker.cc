@@ -28,7 +28,7 @@ void announce(int fd, uint16_t port) {
 }  // namespace
 
 int run_attention_worker(const AttentionWorkerOptions& options) {
-  if (options.exit_with_parent) exit_with_parent();
+  if (options.parent_pid != 0) exit_with_parent(options.parent_pid);
   const control::ControlAddress listen =
       control::parse_control_address(options.listen).value_or_throw();
   const AttentionServiceConfig config{

@@ -150,8 +150,7 @@ void add_attention_worker(CLI::App& app, AttentionWorkerOptions& options) {
   add_security(app, options.security);
   // For a parent process that started this one.
   flags.add("--announce-fd", options.announce_fd, "Descriptor to write the port to")->group("");
-  flags.add_switch("--exit-with-parent", options.exit_with_parent, "End when the parent does")
-      ->group("");
+  flags.add("--parent-pid", options.parent_pid, "End when this parent does")->group("");
 }
 
 void add_run(CLI::App& app, RunOptions& options) {

@@ -133,7 +133,7 @@ LocalWorkers::LocalWorkers(const LocalWorkersConfig& config)
 LocalWorkers::~LocalWorkers() {
   should_stop_ = true;
   supervisor_.join();
-  for (const Child& child : children_) {
+  for (const Child& child : children_) {  // all at once, so that they end side by side
     if (child.pid > 0) ::kill(child.pid, SIGTERM);
   }
   for (size_t i = 0; i < children_.size(); ++i) reap(i);
@@ -157,7 +157,8 @@ uint16_t LocalWorkers::spawn(size_t idx, uint16_t port) {
                                       config_.log_level,
                                       "--announce-fd",
                                       fmt::format("{}", kAnnounceFd),
-                                      "--exit-with-parent"},
+                                      "--parent-pid",
+                                      fmt::format("{}", ::getpid())},
                                      config_.secret,
                                      write_end.get());
   write_end.reset();  // so that the child's end closes the pipe
@@ -192,10 +193,11 @@ void LocalWorkers::supervise() {
   }
 }
 
-// Waits for a child that was told to end, and ends it by force when the time is up.
+// Tells a child to end, waits for it, and ends it by force when the time is up.
 void LocalWorkers::reap(size_t idx) {
   Child& child = children_[idx];
   if (child.pid <= 0) return;
+  ::kill(child.pid, SIGTERM);
   const Deadline deadline = Deadline::after(kStopTimeout);
   int status = 0;
   while (::waitpid(child.pid, &status, WNOHANG) == 0) {

@@ -58,7 +58,7 @@ struct AttentionWorkerOptions {
   int32_t threads = 0;
   SecurityOptions security;
   int32_t announce_fd = -1;  // where to write the port; -1: nowhere
-  bool exit_with_parent = false;
+  int32_t parent_pid = 0;    // end when this parent does; 0: live on
 };
 
 struct RunOptions {

@@ -38,9 +38,9 @@ void unblock_termination_signals() {
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
-void exit_with_parent() {
+void exit_with_parent(int parent_pid) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (getppid() == 1) std::exit(1);
+  if (getppid() != parent_pid) std::exit(1);
 }
 
 }  // namespace lamina::app

@@ -10,8 +10,8 @@ void block_termination_signals();
 int wait_for_termination();
 // After this, the next SIGINT or SIGTERM ends the process at once.
 void unblock_termination_signals();
-// The kernel sends this process SIGTERM when its parent ends; ends at once if that happened
-// already.
-void exit_with_parent();
+// The kernel sends this process SIGTERM when its parent `parent_pid` ends; ends at once if that
+// happened already.
+void exit_with_parent(int parent_pid);
 
 }  // namespace lamina::app

@@ -1,0 +1,17 @@
+# lamina_fuzzer(wire LIBS lamina_wire): the fuzz target tests/fuzz/wire_fuzz.cc with its seeds in tests/fuzz/corpus/wire.
+# The preset `fuzz` links libFuzzer; all others link a driver that replays and mutates the seeds, as a test.
+function(lamina_fuzzer name)
+  cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
+  set(target lamina_${name}_fuzz)
+  add_executable(${target} ${name}_fuzz.cc)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/tests)
+  target_link_libraries(${target} PRIVATE lamina_warnings ${ARG_LIBS})
+  if(LAMINA_BUILD_FUZZERS)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer)
+    target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+  else()
+    target_sources(${target} PRIVATE replay_main.cc)
+    add_test(NAME fuzz.${name} COMMAND ${target} ${CMAKE_CURRENT_SOURCE_DIR}/corpus/${name})
+    set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 120)
+  endif()
+endfunction()

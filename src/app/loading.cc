@@ -1,0 +1,107 @@
+#include "app/loading.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "convert/slicer.h"
+#include "model/builder.h"
+#include "model/rope_scaling.h"
+
+namespace lamina::app {
+namespace {
+
+constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
+
+// A bar on a terminal, nothing elsewhere.
+LoadProgress progress_bar() {
+  if (::isatty(STDERR_FILENO) == 0) return [](uint64_t, uint64_t) {};
+  return [last = -1](uint64_t done, uint64_t total) mutable {
+    const int percent = total == 0 ? 100 : static_cast<int>(done * 100 / total);
+    if (percent == last) return;
+    last = percent;
+    const std::string bar(static_cast<size_t>(percent) * 40 / 100, '#');
+    std::fputs(fmt::format("\rloading [{:<40}] {:3} %{}", bar, percent, percent == 100 ? "\n" : "")
+                   .c_str(),
+               stderr);
+  };
+}
+
+int32_t resolve_max_model_len(const ModelOptions& options, const ModelConfig& config) {
+  const int32_t limit = max_exact_positions(config);
+  if (options.max_model_len < 0) return limit;
+  if (options.max_model_len == 0 || options.max_model_len > limit) {
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("--max-model-len {} is outside [1, {}], what this model was made for",
+                            options.max_model_len,
+                            limit));
+  }
+  return static_cast<int32_t>(options.max_model_len);
+}
+
+std::optional<ChatTemplate> load_template(const std::string& given, const ModelFiles& files) {
+  std::optional<std::string> source = files.chat_template();
+  if (!given.empty()) {
+    const bool is_text =
+        given.find("{{") != std::string::npos || given.find("{%") != std::string::npos;
+    source = is_text ? given : read_text_file(given, kMaxTemplateBytes);
+  }
+  if (!source) return std::nullopt;
+  try {
+    return ChatTemplate(*source);
+  } catch (const Error& error) {
+    if (!given.empty()) throw;
+    log_warning("the model's chat template cannot be used, chat requests will be refused: {}",
+                error.what());
+    return std::nullopt;
+  }
+}
+
+std::string token_text(const Tokenizer& tokenizer, std::optional<int32_t> id) {
+  return id ? std::string(tokenizer.token_bytes(*id)) : std::string();
+}
+
+}  // namespace
+
+LoadedModel load_model(const ModelOptions& options, const std::string& chat_template) {
+  LoadedModel loaded;
+  loaded.files = open_model(options.model);
+  const ModelConfig& config = loaded.files->config();
+  ModelProgram& program = loaded.program;
+  program.dtype = parse_dtype(options.dtype).value_or_throw();
+  program.kv_dtype = options.kv_cache_dtype == "auto"
+                         ? program.dtype
+                         : parse_dtype(options.kv_cache_dtype).value_or_throw();
+  program.block_size = options.block_size;
+  program.max_model_len = resolve_max_model_len(options, config);
+  program.max_num_seqs = options.max_num_seqs;
+  program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);
+  // Half of the rows may sample, the other half score prompts (echo with logprobs).
+  program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
+  program.sliced = slice_model(build_graph(config, program.dtype));
+  program.weights = loaded.files->load_weights(program.dtype, progress_bar());
+  if (!options.skip_tokenizer_init) {
+    loaded.tokenizer = loaded.files->load_tokenizer();
+    loaded.bos_token = token_text(*loaded.tokenizer, loaded.tokenizer->bos_id());
+    loaded.eos_token = token_text(*loaded.tokenizer, loaded.tokenizer->eos_id());
+    loaded.chat_template = load_template(chat_template, *loaded.files);
+  }
+  log_info(
+      "{}: {} layers, {} heads, {} KV heads of {}, {} weights ({} MiB), sequences up to {} tokens",
+      config.model_type,
+      config.num_layers,
+      config.num_heads,
+      config.num_kv_heads,
+      config.head_dim,
+      options.dtype,
+      program.weights->resident_bytes() >> 20,
+      program.max_model_len);
+  return loaded;
+}
+
+}  // namespace lamina::app

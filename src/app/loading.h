@@ -1,0 +1,29 @@
+// Loading a model for a program: files, tokenizer, chat template and the ModelProgram, with a
+// progress bar on a terminal.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "app/options.h"
+#include "engine/model_program.h"
+#include "model/model_files.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace lamina::app {
+
+struct LoadedModel {
+  std::unique_ptr<ModelFiles> files;
+  std::unique_ptr<Tokenizer> tokenizer;       // null with --skip-tokenizer-init
+  std::optional<ChatTemplate> chat_template;  // the given one, else the model's own
+  std::string bos_token;                      // as the template wants them
+  std::string eos_token;
+  ModelProgram program;
+};
+
+// Throws Error, one line. `chat_template`: a file, the text itself, or empty.
+LoadedModel load_model(const ModelOptions& options, const std::string& chat_template);
+
+}  // namespace lamina::app

@@ -1,0 +1,90 @@
+#include "app/placement.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "app/memory.h"
+#include "app/security.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "engine/cluster_backend.h"
+#include "engine/local_backend.h"
+
+namespace lamina::app {
+namespace {
+
+std::optional<TransportKind> parse_transport(const std::string& name) {
+  if (name == "shm") return TransportKind::kShm;
+  if (name == "tcp") return TransportKind::kTcp;
+  return std::nullopt;
+}
+
+ClusterBackendConfig cluster_config(const PlacementOptions& options) {
+  ClusterBackendConfig config;
+  config.security = to_control_security(options.security);
+  config.transport = parse_transport(options.transport);
+  for (const std::string& address : options.attention_worker) {
+    config.workers.push_back(control::parse_control_address(address).value_or_throw());
+  }
+  return config;
+}
+
+// The workers' threads run while the model worker's wait for them: each local worker gets an equal
+// share of the cores.
+std::unique_ptr<LocalWorkers> start_local_workers(const PlacementOptions& options,
+                                                  int32_t num_threads,
+                                                  const std::string& secret,
+                                                  const std::string& log_level) {
+  const int32_t count = options.attention_workers;
+  return std::make_unique<LocalWorkers>(
+      LocalWorkersConfig{.count = count,
+                         .kv_memory_bytes = kv_budget_bytes(options.kv_cache_memory_bytes, count),
+                         .num_threads = std::max(1, num_threads / count),
+                         .secret = secret,
+                         .log_level = log_level});
+}
+
+ServingEngineConfig engine_config(const LoadedModel& model, int32_t max_queued_sequences) {
+  ServingEngineConfig config;
+  config.scheduler = model.program.scheduler(0);
+  config.max_model_len = model.program.max_model_len;
+  config.vocab_size = model.files->config().vocab_size;
+  config.max_queued_sequences = max_queued_sequences;
+  config.eos_ids = model.files->generation_defaults().eos_ids;
+  return config;
+}
+
+}  // namespace
+
+Placement place(const PlacementOptions& options,
+                const LoadedModel& model,
+                int32_t max_queued_sequences,
+                const std::string& log_level) {
+  Placement placement;
+  const int32_t num_threads = options.threads == 0 ? available_cores() : options.threads;
+  std::unique_ptr<StepBackend> backend;
+  if (options.mode == "colocated") {
+    placement.pool = std::make_unique<ThreadPool>(num_threads);
+    backend = std::make_unique<LocalBackend>(model.program,
+                                             kv_budget_bytes(options.kv_cache_memory_bytes, 1),
+                                             StreamView(*placement.pool));
+  } else {
+    ClusterBackendConfig config = cluster_config(options);
+    if (config.workers.empty()) {
+      if (config.security.cluster_secret.empty()) config.security.cluster_secret = random_secret();
+      config.security.tls = {};  // they are on this machine
+      placement.local_workers =
+          start_local_workers(options, num_threads, config.security.cluster_secret, log_level);
+      config.workers = placement.local_workers->addresses();
+    }
+    placement.pool = std::make_unique<ThreadPool>(num_threads);
+    backend = std::make_unique<ClusterBackend>(
+        std::move(config), model.program, StreamView(*placement.pool));
+  }
+  placement.engine = std::make_unique<ServingEngine>(
+      engine_config(model, max_queued_sequences), std::move(backend), model.tokenizer.get());
+  return placement;
+}
+
+}  // namespace lamina::app

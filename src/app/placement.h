@@ -1,0 +1,28 @@
+// From options to a running engine: threads, local or remote attention workers, the backend. What
+// serve and run share.
+#pragma once
+
+#include <memory>
+
+#include "app/loading.h"
+#include "app/local_workers.h"
+#include "app/options.h"
+#include "device/thread_pool.h"
+#include "engine/serving_engine.h"
+
+namespace lamina::app {
+
+// Declared in the order of dependence: the engine goes first.
+struct Placement {
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<LocalWorkers> local_workers;  // null in colocated mode or with remote workers
+  std::unique_ptr<ServingEngine> engine;
+};
+
+// `model` outlives the result. Throws Error.
+Placement place(const PlacementOptions& options,
+                const LoadedModel& model,
+                int32_t max_queued_sequences,
+                const std::string& log_level);
+
+}  // namespace lamina::app
