@@ -1,5 +1,5 @@
-// Runs a fuzz target over its corpus and over deterministic mutations of it, where libFuzzer is not linked: so that every
-// build and sanitizer tries the decoders on hostile bytes.
+// Runs a fuzz target over its corpus and over deterministic mutations of it, where libFuzzer is not
+// linked: so that every build and sanitizer tries the decoders on hostile bytes.
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -30,7 +30,8 @@ Bytes mutate(Bytes bytes, lamina::Rng& rng) {
         bytes.resize(at);
         break;
       default:
-        bytes.insert(bytes.begin() + static_cast<ptrdiff_t>(at), static_cast<uint8_t>(rng.next_u64()));
+        bytes.insert(bytes.begin() + static_cast<ptrdiff_t>(at),
+                     static_cast<uint8_t>(rng.next_u64()));
         break;
     }
   }
