@@ -1,0 +1,21 @@
+// What the two gRPC ends of this room share: limits, the name of the secret's metadata, deadlines.
+// Internal to this room: included by its .cc files only.
+#pragma once
+
+#include <grpc/support/time.h>
+
+#include "base/clock.h"
+
+namespace lamina::control {
+
+inline constexpr int kMaxMessageBytes = 1 << 20;
+// "-bin" lets a secret hold any bytes.
+inline constexpr const char* kSecretMetadataKey = "lamina-cluster-secret-bin";
+
+// On the monotonic clock, so that setting the machine's time neither expires nor extends a call.
+inline gpr_timespec grpc_deadline(Duration timeout) {
+  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                      gpr_time_from_nanos(timeout.count(), GPR_TIMESPAN));
+}
+
+}  // namespace lamina::control
