@@ -2,6 +2,7 @@
 // AttentionControl driven by a script. Tests only.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -70,22 +71,19 @@ class RecordingHandler final : public AttentionControlHandler {
  public:
   WorkerInfo describe() override { return make_worker_info(); }
   Result<std::string> configure(const SessionConfig& config) override {
+    record("configure " + std::to_string(config.epoch));
+    if (configure_hook_) configure_hook_();
     const std::lock_guard lock(mutex_);
-    if (!next_error_.ok()) return std::exchange(next_error_, Status());
     configs_.push_back(config);
-    log_.push_back("configure " + std::to_string(config.epoch));
     return std::string("worker\0blob", 11);
   }
   WorkerStats heartbeat() override { return make_worker_stats(); }
   void end_session(uint64_t epoch, SessionEnd reason) override {
-    const std::lock_guard lock(mutex_);
-    log_.push_back("end " + std::to_string(epoch) + ": " + std::string(session_end_name(reason)));
+    record("end " + std::to_string(epoch) + ": " + std::string(session_end_name(reason)));
   }
 
-  void fail_next_configure(Status status) {
-    const std::lock_guard lock(mutex_);
-    next_error_ = std::move(status);
-  }
+  // Runs inside configure(); may throw. Set before calls come.
+  void set_configure_hook(std::function<void()> hook) { configure_hook_ = std::move(hook); }
   std::vector<std::string> log() const {
     const std::lock_guard lock(mutex_);
     return log_;
@@ -94,10 +92,22 @@ class RecordingHandler final : public AttentionControlHandler {
     const std::lock_guard lock(mutex_);
     return configs_;
   }
+  // False if the log did not grow to `size` lines in `timeout`.
+  bool wait_for_log(size_t size, Duration timeout) {
+    std::unique_lock lock(mutex_);
+    return grown_.wait_for(lock, timeout, [&] { return log_.size() >= size; });
+  }
 
  private:
+  void record(std::string line) {
+    const std::lock_guard lock(mutex_);
+    log_.push_back(std::move(line));
+    grown_.notify_all();
+  }
+
   mutable std::mutex mutex_;
-  Status next_error_;
+  std::condition_variable grown_;
+  std::function<void()> configure_hook_;
   std::vector<std::string> log_;
   std::vector<SessionConfig> configs_;
 };
