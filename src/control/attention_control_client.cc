@@ -6,6 +6,8 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <mutex>
+
 #include "control/attention_control.grpc.pb.h"
 #include "control/channel.h"
 #include "control/codec.h"
@@ -16,23 +18,21 @@ namespace {
 // A connection attempt that hangs (a stopped process still accepts in the kernel) is given up after
 // kConnectMs; gRPC's own default is 20 s.
 constexpr int kConnectMs = 1000;
-constexpr int kMaxBackoffMs = 1000;
-// A cut link leaves a connection that looks alive: pings close it, so that a new one is made.
+// A cut link leaves a connection that looks alive: pings and TCP_USER_TIMEOUT, which gRPC sets from
+// them, close it on this side.
 constexpr int kKeepaliveMs = 2000;
 
 grpc::ChannelArguments channel_arguments(const ControlSecurity& security) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMs);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kMaxBackoffMs);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMs);  // also the limit of an attempt
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   // Nothing from outside steers the connection: no proxy of the environment, no DNS service config,
-  // no retries behind the deadlines' back, no connection shared with another client's back-off.
+  // no retries behind the deadlines' back, no back-off inherited from an earlier channel.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
@@ -57,9 +57,10 @@ class AttentionControlClient::Impl {
  public:
   Impl(const ControlAddress& address, const ControlSecurity& security)
       : name_(address.to_string()), secret_(security.cluster_secret) {
+    route_grpc_log();
     check_security(security, address.host, "connect to");
-    stub_ = v1::AttentionControl::NewStub(grpc::CreateCustomChannel(
-        name_, channel_credentials(security), channel_arguments(security)));
+    credentials_ = channel_credentials(security);
+    arguments_ = channel_arguments(security);
   }
 
   [[nodiscard]] const std::string& name() const { return name_; }
@@ -70,14 +71,38 @@ class AttentionControlClient::Impl {
     grpc::ClientContext context;
     context.set_deadline(grpc_deadline(timeout));
     if (!secret_.empty()) context.AddMetadata(kSecretMetadataKey, secret_);
-    return from_grpc((*stub_.*method)(&context, request, &reply),
-                     fmt::format("attention worker {}", name_));
+    const std::shared_ptr<Stub> stub = connected_stub();
+    const grpc::Status status = ((*stub).*method)(&context, request, &reply);
+    const int code = status.error_code();
+    if (code == grpc::UNAVAILABLE || code == grpc::DEADLINE_EXCEEDED) drop(stub);
+    return from_grpc(status, fmt::format("attention worker {}", name_));
   }
 
  private:
+  using Stub = v1::AttentionControl::Stub;
+
+  // A channel whose call found no worker is replaced rather than left to reconnect. Between
+  // blocking calls nobody polls its socket (gRPC looks once in 5 s), so its attempts would time out
+  // unseen. A new channel connects during the call that needs it.
+  std::shared_ptr<Stub> connected_stub() {
+    const std::lock_guard lock(mutex_);
+    if (stub_ == nullptr) {
+      stub_ =
+          v1::AttentionControl::NewStub(grpc::CreateCustomChannel(name_, credentials_, arguments_));
+    }
+    return stub_;
+  }
+  void drop(const std::shared_ptr<Stub>& stub) {
+    const std::lock_guard lock(mutex_);
+    if (stub_ == stub) stub_.reset();  // unless another thread did, and connected again
+  }
+
   const std::string name_;
   const std::string secret_;
-  std::unique_ptr<v1::AttentionControl::Stub> stub_;
+  std::shared_ptr<grpc::ChannelCredentials> credentials_;
+  grpc::ChannelArguments arguments_;
+  std::mutex mutex_;
+  std::shared_ptr<Stub> stub_;  // shared with the calls under way
 };
 
 AttentionControlClient::AttentionControlClient(const ControlAddress& address,

@@ -1,6 +1,6 @@
-// AttentionControlClient: an attention worker over gRPC. It connects when first called and again
-// whenever the connection is lost, at most a second between attempts; calls made meanwhile fail
-// with kUnavailable. Internally locked: any thread may call.
+// AttentionControlClient: an attention worker over gRPC. A call connects if there is no connection;
+// kUnavailable means that this failed, or that the connection was lost, and the next call tries
+// again at once: back-off is the caller's (worker_watch.h). Internally locked: any thread may call.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,4 @@
 // Client and server over real gRPC on loopback.
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -9,12 +8,12 @@
 #include <future>
 #include <thread>
 
-#include "base/file.h"
 #include "base/rng.h"
 #include "control/attention_control.grpc.pb.h"
 #include "control/attention_control_client.h"
 #include "control/attention_control_server.h"
 #include "control/control_testing.h"
+#include "control/tcp_relay.h"
 
 namespace lamina::control {
 namespace {
@@ -210,26 +209,8 @@ TEST_F(ControlNetTest, MalformedMessagesAreRefused) {
   EXPECT_TRUE(client_.describe(kPatience).ok());
 }
 
-// A TCP socket on loopback: listening without ever accepting, or connected to `port`.
-FileHandle tcp_socket(uint16_t& port, bool listens) {
-  FileHandle handle(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  auto* raw = reinterpret_cast<sockaddr*>(&address);
-  socklen_t size = sizeof(address);
-  const bool ok = listens ? bind(handle.get(), raw, size) == 0 && listen(handle.get(), 4) == 0 &&
-                                getsockname(handle.get(), raw, &size) == 0
-                          : connect(handle.get(), raw, size) == 0;
-  EXPECT_TRUE(ok);
-  port = ntohs(address.sin_port);
-  return handle;
-}
-
 TEST_F(ControlNetTest, GarbageOnTheSocketHurtsNobody) {
-  uint16_t port = server_.port();
-  const FileHandle connection = tcp_socket(port, false);
+  const FileHandle connection = connect_to_loopback(server_.port());
   const std::string garbage = "GET / HTTP/1.1\r\nHost: x\r\n\r\n" + std::string(5000, '\xEE');
   EXPECT_GT(send(connection.get(), garbage.data(), garbage.size(), MSG_NOSIGNAL), 0);
   EXPECT_TRUE(client_.describe(kPatience).ok());
@@ -237,16 +218,26 @@ TEST_F(ControlNetTest, GarbageOnTheSocketHurtsNobody) {
 
 TEST(ControlClient, EveryCallEndsByItsDeadline) {
   uint16_t port = 0;
-  const FileHandle listener = tcp_socket(port, true);
+  const FileHandle listener = listen_on_loopback(port);
   AttentionControlClient client({.port = port}, {});
   EXPECT_EQ(client.describe(milliseconds(100)).status().code(), StatusCode::kDeadlineExceeded);
   EXPECT_EQ(client.heartbeat(1, milliseconds(100)).status().code(), StatusCode::kDeadlineExceeded);
 }
 
+TEST_F(ControlNetTest, AConnectionThatDiedInSilenceIsReplaced) {
+  TcpRelay relay(server_.port());
+  AttentionControlClient client({.port = relay.port()}, {});
+  EXPECT_TRUE(client.describe(kPatience).ok());
+  relay.cut();
+  EXPECT_EQ(client.describe(milliseconds(100)).status().code(), StatusCode::kDeadlineExceeded);
+  relay.mend();
+  EXPECT_TRUE(client.describe(kPatience).ok());
+}
+
 TEST(ControlClient, NobodyListeningIsUnavailable) {
   uint16_t port = 0;
   {
-    const FileHandle listener = tcp_socket(port, true);
+    const FileHandle listener = listen_on_loopback(port);
   }
   AttentionControlClient client({.port = port}, {});
   const Status status = client.describe(kPatience).status();

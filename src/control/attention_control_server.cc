@@ -22,6 +22,7 @@ namespace {
 
 // How often the lease is looked at: a fraction of the shortest lease that validate() allows.
 constexpr auto kLeaseCheckInterval = std::chrono::milliseconds(50);
+constexpr int kKeepaliveMs = 10'000;
 
 uint64_t random_incarnation() {
   std::random_device device;
@@ -100,6 +101,7 @@ AttentionControlServer::Impl::Impl(const AttentionControlServerConfig& config,
                                    AttentionControlHandler& handler,
                                    const Clock& clock)
     : secret_(config.security.cluster_secret), handler_(handler), lease_(clock) {
+  route_grpc_log();
   check_security(config.security, config.listen.host, "listen on");
   listen(config);
   lease_thread_ = std::thread([this] { watch_lease(); });
@@ -116,7 +118,9 @@ void AttentionControlServer::Impl::listen(const AttentionControlServerConfig& co
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_threads);
   // Without this a second worker could listen on the same port and take half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Engines ping idle connections (channel.cc), which a server refuses unless told.
+  // Connections of engines that vanished are closed; engines ping idle connections too, which a
+  // server refuses unless told.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
   int port = 0;

@@ -1,5 +1,5 @@
-// What the two gRPC ends of this room share: limits, the name of the secret's metadata, deadlines.
-// Internal to this room: included by its .cc files only.
+// What the two gRPC ends of this room share: limits, the name of the secret's metadata, deadlines,
+// log. Internal to this room: included by its .cc files only.
 #pragma once
 
 #include <grpc/support/time.h>
@@ -17,5 +17,9 @@ inline gpr_timespec grpc_deadline(Duration timeout) {
   return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                       gpr_time_from_nanos(timeout.count(), GPR_TIMESPAN));
 }
+
+// From now on what gRPC itself would print goes to our log, at debug level: our own errors say it
+// in our words.
+void route_grpc_log();
 
 }  // namespace lamina::control

@@ -10,6 +10,7 @@
 
 #include "control/attention_control_client.h"
 #include "control/control_testing.h"
+#include "control/tcp_relay.h"
 #include "control/worker_process.h"
 
 namespace lamina::control {
@@ -140,6 +141,23 @@ TEST_F(WorkerMonitorNetTest, AStoppedWorkerIsDownAndItsNeighbourIsNot) {
   EXPECT_EQ(resumed.incarnation, incarnation);
   open(monitor, 0, client, resumed.incarnation, 2);
   EXPECT_FALSE(listener_.next(milliseconds(600)));
+}
+
+TEST_F(WorkerMonitorNetTest, ACutLinkIsDownAndAMendedOneIsTakenBack) {
+  const WorkerProcess process;
+  TcpRelay relay(process.port());
+  AttentionControlClient client({.port = relay.port()}, {});
+  WorkerMonitor monitor({}, {&client}, listener_);
+  const WorkerInfo info = expect_available(0);
+  open(monitor, 0, client, info.incarnation, 1);
+
+  relay.cut();
+  const WorkerDown down = expect_down(0);
+  EXPECT_EQ(down.cause, DownCause::kSilent) << down.reason;
+
+  relay.mend();
+  EXPECT_EQ(expect_available(0).incarnation, info.incarnation);
+  open(monitor, 0, client, info.incarnation, 2);
 }
 
 TEST_F(WorkerMonitorNetTest, AWorkerThatStartsLateIsFound) {
