@@ -1,5 +1,6 @@
 #include "control/attention_control_server.h"
 
+#include <grpc/support/time.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>

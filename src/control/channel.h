@@ -2,9 +2,9 @@
 // log. Internal to this room: included by its .cc files only.
 #pragma once
 
-#include <grpc/support/time.h>
-
 #include "base/clock.h"
+
+struct gpr_timespec;
 
 namespace lamina::control {
 
@@ -12,11 +12,9 @@ inline constexpr int kMaxMessageBytes = 1 << 20;
 // "-bin" lets a secret hold any bytes.
 inline constexpr const char* kSecretMetadataKey = "lamina-cluster-secret-bin";
 
-// On the monotonic clock, so that setting the machine's time neither expires nor extends a call.
-inline gpr_timespec grpc_deadline(Duration timeout) {
-  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                      gpr_time_from_nanos(timeout.count(), GPR_TIMESPAN));
-}
+// `timeout` from now on the monotonic clock, so that setting the machine's time neither expires nor
+// extends a call. Needs <grpc/support/time.h> at the caller.
+gpr_timespec grpc_deadline(Duration timeout);
 
 // From now on what gRPC itself would print goes to our log, at debug level: our own errors say it
 // in our words.

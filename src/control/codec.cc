@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "control/attention_control.pb.h"
+
 namespace lamina::control {
 namespace {
 

@@ -4,11 +4,15 @@
 #pragma once
 
 #include "control/attention_control.h"
-#include "control/attention_control.pb.h"
 
 namespace grpc {
 class Status;
 }
+namespace lamina::control::v1 {
+class ConfigureRequest;
+class DescribeReply;
+class HeartbeatReply;
+}  // namespace lamina::control::v1
 
 namespace lamina::control {
 

@@ -7,7 +7,9 @@
 #include <fstream>
 #include <limits>
 
+#include "base/rng.h"
 #include "control/address.h"
+#include "control/attention_control.pb.h"
 #include "control/codec.h"
 #include "control/control_testing.h"
 #include "control/security.h"
@@ -87,6 +89,30 @@ TEST(Codec, RefusesUnknownEnumeratorsAndImpossibleNumbers) {
   encode(make_worker_stats(), reply);
   reply.set_state(static_cast<v1::State>(1000));
   EXPECT_EQ(decode(reply).status().code(), StatusCode::kDataLoss);
+}
+
+TEST(Codec, DamagedBytesGiveAValidConfigOrAnError) {
+  v1::ConfigureRequest request;
+  encode(make_session_config(), request);
+  const std::string good = request.SerializeAsString();
+  const uint64_t seed = 7;
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  Rng rng(seed);
+  int num_refused = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    std::string bytes = good.substr(0, good.size() - rng.next_below(2) * rng.next_below(40));
+    for (uint64_t flips = rng.next_below(4); flips > 0; --flips) {
+      bytes[rng.next_below(bytes.size())] = static_cast<char>(rng.next_below(256));
+    }
+    if (!request.ParseFromString(bytes)) continue;
+    const Result<SessionConfig> config = decode(request);
+    if (config.ok()) {
+      ASSERT_TRUE(validate(*config).ok());
+    } else {
+      ++num_refused;
+    }
+  }
+  EXPECT_GT(num_refused, 1000);
 }
 
 TEST(Codec, StatusCodesMapOneToOne) {

@@ -53,7 +53,7 @@ inline WorkerStats make_worker_stats() {
   return {.incarnation = 11,
           .epoch = 1,
           .state = WorkerState::kServing,
-          .failure = "none yet",
+          .failure = "not UTF-8: \xFF",
           .num_steps = 1,
           .num_tokens = 2,
           .attention_seconds = 0.25,
