@@ -38,11 +38,12 @@ struct SampleRow {
   float repetition_penalty = 1.0F;
   uint64_t seed = 0;
   int32_t num_logprobs = -1;  // -1: no log-probabilities
-  std::span<const std::pair<int32_t, float>> logit_bias;
-  std::span<const int32_t> forbidden_ids;
-  std::span<const int32_t> prompt_ids;     // for the repetition penalty
-  std::span<const int32_t> generated_ids;  // for all penalties; its length is the counter of the
-                                           // draw, so a replayed sequence draws the same token
+  std::span<const std::pair<int32_t, float>> logit_bias = {};
+  std::span<const int32_t> forbidden_ids = {};
+  std::span<const int32_t> prompt_ids = {};  // for the repetition penalty
+  // For all penalties; its length is the counter of the draw, so a replayed sequence draws the same
+  // token.
+  std::span<const int32_t> generated_ids = {};
 };
 
 // logits [S, V] f32, overwritten. out has S elements. Arg-max takes the smallest id among equals;

@@ -1,0 +1,103 @@
+#include "kernels/attention.h"
+
+#include <fmt/format.h>
+
+#include "kernels/checks.h"
+#include "kernels/cpu/append_kv.h"
+#include "kernels/cpu/merge_partials.h"
+#include "kernels/cpu/ragged_attention.h"
+
+namespace lamina::kernels {
+namespace {
+
+Status check_caches(std::string_view op, const TensorView& k_cache, const TensorView& v_cache) {
+  LAMINA_RETURN_IF_ERROR(check_float_tensor(op, "k_cache", k_cache, 4));
+  return check_tensor(op, "v_cache", v_cache, k_cache.shape, k_cache.dtype);
+}
+
+Status check(const AppendKvArgs& args) {
+  constexpr std::string_view kOp = "append_kv";
+  LAMINA_RETURN_IF_ERROR(check_caches(kOp, args.k_cache, args.v_cache));
+  LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "k", args.k, 3));
+  const Shape wanted = {args.k.shape[0], args.k_cache.shape[1], args.k_cache.shape[3]};
+  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "k", args.k, wanted, args.k.dtype));
+  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "v", args.v, wanted, args.k.dtype));
+  // Only the positions of the new tokens are touched: those that a window of 1 sees.
+  return check_batch(kOp, args.batch, args.k_cache, args.k.shape[0], 1);
+}
+
+Status check(const RaggedAttentionArgs& args) {
+  constexpr std::string_view kOp = "ragged_attention";
+  LAMINA_RETURN_IF_ERROR(check_caches(kOp, args.k_cache, args.v_cache));
+  LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "q", args.q, 3));
+  const int64_t num_tokens = args.q.shape[0];
+  const int64_t num_heads = args.q.shape[1];
+  const int64_t num_kv_heads = args.k_cache.shape[1];
+  if (num_heads % num_kv_heads != 0 || args.q.shape[2] != args.k_cache.shape[3]) {
+    return invalid_argument(
+        fmt::format("{}: q is {}, k_cache {}", kOp, describe(args.q), describe(args.k_cache)));
+  }
+  const DType out_dtype = args.out.dtype == DType::kF32 ? DType::kF32 : args.q.dtype;
+  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "out", args.out, args.q.shape, out_dtype));
+  if (!args.lse.empty()) {
+    LAMINA_RETURN_IF_ERROR(
+        check_tensor(kOp, "lse", args.lse, {num_tokens, num_heads}, DType::kF32));
+  }
+  if (args.window && *args.window < 0) {
+    return invalid_argument(fmt::format("{}: window {}", kOp, *args.window));
+  }
+  const int64_t window = args.window ? *args.window : -1;
+  return check_batch(kOp, args.batch, args.k_cache, num_tokens, window);
+}
+
+Status check(const AttentionPartial& into, const AttentionPartial& from) {
+  constexpr std::string_view kOp = "merge_partials";
+  LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "into.out", into.out, 3));
+  const Shape lse_shape = {into.out.shape[0], into.out.shape[1]};
+  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "into.out", into.out, into.out.shape, DType::kF32));
+  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "into.lse", into.lse, lse_shape, DType::kF32));
+  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "from.out", from.out, into.out.shape, DType::kF32));
+  return check_tensor(kOp, "from.lse", from.lse, lse_shape, DType::kF32);
+}
+
+}  // namespace
+
+Status append_kv(const AppendKvArgs& args, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check(args));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::append_kv(args, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return unimplemented("append_kv: this build has no CUDA");
+  }
+  return {};
+}
+
+Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check(args));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::ragged_attention(args, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return unimplemented("ragged_attention: this build has no CUDA");
+  }
+  return {};
+}
+
+Status merge_partials(const AttentionPartial& into,
+                      const AttentionPartial& from,
+                      StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check(into, from));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::merge_partials(into, from, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return unimplemented("merge_partials: this build has no CUDA");
+  }
+  return {};
+}
+
+}  // namespace lamina::kernels

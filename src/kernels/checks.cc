@@ -1,0 +1,129 @@
+#include "kernels/checks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+
+#include "base/checked_math.h"
+
+namespace lamina::kernels {
+
+bool is_float(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+      return true;
+    case DType::kI32:
+    case DType::kU8:
+      return false;
+  }
+  return false;
+}
+
+std::string describe(const TensorView& view) {
+  if (view.empty()) return "nothing";
+  return fmt::format("{} {}", dtype_name(view.dtype), view.shape.to_string());
+}
+
+Status check_tensor(std::string_view op,
+                    std::string_view name,
+                    const TensorView& view,
+                    const Shape& shape,
+                    DType dtype) {
+  const bool is_absent = view.empty() && shape.num_elements() > 0;
+  if (!is_absent && view.shape == shape && view.dtype == dtype) return {};
+  return invalid_argument(fmt::format("{}: {} is {}, wanted {} {}",
+                                      op,
+                                      name,
+                                      describe(view),
+                                      dtype_name(dtype),
+                                      shape.to_string()));
+}
+
+Status check_float_tensor(std::string_view op,
+                          std::string_view name,
+                          const TensorView& view,
+                          int rank) {
+  bool is_good = is_float(view.dtype) && view.shape.rank() == rank;
+  for (int axis = 1; is_good && axis < rank; ++axis) is_good = view.shape[axis] > 0;
+  if (is_good && (!view.empty() || view.shape[0] == 0)) return {};
+  return invalid_argument(
+      fmt::format("{}: {} is {}, wanted floats of rank {}", op, name, describe(view), rank));
+}
+
+namespace {
+
+Status check_sequence(std::string_view op,
+                      const RaggedBatch& batch,
+                      const TensorView& cache,
+                      int64_t sequence_idx,
+                      int64_t window) {
+  const auto b = static_cast<size_t>(sequence_idx);
+  const int64_t num_queries = int64_t{batch.query_begin[b + 1]} - batch.query_begin[b];
+  const int64_t context = batch.context_len[b];
+  if (num_queries < 0 || context < num_queries) {
+    return invalid_argument(fmt::format(
+        "{}: sequence {} has {} queries and {} tokens", op, sequence_idx, num_queries, context));
+  }
+  if (num_queries == 0) return {};
+  const int64_t block_size = cache.shape[2];
+  const int64_t num_blocks = ceil_div(context, block_size);
+  if (num_blocks > batch.max_blocks) {
+    return invalid_argument(fmt::format("{}: sequence {} needs {} blocks, tables hold {}",
+                                        op,
+                                        sequence_idx,
+                                        num_blocks,
+                                        batch.max_blocks));
+  }
+  const int64_t first_read =
+      window < 0 ? 0 : std::clamp<int64_t>(context - num_queries - window + 1, 0, context - 1);
+  const auto table = batch.block_tables.subspan(b * static_cast<size_t>(batch.max_blocks),
+                                                static_cast<size_t>(num_blocks));
+  for (int64_t i = first_read / block_size; i < num_blocks; ++i) {
+    const int32_t id = table[static_cast<size_t>(i)];
+    if (id < 0 || id >= cache.shape[0]) {
+      return invalid_argument(fmt::format(
+          "{}: sequence {} names block {} of {}", op, sequence_idx, id, cache.shape[0]));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Status check_batch(std::string_view op,
+                   const RaggedBatch& batch,
+                   const TensorView& cache,
+                   int64_t num_tokens,
+                   int64_t window) {
+  const size_t num_sequences = batch.context_len.size();
+  // Sizes come from a message: nothing is multiplied before it is known to be small.
+  const auto table_size = batch.max_blocks < 0
+                              ? std::nullopt
+                              : checked_mul(num_sequences, static_cast<size_t>(batch.max_blocks));
+  if (batch.query_begin.size() != num_sequences + 1 || !table_size ||
+      batch.block_tables.size() != *table_size) {
+    return invalid_argument(
+        fmt::format("{}: {} query bounds, {} contexts, {} table entries in rows of {}",
+                    op,
+                    batch.query_begin.size(),
+                    num_sequences,
+                    batch.block_tables.size(),
+                    batch.max_blocks));
+  }
+  if (batch.query_begin.front() != 0 || batch.query_begin.back() != num_tokens) {
+    return invalid_argument(fmt::format("{}: queries [{}, {}) of {} tokens",
+                                        op,
+                                        batch.query_begin.front(),
+                                        batch.query_begin.back(),
+                                        num_tokens));
+  }
+  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
+    LAMINA_RETURN_IF_ERROR(check_sequence(op, batch, cache, b, window));
+  }
+  return {};
+}
+
+}  // namespace lamina::kernels

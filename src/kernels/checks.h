@@ -1,0 +1,42 @@
+// Argument checks shared by the operators: shapes and dtypes, before anything is written. Used by
+// <op>.cc alone; the code in ref/ and cpu/ trusts what passed here.
+#pragma once
+
+#include <string_view>
+
+#include "base/status.h"
+#include "kernels/attention.h"
+#include "tensor/tensor_view.h"
+
+namespace lamina::kernels {
+
+// f32, f16 or bf16.
+[[nodiscard]] bool is_float(DType dtype);
+
+// "float32 [2, 3]", or "nothing" for an empty view: for messages.
+std::string describe(const TensorView& view);
+
+// A non-empty view of `shape` and `dtype`, unless it has no elements.
+[[nodiscard]] Status check_tensor(std::string_view op,
+                                  std::string_view name,
+                                  const TensorView& view,
+                                  const Shape& shape,
+                                  DType dtype);
+
+// A float view of rank `rank`, each extent of the inner axes positive.
+[[nodiscard]] Status check_float_tensor(std::string_view op,
+                                        std::string_view name,
+                                        const TensorView& view,
+                                        int rank);
+
+// That `batch` describes `num_tokens` queries whose keys lie in blocks of `cache`
+// [P, Hkv, block_size, D]: ascending query_begin, contexts that hold their queries, tables that
+// hold the contexts, and block ids in range for every position that `window` leaves readable
+// (window < 0: all of them).
+[[nodiscard]] Status check_batch(std::string_view op,
+                                 const RaggedBatch& batch,
+                                 const TensorView& cache,
+                                 int64_t num_tokens,
+                                 int64_t window);
+
+}  // namespace lamina::kernels

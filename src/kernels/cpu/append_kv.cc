@@ -1,0 +1,106 @@
+#include "kernels/cpu/append_kv.h"
+
+// clang-format off: the order matters
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/append_kv.cc"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+// clang-format on
+
+#include "base/checked_math.h"
+#include "kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lamina::kernels::HWY_NAMESPACE {
+
+// One row of one head; of equal dtypes the bits are copied.
+template <typename From, typename To>
+HWY_INLINE void copy_row(const From* from, int64_t count, To* to) {
+  if constexpr (std::is_same_v<From, To>) {
+    std::copy(from, from + count, to);
+  } else {
+    for (int64_t i = 0; i < count; i += kLanes) {
+      store_upto(load_upto(from + i, count - i), to + i, count - i);
+    }
+  }
+}
+
+// Tokens [begin, end) of the batch.
+template <typename From, typename To>
+void append_tokens(const AppendKvArgs& args, int64_t begin, int64_t end) {
+  const RaggedBatch& batch = args.batch;
+  const int64_t num_kv_heads = args.k_cache.shape[1];
+  const int64_t block_size = args.k_cache.shape[2];
+  const int64_t head_dim = args.k_cache.shape[3];
+  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
+    const int64_t query_begin = batch.query_begin[static_cast<size_t>(b)];
+    const int64_t query_end = batch.query_begin[static_cast<size_t>(b) + 1];
+    const int64_t context = batch.context_len[static_cast<size_t>(b)];
+    for (int64_t t = std::max(begin, query_begin); t < std::min(end, query_end); ++t) {
+      const int64_t position = context - (query_end - t);
+      const int64_t entry = b * batch.max_blocks + position / block_size;
+      const int64_t block = batch.block_tables[static_cast<size_t>(entry)];
+      for (int64_t head = 0; head < num_kv_heads; ++head) {
+        const int64_t offset = (head * block_size + position % block_size) * head_dim;
+        const int64_t source = head * head_dim;
+        copy_row(args.k.row<From>(t) + source, head_dim, args.k_cache.row<To>(block) + offset);
+        copy_row(args.v.row<From>(t) + source, head_dim, args.v_cache.row<To>(block) + offset);
+      }
+    }
+  }
+}
+
+template <typename From, typename To>
+void append_typed(const AppendKvArgs& args, ThreadPool& pool) {
+  constexpr int64_t kMinElements = 32 * 1024;  // some microseconds: worth waking a thread for
+  pool.parallel_for(
+      args.k.shape[0],
+      ceil_div(kMinElements, args.k.row_elements()),
+      [&args](int64_t begin, int64_t end) { append_tokens<From, To>(args, begin, end); });
+}
+
+template <typename From>
+void append_from(const AppendKvArgs& args, ThreadPool& pool) {
+  switch (args.k_cache.dtype) {
+    case DType::kF32:
+      return append_typed<From, float>(args, pool);
+    case DType::kF16:
+      return append_typed<From, Float16>(args, pool);
+    case DType::kBF16:
+      return append_typed<From, BFloat16>(args, pool);
+    case DType::kI32:
+    case DType::kU8:
+      break;
+  }
+  LAMINA_CHECK(false, "append_kv to a dtype that is no float");
+}
+
+void append_kv(const AppendKvArgs& args, ThreadPool& pool) {
+  switch (args.k.dtype) {
+    case DType::kF32:
+      return append_from<float>(args, pool);
+    case DType::kF16:
+      return append_from<Float16>(args, pool);
+    case DType::kBF16:
+      return append_from<BFloat16>(args, pool);
+    case DType::kI32:
+    case DType::kU8:
+      break;
+  }
+  LAMINA_CHECK(false, "append_kv from a dtype that is no float");
+}
+
+}  // namespace lamina::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lamina::kernels::cpu {
+
+HWY_EXPORT(append_kv);
+
+void append_kv(const AppendKvArgs& args, ThreadPool& pool) {
+  HWY_DYNAMIC_DISPATCH(append_kv)(args, pool);
+}
+
+}  // namespace lamina::kernels::cpu
+#endif

@@ -1,0 +1,372 @@
+// Online softmax over tiles of 64 positions (arXiv 1805.02867). A task is (sequence, chunk of its
+// queries, KV head): each tile of K and V is gathered from the paged cache and widened to f32 once,
+// then every query head of the group meets it while it lies in cache.
+//   What a query computes depends on its own position and window alone: tiles start at multiples of
+// 64, dot products and sums have a fixed order, and keys that it may not see take no part. So
+// decode, prefill in any chunking and any batch give the same bits (docs/adr/0009).
+#include "kernels/cpu/ragged_attention.h"
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/scratch.h"
+
+// clang-format off: the order matters
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/ragged_attention.cc"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
+// clang-format on
+
+#include "base/checked_math.h"
+#include "kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lamina::kernels::HWY_NAMESPACE {
+
+inline constexpr int64_t kTileKeys = 64;
+// Rows (queries x heads of the group) of a chunk: their state fits the second-level cache, and a
+// widened tile serves them all.
+inline constexpr int64_t kChunkRows = 96;
+inline constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
+
+// What every thread of one call shares.
+struct AttentionJob {
+  const RaggedAttentionArgs* args = nullptr;
+  int64_t group_size = 1;       // query heads per KV head
+  int64_t head_dim_padded = 0;  // to whole vectors
+  int64_t chunk_queries = 1;
+};
+
+// One task: queries [begin, end) of sequence b, the first at `position`, for one KV head.
+struct AttentionTask {
+  int64_t b = 0;
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t position = 0;
+  int64_t kv_head = 0;
+};
+
+// State of one row (one query in one head) between tiles: softmax numerators refer to `top`.
+struct RowState {
+  float top = kNegativeInfinity;
+  float total = 0.0F;
+};
+
+// Work space of one task, cut from one scratch allocation.
+struct AttentionSpace {
+  float* keys = nullptr;     // [kTileKeys, head_dim_padded]
+  float* values = nullptr;   // [kTileKeys, head_dim_padded]
+  float* queries = nullptr;  // [rows, head_dim_padded]
+  float* sums = nullptr;     // [rows, head_dim_padded]
+  RowState* states = nullptr;
+
+  static size_t num_floats(int64_t num_rows, int64_t row_floats) {
+    return static_cast<size_t>((2 * kTileKeys + 2 * num_rows) * row_floats + 2 * num_rows);
+  }
+  AttentionSpace(float* memory, int64_t num_rows, int64_t row_floats)
+      : keys(memory),
+        values(keys + kTileKeys * row_floats),
+        queries(values + kTileKeys * row_floats),
+        sums(queries + num_rows * row_floats),
+        states(reinterpret_cast<RowState*>(sums + num_rows * row_floats)) {
+    std::fill(sums, sums + num_rows * row_floats, 0.0F);
+    std::fill(states, states + num_rows, RowState());
+  }
+};
+static_assert(sizeof(RowState) == 2 * sizeof(float));
+
+// First position that a query at `position` sees.
+int64_t first_visible(const RaggedAttentionArgs& args, int64_t position) {
+  return args.window ? std::max<int64_t>(0, position - *args.window + 1) : 0;
+}
+
+// Rows of positions [begin, end) of one head of a cache, as f32, to tile[0 ...].
+template <typename T>
+void gather_tile(const AttentionJob& job,
+                 const AttentionTask& task,
+                 const TensorView& cache,
+                 int64_t begin,
+                 int64_t end,
+                 float* tile) {
+  const RaggedBatch& batch = job.args->batch;
+  const int64_t block_size = cache.shape[2];
+  const int64_t head_dim = cache.shape[3];
+  const int32_t* table = batch.block_tables.data() + task.b * batch.max_blocks;
+  for (int64_t j = begin; j < end;) {
+    const int64_t block_begin = j / block_size * block_size;
+    const int64_t run_end = std::min(block_begin + block_size, end);
+    const T* row = cache.row<T>(table[j / block_size]) +
+                   (task.kv_head * block_size + j - block_begin) * head_dim;
+    for (; j < run_end; ++j) {
+      for (int64_t i = 0; i < head_dim; i += kLanes) {
+        store_f32(load_upto(row + i, head_dim - i), tile + i);
+      }
+      row += head_dim;
+      tile += job.head_dim_padded;
+    }
+  }
+}
+
+// scores[i] = query . keys[i] for i < num_keys; what follows up to a multiple of 8 is undefined.
+HWY_INLINE void dot_keys(
+    const float* query, const float* keys, int64_t num_keys, int64_t row_floats, float* scores) {
+  const F32Tag d;
+  for (int64_t i = 0; i < num_keys; i += 8) {
+    const float* rows[8];
+    for (int64_t r = 0; r < 8; ++r) rows[r] = keys + std::min(i + r, num_keys - 1) * row_floats;
+    F32Vector sums[8];
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; ++r) sums[r] = hn::Zero(d);
+    for (int64_t k = 0; k < row_floats; k += kLanes) {
+      const F32Vector q = hn::LoadU(d, query + k);
+#pragma GCC unroll 8
+      for (int r = 0; r < 8; ++r) sums[r] = hn::MulAdd(q, hn::LoadU(d, rows[r] + k), sums[r]);
+    }
+    sum_lanes_of_4(sums[0], sums[1], sums[2], sums[3], scores + i);
+    sum_lanes_of_4(sums[4], sums[5], sums[6], sums[7], scores + i + 4);
+  }
+}
+
+// Turns scores into softmax numerators and updates the row's state. Returns the factor by which
+// what was summed before must shrink.
+HWY_INLINE float update_softmax(float* scores, int64_t num_keys, RowState& state) {
+  const F32Tag d;
+  const int64_t num_padded = round_up(num_keys, kLanes);
+  F32Vector tops = hn::Set(d, kNegativeInfinity);
+  std::fill(scores + num_keys, scores + num_padded, kNegativeInfinity);
+  for (int64_t i = 0; i < num_padded; i += kLanes) tops = hn::Max(tops, hn::LoadU(d, scores + i));
+  const float top = std::max(state.top, hn::GetLane(hn::MaxOfLanes(d, tops)));
+
+  F32Vector totals = hn::Zero(d);
+  for (int64_t i = 0; i < num_padded; i += kLanes) {
+    const F32Vector weight = hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, top)));
+    totals = hn::Add(totals, weight);
+    hn::StoreU(weight, d, scores + i);
+  }
+  const float shrink = state.top == top ? 1.0F : std::exp(state.top - top);
+  state.total = state.total * shrink + hn::GetLane(hn::SumOfLanes(d, totals));
+  state.top = top;
+  return shrink;
+}
+
+// sums = sums * shrink + weights . values, over kVectors vectors of the head dimension.
+template <int kVectors>
+HWY_INLINE void add_values(const float* weights,
+                           const float* values,
+                           int64_t num_keys,
+                           int64_t row_floats,
+                           float shrink,
+                           float* sums) {
+  const F32Tag d;
+  F32Vector tile_sums[kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) tile_sums[v] = hn::Zero(d);
+  for (int64_t i = 0; i < num_keys; ++i) {
+    const F32Vector weight = hn::Set(d, weights[i]);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      tile_sums[v] =
+          hn::MulAdd(weight, hn::LoadU(d, values + i * row_floats + v * kLanes), tile_sums[v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    float* sum = sums + v * kLanes;
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, sum), hn::Set(d, shrink), tile_sums[v]), d, sum);
+  }
+}
+
+// One row meets keys [0, num_keys) of a tile.
+HWY_NOINLINE void attend_tile(int64_t row_floats,
+                              const float* keys,
+                              const float* values,
+                              int64_t num_keys,
+                              const float* query,
+                              RowState& state,
+                              float* sums) {
+  HWY_ALIGN float weights[kTileKeys + 8];
+  dot_keys(query, keys, num_keys, row_floats, weights);
+  const float shrink = update_softmax(weights, num_keys, state);
+  int64_t k = 0;
+  for (; k + 4 * kLanes <= row_floats; k += 4 * kLanes) {
+    add_values<4>(weights, values + k, num_keys, row_floats, shrink, sums + k);
+  }
+  for (; k < row_floats; k += kLanes) {
+    add_values<1>(weights, values + k, num_keys, row_floats, shrink, sums + k);
+  }
+}
+
+// Queries as f32, times the scale of the scores.
+template <typename Q>
+void load_queries(const AttentionJob& job, const AttentionTask& task, float* queries) {
+  const TensorView& q = job.args->q;
+  const int64_t head_dim = q.shape[2];
+  const F32Vector scale = hn::Set(F32Tag(), job.args->scale);
+  for (int64_t t = task.begin; t < task.end; ++t) {
+    const Q* row = q.row<Q>(t) + task.kv_head * job.group_size * head_dim;
+    for (int64_t g = 0; g < job.group_size; ++g) {
+      for (int64_t i = 0; i < head_dim; i += kLanes) {
+        store_f32(hn::Mul(load_upto(row + i, head_dim - i), scale), queries + i);
+      }
+      row += head_dim;
+      queries += job.head_dim_padded;
+    }
+  }
+}
+
+template <typename Out>
+void store_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpace& space) {
+  const RaggedAttentionArgs& args = *job.args;
+  const int64_t head_dim = args.q.shape[2];
+  int64_t row = 0;
+  for (int64_t t = task.begin; t < task.end; ++t) {
+    for (int64_t g = 0; g < job.group_size; ++g, ++row) {
+      const int64_t head = task.kv_head * job.group_size + g;
+      const RowState& state = space.states[row];
+      const float* sums = space.sums + row * job.head_dim_padded;
+      const bool saw_nothing = args.window == 0;
+      const float total = saw_nothing ? 1.0F : state.total;
+      Out* out = args.out.row<Out>(t) + head * head_dim;
+      for (int64_t i = 0; i < head_dim; i += kLanes) {
+        const F32Vector mean = hn::Div(load_f32(sums + i), hn::Set(F32Tag(), total));
+        store_upto(mean, out + i, head_dim - i);
+      }
+      if (args.lse.empty()) continue;
+      args.lse.row<float>(t)[head] =
+          saw_nothing ? kNegativeInfinity : state.top + std::log(state.total);
+    }
+  }
+}
+
+// C: dtype of the cache. Q: of the queries.
+template <typename C, typename Q>
+void run_task(const AttentionJob& job, const AttentionTask& task) {
+  const RaggedAttentionArgs& args = *job.args;
+  const int64_t row_floats = job.head_dim_padded;
+  const int64_t num_rows = (task.end - task.begin) * job.group_size;
+  thread_local cpu::Scratch scratch;
+  AttentionSpace space(
+      scratch.floats(AttentionSpace::num_floats(num_rows, row_floats)), num_rows, row_floats);
+  load_queries<Q>(job, task, space.queries);
+
+  const int64_t end = task.position + task.end - task.begin;
+  const int64_t begin = first_visible(args, task.position);
+  for (int64_t tile = begin / kTileKeys * kTileKeys; tile < end; tile += kTileKeys) {
+    const int64_t tile_begin = std::max(tile, begin);
+    const int64_t tile_end = std::min(tile + kTileKeys, end);
+    gather_tile<C>(job, task, args.k_cache, tile_begin, tile_end, space.keys);
+    gather_tile<C>(job, task, args.v_cache, tile_begin, tile_end, space.values);
+    for (int64_t row = 0; row < num_rows; ++row) {
+      const int64_t position = task.position + row / job.group_size;
+      const int64_t row_begin = std::max(tile, first_visible(args, position));
+      const int64_t row_end = std::min(tile_end, position + 1);
+      if (row_begin >= row_end) continue;
+      const int64_t offset = (row_begin - tile_begin) * row_floats;
+      attend_tile(row_floats,
+                  space.keys + offset,
+                  space.values + offset,
+                  row_end - row_begin,
+                  space.queries + row * row_floats,
+                  space.states[row],
+                  space.sums + row * row_floats);
+    }
+  }
+  if (args.out.dtype == DType::kF32) {
+    store_rows<float>(job, task, space);
+  } else {
+    store_rows<Q>(job, task, space);
+  }
+}
+
+int64_t num_chunks(const AttentionJob& job, int64_t b) {
+  const auto& bounds = job.args->batch.query_begin;
+  const int64_t num_queries =
+      int64_t{bounds[static_cast<size_t>(b) + 1]} - bounds[static_cast<size_t>(b)];
+  return ceil_div(num_queries, job.chunk_queries);
+}
+
+// Tasks [begin, end) in the order sequence, chunk, head.
+template <typename C, typename Q>
+void run_tasks(const AttentionJob& job, int64_t begin, int64_t end) {
+  const RaggedBatch& batch = job.args->batch;
+  const int64_t num_kv_heads = job.args->k_cache.shape[1];
+  int64_t first = 0;  // task of the sequence at hand
+  for (int64_t b = 0; b < batch.num_sequences() && first < end; ++b) {
+    const int64_t count = num_chunks(job, b) * num_kv_heads;
+    const int64_t query_begin = batch.query_begin[static_cast<size_t>(b)];
+    const int64_t query_end = batch.query_begin[static_cast<size_t>(b) + 1];
+    const int64_t context = batch.context_len[static_cast<size_t>(b)];
+    for (int64_t i = std::max(begin, first); i < std::min(end, first + count); ++i) {
+      AttentionTask task;
+      task.b = b;
+      task.kv_head = (i - first) % num_kv_heads;
+      task.begin = query_begin + (i - first) / num_kv_heads * job.chunk_queries;
+      task.end = std::min(task.begin + job.chunk_queries, query_end);
+      task.position = context - (query_end - task.begin);
+      run_task<C, Q>(job, task);
+    }
+    first += count;
+  }
+}
+
+template <typename C, typename Q>
+void attention_typed(const AttentionJob& job, ThreadPool& pool) {
+  int64_t num_tasks = 0;
+  for (int64_t b = 0; b < job.args->batch.num_sequences(); ++b) num_tasks += num_chunks(job, b);
+  num_tasks *= job.args->k_cache.shape[1];
+  pool.parallel_for(
+      num_tasks, 1, [&job](int64_t begin, int64_t end) { run_tasks<C, Q>(job, begin, end); });
+}
+
+template <typename C>
+void attention_of_queries(const AttentionJob& job, ThreadPool& pool) {
+  switch (job.args->q.dtype) {
+    case DType::kF32:
+      return attention_typed<C, float>(job, pool);
+    case DType::kF16:
+      return attention_typed<C, Float16>(job, pool);
+    case DType::kBF16:
+      return attention_typed<C, BFloat16>(job, pool);
+    case DType::kI32:
+    case DType::kU8:
+      break;
+  }
+  LAMINA_CHECK(false, "attention of a dtype that is no float");
+}
+
+void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
+  AttentionJob job;
+  job.args = &args;
+  job.group_size = args.q.shape[1] / args.k_cache.shape[1];
+  job.head_dim_padded = round_up(args.q.shape[2], kLanes);
+  job.chunk_queries = std::max<int64_t>(1, kChunkRows / std::max<int64_t>(1, job.group_size));
+  switch (args.k_cache.dtype) {
+    case DType::kF32:
+      return attention_of_queries<float>(job, pool);
+    case DType::kF16:
+      return attention_of_queries<Float16>(job, pool);
+    case DType::kBF16:
+      return attention_of_queries<BFloat16>(job, pool);
+    case DType::kI32:
+    case DType::kU8:
+      break;
+  }
+  LAMINA_CHECK(false, "attention over a dtype that is no float");
+}
+
+}  // namespace lamina::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lamina::kernels::cpu {
+
+HWY_EXPORT(ragged_attention);
+
+void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
+  HWY_DYNAMIC_DISPATCH(ragged_attention)(args, pool);
+}
+
+}  // namespace lamina::kernels::cpu
+#endif

@@ -1,0 +1,101 @@
+// Tensors for the tests of this room: owned memory of any dtype, random contents, comparison.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/rng.h"
+#include "kernels/ref/element.h"
+#include "tensor/tensor_view.h"
+
+namespace lamina::kernels {
+
+inline constexpr DType kFloatDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+
+// Zeroed; starts at an address with the alignment of its element and no more, as a tensor in a
+// mapped file may.
+class TestTensor {
+ public:
+  TestTensor() = default;
+  TestTensor(DType dtype, const Shape& shape) : dtype_(dtype), shape_(shape) {
+    bytes_.resize(static_cast<size_t>(shape.num_elements() + 1) * dtype_bytes(dtype));
+  }
+
+  static TestTensor random(DType dtype, const Shape& shape, Rng& rng, float scale = 1.0F) {
+    TestTensor tensor(dtype, shape);
+    for (int64_t i = 0; i < shape.num_elements(); ++i) {
+      tensor.set(i, (rng.next_float() * 2.0F - 1.0F) * scale);
+    }
+    return tensor;
+  }
+  static TestTensor of_i32(const std::vector<int32_t>& values) {
+    TestTensor tensor(DType::kI32, {static_cast<int64_t>(values.size())});
+    for (size_t i = 0; i < values.size(); ++i) {
+      tensor.view().row<int32_t>(0)[i] = values[i];
+    }
+    return tensor;
+  }
+
+  [[nodiscard]] TensorView view() const {
+    return {const_cast<std::byte*>(bytes_.data()) + dtype_bytes(dtype_), dtype_, shape_};
+  }
+  [[nodiscard]] float at(int64_t i) const { return ref::get(view(), 0, i); }
+  void set(int64_t i, float value) { ref::put(view(), 0, i, value); }
+  [[nodiscard]] int64_t size() const { return shape_.num_elements(); }
+  // Sets every byte: of floats, to a NaN.
+  void poison() { std::memset(bytes_.data(), 0xFF, bytes_.size()); }
+
+  friend bool operator==(const TestTensor& a, const TestTensor& b) {
+    return a.dtype_ == b.dtype_ && a.shape_ == b.shape_ &&
+           std::memcmp(a.view().data, b.view().data, a.view().size_bytes()) == 0;
+  }
+
+ private:
+  DType dtype_ = DType::kF32;
+  Shape shape_ = {0};
+  std::vector<std::byte> bytes_;
+};
+
+// Error allowed against ref/, which computes in f64 and rounds once: relative to the value and to
+// `magnitude`, the largest term of its sums.
+//   f32   2^-23 a rounding; some tens of them add up, with signs both ways
+//   f16   half a unit in the last place of 11 bits is 2^-11 * 1/2; twice that where f32's own error
+//         tips the rounding
+//   bf16  the same of 8 bits
+inline float tolerance(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return 4e-6F;
+    case DType::kF16:
+      return 1.0F / 1024;
+    case DType::kBF16:
+      return 1.0F / 128;
+    case DType::kI32:
+    case DType::kU8:
+      break;
+  }
+  return 0.0F;
+}
+
+inline void expect_near(const TestTensor& actual,
+                        const TestTensor& expected,
+                        float magnitude,
+                        const std::string& what) {
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  const float relative = tolerance(actual.view().dtype);
+  // A sum near zero is no better than f32's error on its terms.
+  const float absolute = tolerance(DType::kF32) * magnitude;
+  for (int64_t i = 0; i < actual.size(); ++i) {
+    const float a = actual.at(i);
+    const float e = expected.at(i);
+    if (a == e) continue;  // also infinities
+    ASSERT_LE(std::fabs(a - e), relative * std::fabs(e) + absolute)
+        << what << ": element " << i << " is " << a << ", expected " << e;
+  }
+}
+
+}  // namespace lamina::kernels
