@@ -56,6 +56,8 @@ void encode_header(const MessageHeader& header, std::span<std::byte> message);
 // length; kAborted for an old epoch or a step, layer, kind or micro-batch other than expected.
 Result<MessageHeader> decode_header(std::span<const std::byte> message,
                                     const ExpectedHeader& expected);
+// The same without a place to agree with: kDataLoss only. For a plan, which announces its step.
+Result<MessageHeader> decode_header(std::span<const std::byte> message);
 
 // One sequence's part of a step. `slot` is the engine's handle of the sequence at the workers (a
 // small index).

@@ -1,0 +1,122 @@
+#include "wire/messages.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+
+#include "base/rng.h"
+#include "wire/wire_testing.h"
+
+namespace lamina::wire {
+namespace {
+
+constexpr ExpectedHeader kExpected{
+    .kind = MessageKind::kQ, .epoch = 9, .step = 41, .layer = 3, .micro_batch = 1};
+
+MessageHeader q_header(size_t payload_bytes) {
+  return {.kind = static_cast<uint16_t>(MessageKind::kQ),
+          .epoch = 9,
+          .step = 41,
+          .layer = 3,
+          .micro_batch = 1,
+          .num_rows = 5,
+          .dtype = static_cast<uint16_t>(DType::kBF16),
+          .payload_bytes = payload_bytes};
+}
+
+StatusCode decode_code(const MessageHeader& header, size_t payload_bytes) {
+  std::vector<std::byte> message(sizeof(MessageHeader) + payload_bytes);
+  encode_header(header, message);
+  return decode_header(message, kExpected).status().code();
+}
+
+TEST(MessageHeader, MatchesItsGoldenBytes) {
+  std::vector<std::byte> message(sizeof(MessageHeader));
+  encode_header(q_header(320), message);
+  const std::string hex = to_hex(message);
+  EXPECT_EQ(hex, golden("header_q.hex", hex));
+}
+
+TEST(MessageHeader, RoundTripsAnyValues) {
+  Rng rng(1);
+  for (int round = 0; round < 1000; ++round) {
+    MessageHeader header{.kind = static_cast<uint16_t>(MessageKind::kOut),
+                         .epoch = rng.next_u64(),
+                         .step = 1 + rng.next_below(1ULL << 40),
+                         .layer = static_cast<uint32_t>(rng.next_u64()),
+                         .micro_batch = static_cast<uint32_t>(rng.next_u64()),
+                         .num_rows = static_cast<uint32_t>(rng.next_u64()),
+                         .dtype = static_cast<uint16_t>(rng.next_below(5)),
+                         .payload_bytes = rng.next_below(100)};
+    if (header.payload_bytes == 0) header.status = static_cast<uint16_t>(rng.next_below(17));
+    std::vector<std::byte> message(sizeof(MessageHeader) + header.payload_bytes);
+    encode_header(header, message);
+    const Result<MessageHeader> decoded = decode_header(message,
+                                                        {.kind = MessageKind::kOut,
+                                                         .epoch = header.epoch,
+                                                         .step = header.step,
+                                                         .layer = header.layer,
+                                                         .micro_batch = header.micro_batch});
+    ASSERT_TRUE(decoded.ok()) << decoded.status().message();
+    EXPECT_EQ(std::memcmp(&*decoded, &header, sizeof(header)), 0);
+  }
+}
+
+TEST(MessageHeader, RefusesEveryTruncation) {
+  std::vector<std::byte> message(sizeof(MessageHeader) + 8);
+  encode_header(q_header(8), message);
+  ASSERT_TRUE(decode_header(message, kExpected).ok());
+  for (size_t size = 0; size < message.size(); ++size) {
+    const auto cut = std::span(message).first(size);
+    EXPECT_EQ(decode_header(cut, kExpected).status().code(), StatusCode::kDataLoss) << size;
+  }
+}
+
+TEST(MessageHeader, RefusesMalformedFields) {
+  const std::vector<std::function<void(MessageHeader&)>> lies = {
+      [](MessageHeader& header) { header.magic ^= 1; },
+      [](MessageHeader& header) { header.version = 2; },
+      [](MessageHeader& header) { header.kind = 0; },
+      [](MessageHeader& header) { header.kind = 5; },
+      [](MessageHeader& header) { header.dtype = 5; },
+      [](MessageHeader& header) { header.step = 0; },
+      [](MessageHeader& header) { header.step = ~uint64_t{0}; },
+      [](MessageHeader& header) { header.payload_bytes = 7; },
+      [](MessageHeader& header) { header.payload_bytes = ~uint64_t{0}; },
+      [](MessageHeader& header) { header.status = 1; },
+      [](MessageHeader& header) {
+        header.kind = static_cast<uint16_t>(MessageKind::kOut);
+        header.status = 1;  // a refusal carries no payload
+      },
+      [](MessageHeader& header) { header.kind = static_cast<uint16_t>(MessageKind::kPlan); },
+  };
+  for (size_t i = 0; i < lies.size(); ++i) {
+    MessageHeader header = q_header(8);
+    lies[i](header);
+    EXPECT_EQ(decode_code(header, 8), StatusCode::kDataLoss) << "lie " << i;
+  }
+}
+
+TEST(MessageHeader, AbortsOnAnotherPlaceInTheSession) {
+  const std::vector<std::function<void(MessageHeader&)>> elsewhere = {
+      [](MessageHeader& header) { header.epoch = 8; },
+      [](MessageHeader& header) { header.kind = static_cast<uint16_t>(MessageKind::kKv); },
+      [](MessageHeader& header) { header.step = 40; },
+      [](MessageHeader& header) { header.layer = 4; },
+      [](MessageHeader& header) { header.micro_batch = 0; },
+  };
+  for (size_t i = 0; i < elsewhere.size(); ++i) {
+    MessageHeader header = q_header(0);
+    elsewhere[i](header);
+    EXPECT_EQ(decode_code(header, 0), StatusCode::kAborted) << "place " << i;
+  }
+}
+
+TEST(MessageHeader, EncodingIntoTooLittleRoomIsABug) {
+  std::vector<std::byte> message(sizeof(MessageHeader) - 1);
+  EXPECT_DEATH(encode_header(q_header(0), message), "48 vs. 47");
+}
+
+}  // namespace
+}  // namespace lamina::wire

@@ -1,0 +1,81 @@
+#include "wire/slots.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+
+#include "base/checked_math.h"
+#include "base/error.h"
+
+namespace lamina::wire {
+namespace {
+
+// The attention worker's slots; the model worker's two are numbered by parity alone.
+constexpr uint32_t kPlanSlot = 0;
+constexpr uint32_t kFirstQSlot = 1;
+constexpr uint32_t kFirstKvSlot = 3;
+
+// Sum of products, each size checked: the geometry comes over the control plane.
+class SlotSize {
+ public:
+  SlotSize& add(std::initializer_list<size_t> factors) {
+    std::optional<size_t> product = 1;
+    for (const size_t factor : factors) {
+      if (product) product = checked_mul(*product, factor);
+    }
+    if (product && bytes_) bytes_ = checked_add(*bytes_, *product);
+    if (!product) bytes_.reset();
+    return *this;
+  }
+  [[nodiscard]] size_t bytes() const {
+    if (!bytes_) throw Error(StatusCode::kInvalidArgument, "slot geometry exceeds 64 bits");
+    return *bytes_;
+  }
+
+ private:
+  std::optional<size_t> bytes_ = sizeof(MessageHeader);
+};
+
+}  // namespace
+
+std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry) {
+  const size_t plan = SlotSize()
+                          .add({geometry.max_sequences, sizeof(SequenceEntry)})
+                          .add({sizeof(uint32_t)})  // num_released
+                          .add({geometry.max_sequences, sizeof(uint32_t)})
+                          .add({geometry.num_blocks, sizeof(int32_t)})
+                          .bytes();
+  const size_t head_bytes = geometry.head_dim * dtype_bytes(geometry.dtype);
+  const size_t q = SlotSize().add({geometry.max_tokens, geometry.num_heads, head_bytes}).bytes();
+  const size_t kv =
+      SlotSize().add({geometry.max_tokens, geometry.num_kv_heads, head_bytes, 2}).bytes();
+  return {plan, q, q, kv, kv};
+}
+
+std::vector<size_t> model_worker_slots(const SlotGeometry& geometry) {
+  const size_t head_bytes = geometry.head_dim * dtype_bytes(geometry.out_dtype);
+  const size_t out = SlotSize().add({geometry.max_tokens, geometry.num_heads, head_bytes}).bytes();
+  return {out, out};
+}
+
+uint32_t slot_of(MessageKind kind, uint32_t layer) {
+  switch (kind) {
+    case MessageKind::kPlan:
+      return kPlanSlot;
+    case MessageKind::kQ:
+      return kFirstQSlot + layer % 2;
+    case MessageKind::kKv:
+      return kFirstKvSlot + layer % 2;
+    case MessageKind::kOut:
+      return layer % 2;
+  }
+  LAMINA_CHECK(false, "unknown message kind");
+  return 0;
+}
+
+uint64_t sequence_number(uint64_t step, uint32_t layer, uint32_t num_layers) {
+  LAMINA_DCHECK(layer < num_layers);
+  return step * num_layers + layer;
+}
+
+}  // namespace lamina::wire

@@ -1,0 +1,67 @@
+#include "wire/slots.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+
+namespace lamina::wire {
+namespace {
+
+constexpr SlotGeometry kGeometry{.max_tokens = 128,
+                                 .max_sequences = 4,
+                                 .num_blocks = 64,
+                                 .num_heads = 6,
+                                 .num_kv_heads = 2,
+                                 .head_dim = 64,
+                                 .dtype = DType::kBF16,
+                                 .out_dtype = DType::kF32};
+
+TEST(Slots, HoldTheLargestMessageOfTheirKind) {
+  const std::vector<size_t> slots = attention_worker_slots(kGeometry);
+  ASSERT_EQ(slots.size(), 5U);
+  AttentionPlan plan;
+  plan.sequences.resize(4);
+  plan.released_slots.resize(4);
+  plan.new_blocks.resize(64);
+  EXPECT_EQ(slots[slot_of(MessageKind::kPlan, 0)], encoded_bytes(plan));
+  EXPECT_EQ(slots[slot_of(MessageKind::kQ, 0)], 48U + 128 * 6 * 64 * 2);
+  EXPECT_EQ(slots[slot_of(MessageKind::kKv, 0)], 48U + 128 * 2 * 64 * 2 * 2);
+  EXPECT_EQ(model_worker_slots(kGeometry), (std::vector<size_t>(2, 48U + 128 * 6 * 64 * 4)));
+}
+
+TEST(Slots, AlternateByLayerAndNeverCollide) {
+  std::vector<uint32_t> used;
+  for (const uint32_t layer : {0U, 1U}) {
+    used.push_back(slot_of(MessageKind::kQ, layer));
+    used.push_back(slot_of(MessageKind::kKv, layer));
+    EXPECT_EQ(slot_of(MessageKind::kQ, layer), slot_of(MessageKind::kQ, layer + 2));
+    EXPECT_EQ(slot_of(MessageKind::kOut, layer), layer);
+  }
+  used.push_back(slot_of(MessageKind::kPlan, 0));
+  std::sort(used.begin(), used.end());
+  EXPECT_EQ(used, (std::vector<uint32_t>{0, 1, 2, 3, 4}));
+}
+
+TEST(Slots, SequenceNumbersGrowWithStepAndLayer) {
+  uint64_t last = 0;
+  for (uint64_t step = 1; step < 5; ++step) {
+    for (uint32_t layer = 0; layer < 3; ++layer) {
+      EXPECT_GT(sequence_number(step, layer, 3), last);
+      last = sequence_number(step, layer, 3);
+    }
+  }
+}
+
+TEST(Slots, AnImpossibleGeometryIsAnError) {
+  SlotGeometry geometry = kGeometry;
+  geometry.max_tokens = std::numeric_limits<uint32_t>::max();
+  geometry.num_heads = std::numeric_limits<uint32_t>::max();
+  EXPECT_THROW(static_cast<void>(attention_worker_slots(geometry)), Error);
+  EXPECT_THROW(static_cast<void>(model_worker_slots(geometry)), Error);
+}
+
+}  // namespace
+}  // namespace lamina::wire
