@@ -56,9 +56,11 @@ Sym self_attention(const Scope& self_attn,
     q = (self_attn / "q_norm").rms_norm(q, config.rms_norm_eps);
     k = (self_attn / "k_norm").rms_norm(k, config.rms_norm_eps);
   }
+  q = q.rope(angles);
+  k = k.rope(angles);
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
   const auto window = config.windows[static_cast<size_t>(options.layer_idx)];
-  const Sym out = self_attn.attention(q.rope(angles), k.rope(angles), v, scale, window);
+  const Sym out = self_attn.attention(q, k, v, scale, window);
   return (self_attn / "o_proj")
       .linear(out.join_heads(), config.hidden_size, {.bias = config.output_bias});
 }
