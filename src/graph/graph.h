@@ -49,7 +49,7 @@ enum class RowAxis : uint8_t {
 struct ValueType {
   DType dtype = DType::kF32;
   RowAxis rows = RowAxis::kFixed;
-  Shape row_shape;
+  Shape row_shape = {};
 
   // Bytes of one index of axis 0 (kTokens, kLogits) or of the whole value (kFixed).
   [[nodiscard]] int64_t row_bytes() const {
@@ -57,7 +57,13 @@ struct ValueType {
   }
   friend bool operator==(const ValueType&, const ValueType&) = default;
 };
+// "[T, 8, 64] bf16"; axis 0 is T for kTokens and S for kLogits.
+std::string to_string(const ValueType& type);
 
+// Optional on kLinear: without it the output has x's dtype.
+struct LinearAttrs {
+  DType out_dtype = DType::kF32;  // x's dtype or kF32: products accumulate in f32 anyway
+};
 struct RmsNormAttrs {
   float eps = 1e-6F;
 };
@@ -71,12 +77,13 @@ struct AttentionAttrs {
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
-  float scale = 1.0F;             // multiplies q.k
-  std::optional<int32_t> window;  // token i sees keys j with i - window < j <= i
+  float scale = 1.0F;                            // multiplies q.k
+  std::optional<int32_t> window = std::nullopt;  // token i sees keys j with i - window < j <= i
 
   friend bool operator==(const AttentionAttrs&, const AttentionAttrs&) = default;
 };
-using NodeAttrs = std::variant<std::monostate, RmsNormAttrs, RopeTableAttrs, AttentionAttrs>;
+using NodeAttrs =
+    std::variant<std::monostate, LinearAttrs, RmsNormAttrs, RopeTableAttrs, AttentionAttrs>;
 
 using NodeId = int32_t;
 using ValueId = int32_t;  // equal to the producing node's id: one output a node
@@ -84,10 +91,10 @@ using ValueId = int32_t;  // equal to the producing node's id: one output a node
 struct Node {
   NodeId id = 0;
   OpKind kind = OpKind::kInput;
-  std::string name;  // for people and dumps; for kInput and kWeight it is the identity
-  std::vector<ValueId> inputs;
-  NodeAttrs attrs;
-  ValueType type;  // of the output
+  std::string name = {};  // for people and dumps; for kInput and kWeight it is the identity
+  std::vector<ValueId> inputs = {};
+  NodeAttrs attrs = {};
+  ValueType type = {};  // of the output
 };
 
 class Graph {
@@ -95,9 +102,11 @@ class Graph {
   // Appends a node and infers its output type. Throws Error kInvalidArgument, naming the node,
   // where types do not fit.
   ValueId add(OpKind kind, std::string name, std::vector<ValueId> inputs, NodeAttrs attrs = {});
+  // Throws for a name that is taken, and for a kFixed type.
   ValueId add_input(std::string name, ValueType type);
   // The same name gives the same value (tied weights); another type for it throws.
   ValueId add_weight(std::string name, ValueType type);
+  // Another row shape with the same number of elements.
   ValueId add_reshape(std::string name, ValueId x, Shape row_shape);
   void set_output(ValueId value) { output_ = value; }
 
@@ -115,8 +124,15 @@ class Graph {
   void verify() const;
   // One line a node: "%7 = linear(%5, %6) [T, 64] f32  # layers.0.q_proj".
   [[nodiscard]] std::string dump() const;
+  // The line of one node, without a line break.
+  [[nodiscard]] std::string dump_node(NodeId id) const;
 
  private:
+  ValueId append(Node node);
+  [[nodiscard]] const Node* find_named(OpKind kind, std::string_view name) const;
+  [[nodiscard]] std::vector<ValueType> types_of(const Node& node) const;
+  [[nodiscard]] std::string broken_invariant(const Node& node) const;
+
   std::vector<Node> nodes_;
   ValueId output_ = -1;
 };

@@ -1,0 +1,78 @@
+#include "convert/node_sets.h"
+
+#include <algorithm>
+
+namespace lamina {
+namespace {
+
+bool is_cheap_kind(OpKind kind) {
+  switch (kind) {
+    case OpKind::kInput:
+    case OpKind::kWeight:
+    case OpKind::kRmsNorm:
+    case OpKind::kRopeTable:
+    case OpKind::kRope:
+    case OpKind::kAdd:
+    case OpKind::kMul:
+    case OpKind::kSilu:
+    case OpKind::kReshape:
+    case OpKind::kGatherRows:
+      return true;
+    case OpKind::kEmbedding:
+    case OpKind::kLinear:
+    case OpKind::kAttention:
+      return false;
+  }
+  return false;
+}
+
+}  // namespace
+
+NodeSet ancestors(const Graph& graph, std::span<const ValueId> values) {
+  NodeSet found(graph.nodes().size());
+  for (const ValueId value : values) found[static_cast<size_t>(value)] = true;
+  for (size_t i = found.size(); i-- > 0;) {  // users stand after what they use
+    if (!found[i]) continue;
+    for (const ValueId input : graph.nodes()[i].inputs) found[static_cast<size_t>(input)] = true;
+  }
+  return found;
+}
+
+NodeSet descendants(const Graph& graph, NodeId node) {
+  NodeSet found(graph.nodes().size());
+  found[static_cast<size_t>(node)] = true;
+  for (const Node& user : graph.nodes()) {
+    const bool uses =
+        std::ranges::any_of(user.inputs, [&](ValueId input) { return contains(found, input); });
+    if (uses) found[static_cast<size_t>(user.id)] = true;
+  }
+  return found;
+}
+
+NodeSet live_nodes(const Graph& graph) {
+  const ValueId output = graph.output();
+  return ancestors(graph, {&output, 1});
+}
+
+NodeSet cheap_nodes(const Graph& graph) {
+  NodeSet cheap(graph.nodes().size());
+  for (const Node& node : graph.nodes()) {
+    cheap[static_cast<size_t>(node.id)] =
+        is_cheap_kind(node.kind) &&
+        std::ranges::all_of(node.inputs, [&](ValueId input) { return contains(cheap, input); });
+  }
+  return cheap;
+}
+
+std::vector<std::vector<NodeId>> consumer_lists(const Graph& graph) {
+  std::vector<std::vector<NodeId>> consumers(graph.nodes().size());
+  for (const Node& node : graph.nodes()) {
+    for (const ValueId input : node.inputs) {
+      std::vector<NodeId>& users = consumers[static_cast<size_t>(input)];
+      if (users.empty() || users.back() != node.id) users.push_back(node.id);
+    }
+  }
+  return consumers;
+}
+
+}  // namespace lamina
