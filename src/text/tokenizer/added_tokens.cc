@@ -50,7 +50,8 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
     if (tokens_[i].content.size() > kMaxContentBytes) {
       throw Error(StatusCode::kInvalidArgument,
                   fmt::format("added token {} has {} bytes, the limit is {}",
-                              quoted(tokens_[i].content), tokens_[i].content.size(),
+                              in_quotes(tokens_[i].content),
+                              tokens_[i].content.size(),
                               kMaxContentBytes));
     }
     if (!tokens_[i].content.empty()) insert(i);

@@ -77,8 +77,10 @@ void BpeModel::make_symbols(std::string_view piece, Scratch& scratch) const {
   for (size_t begin = 0; begin < piece.size();) {
     const size_t size = options_.byte_level ? 1 : utf8_size(piece[begin]);
     const auto index = static_cast<uint32_t>(symbols.size());
-    symbols.push_back({symbol_id(piece.substr(begin, size)), static_cast<uint32_t>(begin),
-                       index == 0 ? kNone : index - 1, index + 1});
+    symbols.push_back({symbol_id(piece.substr(begin, size)),
+                       static_cast<uint32_t>(begin),
+                       index == 0 ? kNone : index - 1,
+                       index + 1});
     begin += size;
   }
   symbols.back().next = kNone;
@@ -139,7 +141,8 @@ void BpeModel::emit(std::string_view piece,
     if (symbol.id >= 0) {
       ids.push_back(symbol.id);
       after_unknown = false;
-    } else if (options_.byte_fallback && emit_bytes(piece.substr(symbol.begin, end - symbol.begin), ids)) {
+    } else if (options_.byte_fallback &&
+               emit_bytes(piece.substr(symbol.begin, end - symbol.begin), ids)) {
       after_unknown = false;
     } else if (options_.unknown_id) {
       if (!after_unknown || !options_.fuse_unknown) ids.push_back(*options_.unknown_id);
@@ -150,14 +153,16 @@ void BpeModel::emit(std::string_view piece,
 
 bool BpeModel::emit_bytes(std::string_view character, std::vector<int32_t>& ids) const {
   const auto id_of = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
-  const bool all = std::all_of(character.begin(), character.end(),
-                               [&](char byte) { return id_of(byte) != kNoId; });
+  const bool all = std::all_of(
+      character.begin(), character.end(), [&](char byte) { return id_of(byte) != kNoId; });
   if (!all) return false;
   for (const char byte : character) ids.push_back(id_of(byte));
   return true;
 }
 
-std::string byte_token(unsigned char byte) { return fmt::format("<0x{:02X}>", byte); }
+std::string byte_token(unsigned char byte) {
+  return fmt::format("<0x{:02X}>", byte);
+}
 
 std::optional<char> parse_byte_token(std::string_view token) {
   const auto digit = [](char c) {

@@ -18,10 +18,10 @@ namespace lamina {
 class BpeModel {
  public:
   struct Options {
-    bool byte_level = false;      // symbols are bytes in the printable alphabet, else characters
-    bool byte_fallback = false;   // a character without a token becomes its bytes' "<0xE4>" tokens
-    bool ignore_merges = false;   // a piece that is a token as a whole is not built by merges
-    bool fuse_unknown = false;    // unknown characters in a row become one unknown token
+    bool byte_level = false;     // symbols are bytes in the printable alphabet, else characters
+    bool byte_fallback = false;  // a character without a token becomes its bytes' "<0xE4>" tokens
+    bool ignore_merges = false;  // a piece that is a token as a whole is not built by merges
+    bool fuse_unknown = false;   // unknown characters in a row become one unknown token
     std::optional<int32_t> unknown_id;  // without it, unknown characters vanish
   };
 

@@ -13,7 +13,8 @@ PairMerges::PairMerges(std::vector<Rule> rules, int32_t vocab_size) {
   entries_.reserve(rules.size());
   for (size_t i = 0; i < rules.size(); ++i) {
     const Rule& rule = rules[i];
-    const bool repeated = i > 0 && rules[i - 1].left == rule.left && rules[i - 1].right == rule.right;
+    const bool repeated =
+        i > 0 && rules[i - 1].left == rule.left && rules[i - 1].right == rule.right;
     if (repeated) entries_.pop_back();
     entries_.push_back({rule.right, rule.merge});
     row_begin_[static_cast<size_t>(rule.left) + 1] = static_cast<uint32_t>(entries_.size());

@@ -14,7 +14,9 @@ namespace {
 
 constexpr size_t kMaxNormalizedBytes = size_t{128} << 20;
 
-bool is_ascii(char c) { return static_cast<unsigned char>(c) < 0x80; }
+bool is_ascii(char c) {
+  return static_cast<unsigned char>(c) < 0x80;
+}
 
 utf8proc_propval_t combining_class(utf8proc_int32_t code_point) {
   return utf8proc_get_property(code_point)->combining_class;
@@ -42,15 +44,19 @@ void append_nfc(std::string_view run, std::string& out) {
     std::array<utf8proc_int32_t, 8> parts{};  // the longest canonical decomposition has four
     int last_boundclass = 0;
     const utf8proc_ssize_t num_parts = utf8proc_decompose_char(
-        static_cast<utf8proc_int32_t>(decode_utf8(run, i)), parts.data(), parts.size(),
-        static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE), &last_boundclass);
+        static_cast<utf8proc_int32_t>(decode_utf8(run, i)),
+        parts.data(),
+        parts.size(),
+        static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE),
+        &last_boundclass);
     LAMINA_CHECK(num_parts >= 0 && num_parts <= static_cast<utf8proc_ssize_t>(parts.size()));
     code_points.insert(code_points.end(), parts.begin(), parts.begin() + num_parts);
   }
   order_marks(code_points);
-  const utf8proc_ssize_t length = utf8proc_normalize_utf32(
-      code_points.data(), static_cast<utf8proc_ssize_t>(code_points.size()),
-      static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+  const utf8proc_ssize_t length =
+      utf8proc_normalize_utf32(code_points.data(),
+                               static_cast<utf8proc_ssize_t>(code_points.size()),
+                               static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
   LAMINA_CHECK(length >= 0);
   code_points.resize(static_cast<size_t>(length));
   for (const utf8proc_int32_t c : code_points) append_utf8(out, static_cast<char32_t>(c));

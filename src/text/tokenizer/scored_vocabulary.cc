@@ -25,8 +25,9 @@ ScoredMerges rank_pieces(const ScoredVocabulary& source) {
     if (source.kinds[id] == PieceKind::kNormal) mergeable.push_back(static_cast<int32_t>(id));
   }
   const auto score = [&](int32_t id) { return source.scores[static_cast<size_t>(id)]; };
-  std::stable_sort(mergeable.begin(), mergeable.end(),
-                   [&](int32_t a, int32_t b) { return score(a) > score(b); });
+  std::stable_sort(mergeable.begin(), mergeable.end(), [&](int32_t a, int32_t b) {
+    return score(a) > score(b);
+  });
   std::vector<uint32_t> ranks(source.texts.size(), ScoredMerges::kNeverMerged);
   uint32_t rank = 0;
   for (size_t i = 0; i < mergeable.size(); ++i) {
@@ -82,7 +83,8 @@ std::unique_ptr<Tokenizer> make_scored_tokenizer(const ScoredVocabulary& source)
   std::vector<NormalizerStep> normalizer;
   if (source.add_space_prefix) normalizer.emplace_back(PrependStep{kEscapedSpace});
   normalizer.emplace_back(ReplaceStep{" ", kEscapedSpace});
-  TokenizerParts parts{.model = BpeModel(std::move(vocabulary), rank_pieces(source),
+  TokenizerParts parts{.model = BpeModel(std::move(vocabulary),
+                                         rank_pieces(source),
                                          {.byte_fallback = source.byte_fallback,
                                           .fuse_unknown = true,
                                           .unknown_id = source.unknown_id}),

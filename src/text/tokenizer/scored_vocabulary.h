@@ -24,8 +24,8 @@ enum class PieceKind : int32_t {
 
 struct ScoredVocabulary {
   std::vector<std::string> texts;
-  std::vector<float> scores;       // one each
-  std::vector<PieceKind> kinds;    // one each
+  std::vector<float> scores;     // one each
+  std::vector<PieceKind> kinds;  // one each
   std::optional<int32_t> unknown_id, bos_id, eos_id;
   bool add_bos = false;
   bool add_eos = false;

@@ -50,7 +50,7 @@ std::string pcre2_message(int code) {
 
 [[noreturn]] void refuse(std::string_view pattern, const std::string& why) {
   throw Error(StatusCode::kInvalidArgument,
-              fmt::format("split pattern {} is not supported: {}", quoted(pattern), why));
+              fmt::format("split pattern {} is not supported: {}", in_quotes(pattern), why));
 }
 
 // A repetition in braces, "{1,3}", starts at `position`: where it ends; else 0.
@@ -68,8 +68,8 @@ void check_portable(std::string_view pattern) {
     if (pattern[i] == '\\') {
       if (++i == pattern.size()) refuse(pattern, "it ends in a backslash");
       const char c = pattern[i];
-      const bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-                                (c >= 'A' && c <= 'Z');
+      const bool alphanumeric =
+          (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
       if (alphanumeric && kEscapedLetters.find(c) == std::string_view::npos) {
         refuse(pattern, fmt::format("escape \\{}", c));
       }
@@ -126,8 +126,13 @@ Status SplitPattern::find_all(std::string_view text, std::vector<TextRange>& mat
   if (!data) return resource_exhausted("no memory to match a split pattern");
   const auto match_at = [&](size_t position, uint32_t options) {
     // Without NO_UTF_CHECK every call would check the whole text again.
-    return pcre2_match(compiled_->code.get(), as_pcre2(text), text.size(), position,
-                       PCRE2_NO_UTF_CHECK | options, data.get(), compiled_->context.get());
+    return pcre2_match(compiled_->code.get(),
+                       as_pcre2(text),
+                       text.size(),
+                       position,
+                       PCRE2_NO_UTF_CHECK | options,
+                       data.get(),
+                       compiled_->context.get());
   };
   size_t position = 0;
   while (position < text.size()) {

@@ -1,6 +1,6 @@
 // SplitPattern: a regular expression of a tokenizer file, run by PCRE2 (JIT where it is available).
-// The files are written for Oniguruma; patterns that the two libraries read differently are refused.
-// The only file that includes PCRE2. Immutable, safe to use from any thread.
+// The files are written for Oniguruma; patterns that the two libraries read differently are
+// refused. The only file that includes PCRE2. Immutable, safe to use from any thread.
 #pragma once
 
 #include <cstddef>

@@ -18,6 +18,13 @@ inline constexpr std::string_view kTekkenPattern =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
     R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
     R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+// What GGUF files without a named pattern get, one after the other, by their format's habit.
+inline constexpr std::string_view kGgufDefaultPatterns[] = {
+    R"([\p{P}\$\+<=>\^~\|]+)",
+    kGpt2Pattern,
+    R"(\p{N}+)",
+    R"([0-9][0-9][0-9])",
+};
 inline constexpr std::string_view kDigitPattern = R"(\p{N})";
 inline constexpr std::string_view kDigitsPattern = R"(\p{N}+)";
 

@@ -2,10 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
+
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "text/tokenizer/json_file.h"
@@ -24,7 +25,7 @@ Vocabulary parse_vocabulary(const Json& model) {
   if (!tokens.is_object()) fail("\"vocab\" is not an object");
   Vocabulary vocabulary;
   for (const auto& [text, id] : tokens.items()) {
-    if (!id.is_number_integer()) fail(fmt::format("token {} has no integer id", quoted(text)));
+    if (!id.is_number_integer()) fail(fmt::format("token {} has no integer id", in_quotes(text)));
     vocabulary.add(text, id.get<int64_t>());
   }
   return vocabulary;
@@ -39,7 +40,7 @@ std::vector<AddedToken> parse_added_tokens(const Json& root, Vocabulary& vocabul
     AddedToken token;
     token.content = json_string(entry, "content");
     if (json_bool(entry, "single_word", false)) {
-      fail(fmt::format("added token {}: single_word is not supported", quoted(token.content)));
+      fail(fmt::format("added token {}: single_word is not supported", in_quotes(token.content)));
     }
     if (!vocabulary.find(token.content)) {
       vocabulary.add(token.content, json_integer(entry, "id"));
@@ -78,8 +79,10 @@ PairMerges parse_merges(const Json& model, const Vocabulary& vocabulary) {
     const std::optional<int32_t> right_id = vocabulary.find(right);
     const std::optional<int32_t> id = vocabulary.find(left + right);
     if (!left_id || !right_id || !id) {
-      fail(fmt::format("merge {} of {} and {} is not in the vocabulary", rules.size(), quoted(left),
-                       quoted(right)));
+      fail(fmt::format("merge {} of {} and {} is not in the vocabulary",
+                       rules.size(),
+                       in_quotes(left),
+                       in_quotes(right)));
     }
     rules.push_back({*left_id, *right_id, {static_cast<uint32_t>(rules.size()), *id}});
   }
@@ -90,7 +93,7 @@ void check_model(const Json& model) {
   // Old files do not say BPE, but then they have merges.
   const char* guess = json_member(model, "merges").is_null() ? "of no type" : "BPE";
   const std::string type = json_string(model, "type", guess);
-  if (type != "BPE") fail(fmt::format("tokenizer model {} is not supported", quoted(type)));
+  if (type != "BPE") fail(fmt::format("tokenizer model {} is not supported", in_quotes(type)));
   const Json& dropout = json_member(model, "dropout");
   if (!dropout.is_null() && !(dropout.is_number() && dropout.get<double>() == 0.0)) {
     fail("BPE dropout is not supported");
@@ -110,7 +113,7 @@ BpeModel::Options parse_options(const Json& model, const Vocabulary& vocabulary,
   if (!unknown.empty()) {
     options.unknown_id = vocabulary.find(unknown);
     if (!options.unknown_id) {
-      fail(fmt::format("unk_token {} is not in the vocabulary", quoted(unknown)));
+      fail(fmt::format("unk_token {} is not in the vocabulary", in_quotes(unknown)));
     }
   }
   if (byte_level && options.byte_fallback) {
@@ -141,8 +144,7 @@ std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view json, std::stri
   Decoding decoding = parse_decoder(json_member(root, "decoder"));
   const BpeModel::Options options = parse_options(model, vocabulary, pre.byte_level);
   PairMerges merges = parse_merges(model, vocabulary);
-  SurroundingIds around =
-      parse_post_processor(json_member(root, "post_processor"), vocabulary);
+  SurroundingIds around = parse_post_processor(json_member(root, "post_processor"), vocabulary);
   const Json settings = config.empty() ? Json::object() : parse_json(config);
   const auto bos_id = find_named_token(settings, "bos_token", vocabulary);
   const auto eos_id = find_named_token(settings, "eos_token", vocabulary);

@@ -1,5 +1,5 @@
-// The small parts of tokenizer.json: normalizer, pre-tokenizer, decoder, post-processor. Each may be
-// a Sequence of others; parse_json() has bounded how deep they nest.
+// The small parts of tokenizer.json: normalizer, pre-tokenizer, decoder, post-processor. Each may
+// be a Sequence of others; parse_json() has bounded how deep they nest.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -24,7 +24,7 @@ constexpr std::string_view kMetaspace = "\u2581";
 }
 
 [[noreturn]] void refuse(const char* part, std::string_view what) {
-  fail(fmt::format("{} {} is not supported", part, quoted(what)));
+  fail(fmt::format("{} {} is not supported", part, in_quotes(what)));
 }
 
 // Parts of Sequences, flattened.
@@ -72,7 +72,8 @@ SplitStep parse_split(const Json& step) {
   const bool is_regex = !json_member(pattern, "Regex").is_null();
   return {SplitPattern(json_string(pattern, is_regex ? "Regex" : "String"),
                        is_regex ? SplitPattern::Syntax::kRegex : SplitPattern::Syntax::kLiteral),
-          parse_behavior(json_string(step, "behavior")), json_bool(step, "invert", false)};
+          parse_behavior(json_string(step, "behavior")),
+          json_bool(step, "invert", false)};
 }
 
 std::string metaspace_replacement(const Json& step) {
@@ -86,8 +87,7 @@ std::string metaspace_replacement(const Json& step) {
 MetaspaceStep::Prepend parse_prepend_scheme(const Json& step) {
   // Files from before prepend_scheme have a flag instead.
   const bool add_prefix = json_bool(step, "add_prefix_space", true);
-  const std::string scheme =
-      json_string(step, "prepend_scheme", add_prefix ? "always" : "never");
+  const std::string scheme = json_string(step, "prepend_scheme", add_prefix ? "always" : "never");
   if (scheme == "always") return MetaspaceStep::Prepend::kAlways;
   if (scheme == "first") return MetaspaceStep::Prepend::kFirst;
   if (scheme == "never") return MetaspaceStep::Prepend::kNever;
@@ -102,7 +102,7 @@ void add_token_id(const Json& special_tokens,
     if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
         id.get<int64_t>() >= vocabulary.size()) {
       fail(fmt::format("post-processor token {} has an id that is not in the vocabulary",
-                       quoted(name)));
+                       in_quotes(name)));
     }
     ids.push_back(id.get<int32_t>());
   }
@@ -118,7 +118,9 @@ void parse_template(const Json& step, const Vocabulary& vocabulary, SurroundingI
       continue;
     }
     const std::string& name = json_string(json_member(item, "SpecialToken"), "id");
-    add_token_id(json_member(step, "special_tokens"), name, vocabulary,
+    add_token_id(json_member(step, "special_tokens"),
+                 name,
+                 vocabulary,
                  after_text ? around.suffix : around.prefix);
   }
   if (!after_text) refuse("post-processor", "a template without the text");
@@ -201,8 +203,7 @@ Decoding parse_decoder(const Json& decoder) {
       parse_strip(*part, fused, decoding);
     } else if (type == "Metaspace") {
       decoding.replacements.push_back({metaspace_replacement(*part), " "});
-      decoding.strips_leading_space =
-          parse_prepend_scheme(*part) != MetaspaceStep::Prepend::kNever;
+      decoding.strips_leading_space = parse_prepend_scheme(*part) != MetaspaceStep::Prepend::kNever;
     } else if (type != "ByteLevel") {  // what ByteLevel decodes follows from the pre-tokenizer
       refuse("decoder", type);
     }

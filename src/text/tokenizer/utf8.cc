@@ -40,7 +40,9 @@ bool is_valid_utf8(std::string_view text) {
   return true;
 }
 
-size_t utf8_size(char lead) { return size_of_lead(static_cast<unsigned char>(lead)); }
+size_t utf8_size(char lead) {
+  return size_of_lead(static_cast<unsigned char>(lead));
+}
 
 char32_t decode_utf8(std::string_view text, size_t position) {
   const size_t size = utf8_size(text[position]);

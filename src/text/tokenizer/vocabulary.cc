@@ -10,7 +10,7 @@ namespace lamina {
 void Vocabulary::add(std::string_view text, int64_t id) {
   if (id < 0 || id >= kMaxSize) {
     throw Error(StatusCode::kInvalidArgument,
-                fmt::format("token {} has id {}, not in [0, {})", quoted(text), id, kMaxSize));
+                fmt::format("token {} has id {}, not in [0, {})", in_quotes(text), id, kMaxSize));
   }
   if (text.size() > kMaxTokenBytes || !is_valid_utf8(text)) {
     throw Error(StatusCode::kInvalidArgument,
@@ -19,9 +19,10 @@ void Vocabulary::add(std::string_view text, int64_t id) {
   const auto index = static_cast<size_t>(id);
   if (index >= texts_.size()) texts_.resize(index + 1);
   if (texts_[index].data() != nullptr) {
-    throw Error(StatusCode::kInvalidArgument,
-                fmt::format("id {} is given to {} and to {}", id, quoted(texts_[index]),
-                            quoted(text)));
+    throw Error(
+        StatusCode::kInvalidArgument,
+        fmt::format(
+            "id {} is given to {} and to {}", id, in_quotes(texts_[index]), in_quotes(text)));
   }
   const auto [entry, inserted] = ids_.try_emplace(std::string(text), static_cast<int32_t>(id));
   texts_[index] = entry->first;
@@ -41,7 +42,7 @@ bool Vocabulary::contains(int32_t id) const {
   return id >= 0 && id < size() && texts_[static_cast<size_t>(id)].data() != nullptr;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   constexpr size_t kMaxBytes = 60;
   std::string shown(text.substr(0, kMaxBytes));
   for (char& c : shown) {

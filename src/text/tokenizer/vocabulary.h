@@ -23,8 +23,8 @@ class Vocabulary {
   Vocabulary(Vocabulary&&) = default;
   Vocabulary& operator=(Vocabulary&&) = default;
 
-  // Throws Error kInvalidArgument: text not UTF-8 or too long, id out of range or taken. A text that
-  // is there already keeps its first id for find().
+  // Throws Error kInvalidArgument: text not UTF-8 or too long, id out of range or taken. A text
+  // that is there already keeps its first id for find().
   void add(std::string_view text, int64_t id);
 
   [[nodiscard]] std::optional<int32_t> find(std::string_view text) const;
@@ -45,6 +45,6 @@ class Vocabulary {
 };
 
 // `text` in quotes for a one-line message: control characters as '?', cut after 60 bytes.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 }  // namespace lamina
