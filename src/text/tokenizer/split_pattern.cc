@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -60,31 +61,97 @@ size_t counted_repeat_end(std::string_view pattern, size_t position) {
   return end + 1;
 }
 
-// Lets through what Oniguruma and PCRE2 read alike. What differs: "\h" (a hexadecimal digit there),
-// "{1,3}+" (there a repetition of a repetition), "&&" in a class, "(*" (verbs).
-void check_portable(std::string_view pattern) {
-  constexpr std::string_view kEscapedLetters = "pPsSdDwWrntfxbBA";
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    if (pattern[i] == '\\') {
-      if (++i == pattern.size()) refuse(pattern, "it ends in a backslash");
-      const char c = pattern[i];
-      const bool alphanumeric =
-          (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-      if (alphanumeric && kEscapedLetters.find(c) == std::string_view::npos) {
-        refuse(pattern, fmt::format("escape \\{}", c));
+// Unicode White_Space, as Oniguruma reads \s; PCRE2's own counts U+180E in. For a class.
+constexpr std::string_view kSpaces = R"(\p{Z}\t-\r\x{85})";
+
+// Rewrites a pattern for PCRE2, letting through what Oniguruma reads alike. What differs and is
+// refused: "\w" and "\b" (marks count there), "\h" (a hexadecimal digit there), "{1,3}+" (there a
+// repetition of a repetition), "&&" and a class within a class, "{,3}", flags
+// but (?i:...), "(*" (verbs), "(?R)" (recursion).
+class PatternTranslator {
+ public:
+  explicit PatternTranslator(std::string_view pattern) : pattern_(pattern) {}
+
+  std::string translate() {
+    while (position_ < pattern_.size()) {
+      const char c = pattern_[position_];
+      if (c == '\\') {
+        translate_escape();
+      } else if (in_class_) {
+        translate_in_class(c);
+      } else {
+        translate_outside(c);
       }
-      const bool braced = (c == 'p' || c == 'P' || c == 'x') && pattern.substr(i + 1, 1) == "{";
-      if (braced) i = std::min(pattern.find('}', i), pattern.size() - 1);
-      continue;
     }
-    if (pattern.substr(i, 2) == "(*") refuse(pattern, "a verb");
-    if (pattern.substr(i, 2) == "&&") refuse(pattern, "&&");
-    if (pattern[i] == '{') {
-      const size_t end = counted_repeat_end(pattern, i);
-      if (end != 0 && pattern.substr(end, 1) == "+") refuse(pattern, "a possessive {n,m}+");
-    }
+    return std::move(out_);
   }
-}
+
+ private:
+  [[nodiscard]] bool follows(std::string_view text) const {
+    return pattern_.substr(position_).starts_with(text);
+  }
+
+  void copy(size_t size) {
+    out_ += pattern_.substr(position_, size);
+    position_ += size;
+  }
+
+  void translate_escape() {
+    constexpr std::string_view kLetters = "pPsSdDrntfxA";
+    if (position_ + 1 == pattern_.size()) refuse(pattern_, "it ends in a backslash");
+    const char c = pattern_[position_ + 1];
+    const bool alphanumeric =
+        (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (alphanumeric && kLetters.find(c) == std::string_view::npos) {
+      refuse(pattern_, fmt::format("escape \\{}", c));
+    }
+    if (c == 's' || c == 'S') {
+      if (c == 'S' && in_class_) refuse(pattern_, "\\S in a class");
+      out_ += in_class_  ? std::string(kSpaces)
+              : c == 's' ? fmt::format("[{}]", kSpaces)
+                         : fmt::format("[^{}]", kSpaces);
+      position_ += 2;
+      return;
+    }
+    copy(2);
+    const bool braced = (c == 'p' || c == 'P' || c == 'x') && follows("{");
+    if (braced) copy(std::min(pattern_.find('}', position_), pattern_.size() - 1) - position_ + 1);
+  }
+
+  void translate_in_class(char c) {
+    if (c == '[') refuse(pattern_, "a class within a class");
+    if (follows("&&")) refuse(pattern_, "&&");
+    copy(1);
+    if (c == ']') in_class_ = false;
+  }
+
+  void check_group() const {
+    for (const char* kind : {"(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"}) {
+      if (follows(kind)) return;
+    }
+    refuse(pattern_, fmt::format("group {}", in_quotes(pattern_.substr(position_, 4))));
+  }
+
+  void translate_outside(char c) {
+    if (follows("(*")) refuse(pattern_, "a verb");
+    if (follows("(?")) check_group();
+    if (follows("{,")) refuse(pattern_, "{,n}");
+    if (c == '{') {
+      const size_t end = counted_repeat_end(pattern_, position_);
+      if (end != 0 && pattern_.substr(end, 1) == "+") refuse(pattern_, "a possessive {n,m}+");
+    }
+    copy(1);
+    if (c != '[') return;
+    in_class_ = true;
+    if (follows("^")) copy(1);
+    if (follows("]")) refuse(pattern_, "a class that starts with ]");
+  }
+
+  std::string_view pattern_;
+  size_t position_ = 0;
+  bool in_class_ = false;
+  std::string out_;
+};
 
 }  // namespace
 
@@ -97,7 +164,8 @@ SplitPattern::SplitPattern(std::string_view pattern, Syntax syntax) {
   if (pattern.empty() || pattern.size() > kMaxPatternBytes || !is_valid_utf8(pattern)) {
     refuse(pattern, fmt::format("it is not UTF-8 of 1 to {} bytes", kMaxPatternBytes));
   }
-  if (syntax == Syntax::kRegex) check_portable(pattern);
+  const std::string translated =
+      syntax == Syntax::kRegex ? PatternTranslator(pattern).translate() : std::string(pattern);
   // Multi-line as in Oniguruma's Ruby syntax, where ^ and $ always mean lines.
   const uint32_t options =
       PCRE2_UTF | PCRE2_NO_UTF_CHECK |
@@ -106,7 +174,7 @@ SplitPattern::SplitPattern(std::string_view pattern, Syntax syntax) {
   PCRE2_SIZE offset = 0;
   auto compiled = std::make_unique<Compiled>();
   compiled->code.reset(
-      pcre2_compile(as_pcre2(pattern), pattern.size(), options, &error, &offset, nullptr));
+      pcre2_compile(as_pcre2(translated), translated.size(), options, &error, &offset, nullptr));
   if (!compiled->code) refuse(pattern, fmt::format("{} at {}", pcre2_message(error), offset));
   // Without JIT the interpreter runs: slower, the same matches.
   static_cast<void>(pcre2_jit_compile(compiled->code.get(), PCRE2_JIT_COMPLETE));
@@ -146,8 +214,6 @@ Status SplitPattern::find_all(std::string_view text, std::vector<TextRange>& mat
     }
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data.get());
     const TextRange match{ends[0], ends[1]};
-    // A lookahead with \K could end before it starts; \K is refused, this keeps the loop moving.
-    if (match.end < match.begin || match.begin < position) break;
     matches.push_back(match);
     position = match.end;
     if (match.end == match.begin && position < text.size()) position += utf8_size(text[position]);
