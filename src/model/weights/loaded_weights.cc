@@ -143,10 +143,10 @@ class LoadPace {
     if (tensor_done_ - released_ >= kStride) flush();
   }
   void flush() {
-    tensor_->file->release_pages(tensor_->offset, tensor_done_);
     done_ += tensor_done_ - released_;
     released_ = tensor_done_;
     if (progress_) progress_(done_, total_);
+    tensor_->file->release_pages(tensor_->offset, tensor_done_);
   }
   // The tensor is used where it lies: its pages are not ours to let go.
   void skip(const StoredTensor& tensor) {
