@@ -1,0 +1,102 @@
+#include "app/command_line.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+
+namespace lamina::app {
+namespace {
+
+std::optional<Options> parse(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "lamina");
+  std::vector<char*> pointers;
+  for (std::string& argument : arguments) pointers.push_back(argument.data());
+  int exit_code = 0;
+  return parse_command_line(static_cast<int>(pointers.size()), pointers.data(), exit_code);
+}
+
+class ConfigFile {
+ public:
+  explicit ConfigFile(const std::string& text) { std::ofstream(path_) << text; }
+  ~ConfigFile() { std::filesystem::remove(path_); }
+  [[nodiscard]] std::string path() const { return path_; }
+
+ private:
+  std::filesystem::path path_ = std::filesystem::temp_directory_path() /
+                                ("lamina_config_" + std::to_string(::getpid()) + ".yaml");
+};
+
+TEST(CommandLine, ReadsFlagsAndDefaults) {
+  const auto options = parse({"serve",
+                              "model.gguf",
+                              "--port",
+                              "9000",
+                              "--max-model-len",
+                              "4k",
+                              "--attention-worker",
+                              "a:1",
+                              "--attention-worker",
+                              "b:2"});
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->command, Command::kServe);
+  EXPECT_EQ(options->serve.model.model, "model.gguf");
+  EXPECT_EQ(options->serve.port, 9000);
+  EXPECT_EQ(options->serve.model.max_model_len, 4000);
+  EXPECT_EQ(options->serve.placement.attention_worker, (std::vector<std::string>{"a:1", "b:2"}));
+  EXPECT_EQ(options->serve.placement.attention_workers, 2);
+}
+
+TEST(CommandLine, FlagsBeatEnvironmentBeatsFile) {
+  const ConfigFile file("port: 1\nmax-num-seqs: 2\nblock-size: 32\napi-key: [a, b]\n");
+  ::setenv("LAMINA_PORT", "3", 1);
+  ::setenv("LAMINA_MAX_NUM_SEQS", "4", 1);
+  const auto options = parse({"serve", "m", "--config", file.path(), "--port", "5"});
+  ::unsetenv("LAMINA_PORT");
+  ::unsetenv("LAMINA_MAX_NUM_SEQS");
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->serve.port, 5);
+  EXPECT_EQ(options->serve.model.max_num_seqs, 4);
+  EXPECT_EQ(options->serve.model.block_size, 32);
+  EXPECT_EQ(options->serve.api_keys, (std::vector<std::string>{"a", "b"}));
+}
+
+TEST(CommandLine, NamesAnUnknownKeyOfTheFile) {
+  const ConfigFile file("prot: 1\n");
+  try {
+    parse({"serve", "m", "--config", file.path()});
+    FAIL() << "an unknown key was taken";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("'prot'"), std::string::npos);
+  }
+}
+
+TEST(CommandLine, HidesSecretsInTheEffectiveSet) {
+  const auto options = parse({"serve", "m", "--api-key", "hush", "--cluster-secret", "hush2"});
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->effective.find("hush"), std::string::npos);
+  EXPECT_NE(options->effective.find("--api-key (set)"), std::string::npos);
+}
+
+TEST(CommandLine, RefusesWrongFlags) {
+  EXPECT_FALSE(parse({"serve"}));
+  EXPECT_FALSE(parse({"serve", "m", "--dtype", "int3"}));
+  EXPECT_FALSE(parse({"dance"}));
+  EXPECT_THROW(parse({"serve", "m", "--kv-cache-memory-bytes", "lots"}), Error);
+}
+
+TEST(ParseSize, KnowsItsUnits) {
+  EXPECT_EQ(parse_size("1000"), 1000U);
+  EXPECT_EQ(parse_size("4k"), 4000U);
+  EXPECT_EQ(parse_size("4K"), 4096U);
+  EXPECT_EQ(parse_size("1.5GiB"), 1610612736U);
+  for (const char* bad : {"", "x", "-1", "1Q", "1e30", "nan"})
+    EXPECT_THROW(parse_size(bad), Error) << bad;
+}
+
+}  // namespace
+}  // namespace lamina::app

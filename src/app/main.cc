@@ -1,0 +1,71 @@
+// The one binary: reads the command line and runs the program asked for.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "app/attention_worker.h"
+#include "app/command_line.h"
+#include "app/run.h"
+#include "app/serve.h"
+#include "app/signals.h"
+#include "app/small_programs.h"
+#include "base/error.h"
+#include "base/log.h"
+
+namespace lamina::app {
+namespace {
+
+int run_program(const Options& options) {
+  switch (options.command) {
+    case Command::kServe:
+      log_info("options: {}", options.effective);
+      return run_serve(options.serve, options.log_level);
+    case Command::kAttentionWorker:
+      return run_attention_worker(options.attention_worker);
+    case Command::kRun:
+      return run_chat(options.run, options.log_level);
+    case Command::kConvert:
+      return run_convert(options.convert);
+    case Command::kCollectEnv:
+      return run_collect_env();
+  }
+  return 1;
+}
+
+std::string_view role_of(Command command) {
+  switch (command) {
+    case Command::kServe:
+      return "serve";
+    case Command::kAttentionWorker:
+      return "attention-worker";
+    case Command::kRun:
+      return "run";
+    case Command::kConvert:
+      return "convert";
+    case Command::kCollectEnv:
+      return "collect-env";
+  }
+  return "lamina";
+}
+
+}  // namespace
+}  // namespace lamina::app
+
+int main(int argc, char** argv) {
+  using namespace lamina;
+  try {
+    int exit_code = 0;
+    const auto options = app::parse_command_line(argc, argv, exit_code);
+    if (!options) return exit_code;
+    init_logging(parse_log_level(options->log_level), app::role_of(options->command));
+    // A chat in the terminal ends by Ctrl-C as any program does; the others end in order.
+    if (options->command == app::Command::kServe ||
+        options->command == app::Command::kAttentionWorker) {
+      app::block_termination_signals();
+    }
+    return app::run_program(*options);
+  } catch (const std::exception& error) {
+    std::fputs(fmt::format("error: {}\n", error.what()).c_str(), stderr);
+    return 1;
+  }
+}
