@@ -1,0 +1,201 @@
+#include "server/http_server.h"
+
+#include <future>
+#include <mutex>
+#include <thread>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "server/connection.h"
+
+namespace lamina::server {
+
+namespace net = boost::asio;
+using boost::system::error_code;
+using net::ip::tcp;
+
+namespace {
+
+constexpr auto kAwait = net::as_tuple(net::use_awaitable);
+// After the deadline of stop(): for errors to reach the clients, then for cut connections to end.
+constexpr auto kAbortGrace = std::chrono::seconds(2);
+constexpr auto kCloseGrace = std::chrono::seconds(30);
+constexpr int kMaxRefusals = 64;  // at once; more are closed without a word
+
+ServerConfig validated(ServerConfig config) {
+  config.validate();
+  return config;
+}
+
+}  // namespace
+
+struct HttpServer::Impl {
+  Impl(ServerConfig given, Engine& the_engine, const Tokenizer* tokenizer)
+      : config(validated(std::move(given))),
+        engine(the_engine),
+        api(config, engine, tokenizer),
+        metrics(config.served_model_names.front()),
+        io(1),
+        handlers(static_cast<size_t>(config.num_handler_threads)),
+        acceptor(io),
+        changed(io),
+        log_timer(io),
+        state{
+            config, engine, api, metrics, handlers, [this] { changed.cancel(); }, {}, {}, {}, {}} {}
+
+  void listen();
+  net::awaitable<void> accept_all();
+  net::awaitable<void> log_throughput();
+  net::awaitable<void> drain(Deadline deadline);
+  template <typename IsDone>
+  net::awaitable<void> wait_until(IsDone is_done, Deadline deadline);
+
+  const ServerConfig config;
+  Engine& engine;
+  Api api;
+  Metrics metrics;
+  net::io_context io;
+  net::thread_pool handlers;
+  tcp::acceptor acceptor;
+  net::steady_timer changed;  // cancelled, that is fired, when calls or connections end
+  net::steady_timer log_timer;
+  ServerState state;
+  int num_refusals = 0;
+  uint16_t port = 0;
+  std::thread thread;
+  std::mutex stop_mutex;
+  bool is_stopped = false;
+};
+
+void HttpServer::Impl::listen() {
+  try {
+    tcp::resolver resolver(io);
+    const auto found =
+        resolver.resolve(config.host, std::to_string(config.port), tcp::resolver::passive);
+    const tcp::endpoint endpoint = found.begin()->endpoint();
+    acceptor.open(endpoint.protocol());
+    acceptor.set_option(tcp::acceptor::reuse_address(true));
+    acceptor.bind(endpoint);
+    acceptor.listen();
+    port = acceptor.local_endpoint().port();
+  } catch (const boost::system::system_error& error) {
+    throw Error(
+        StatusCode::kUnavailable,
+        fmt::format(
+            "cannot listen on {} port {}: {}", config.host, config.port, error.code().message()));
+  }
+}
+
+net::awaitable<void> HttpServer::Impl::accept_all() {
+  net::steady_timer pause(io);
+  while (acceptor.is_open()) {
+    auto [ec, socket] = co_await acceptor.async_accept(kAwait);
+    if (ec == net::error::operation_aborted) co_return;
+    if (ec) {
+      log_warning("cannot accept a connection: {}", ec.message());
+      pause.expires_after(std::chrono::milliseconds(100));  // out of descriptors, most likely
+      co_await pause.async_wait(kAwait);
+    } else if (static_cast<int32_t>(state.connections.size()) < config.max_connections) {
+      net::co_spawn(io, serve_connection(std::move(socket), state), net::detached);
+    } else if (num_refusals < kMaxRefusals) {
+      ++num_refusals;
+      net::co_spawn(io, refuse_connection(std::move(socket)), [this](const std::exception_ptr&) {
+        --num_refusals;
+      });
+    }
+  }
+}
+
+net::awaitable<void> HttpServer::Impl::log_throughput() {
+  EngineStats last = engine.stats();
+  while (true) {
+    log_timer.expires_after(config.log_interval);
+    auto [ec] = co_await log_timer.async_wait(kAwait);
+    if (ec) co_return;
+    EngineStats now = engine.stats();
+    const double seconds = std::chrono::duration<double>(config.log_interval).count();
+    const auto rate = [&](uint64_t EngineStats::* count) {
+      return static_cast<double>(now.*count - last.*count) / seconds;
+    };
+    const double usage = now.num_blocks > 0 ? 100.0 * now.num_blocks_used / now.num_blocks : 0.0;
+    const bool is_idle = now.num_running == 0 && now.num_waiting == 0 &&
+                         now.num_prompt_tokens == last.num_prompt_tokens &&
+                         now.num_generated_tokens == last.num_generated_tokens;
+    if (!is_idle) {
+      log_info(
+          "Avg prompt throughput: {:.1f} tokens/s, Avg generation throughput: {:.1f} tokens/s, "
+          "Running: {}, Waiting: {}, KV cache usage: {:.1f}%",
+          rate(&EngineStats::num_prompt_tokens),
+          rate(&EngineStats::num_generated_tokens),
+          now.num_running,
+          now.num_waiting,
+          usage);
+    }
+    last = std::move(now);
+  }
+}
+
+template <typename IsDone>
+net::awaitable<void> HttpServer::Impl::wait_until(IsDone is_done, Deadline deadline) {
+  while (!is_done() && !deadline.has_passed()) {
+    changed.expires_after(deadline.remaining());
+    co_await changed.async_wait(kAwait);
+  }
+}
+
+net::awaitable<void> HttpServer::Impl::drain(Deadline deadline) {
+  state.is_draining = true;
+  error_code ignored;
+  acceptor.close(ignored);
+  log_timer.cancel();
+  co_await wait_until([this] { return state.num_calls == 0; }, deadline);
+
+  state.is_aborting = true;
+  for (ConnectionHandle* connection : state.connections) connection->wake();
+  co_await wait_until([this] { return state.num_calls == 0; }, Deadline::after(kAbortGrace));
+
+  for (ConnectionHandle* connection : state.connections) connection->close();
+  co_await wait_until([this] { return state.connections.empty(); }, Deadline::after(kCloseGrace));
+}
+
+HttpServer::HttpServer(ServerConfig config, Engine& engine, const Tokenizer* tokenizer)
+    : impl_(std::make_unique<Impl>(std::move(config), engine, tokenizer)) {}
+
+HttpServer::~HttpServer() {
+  stop(Deadline::expired());
+}
+
+void HttpServer::start() {
+  impl_->listen();
+  net::co_spawn(impl_->io, impl_->accept_all(), net::detached);
+  net::co_spawn(impl_->io, impl_->log_throughput(), net::detached);
+  impl_->thread = std::thread([this] { impl_->io.run(); });
+}
+
+uint16_t HttpServer::port() const {
+  return impl_->port;
+}
+
+void HttpServer::stop(Deadline deadline) {
+  const std::lock_guard lock(impl_->stop_mutex);
+  if (std::exchange(impl_->is_stopped, true) || !impl_->thread.joinable()) return;
+  std::promise<void> drained;
+  net::co_spawn(impl_->io, impl_->drain(deadline), [&drained](const std::exception_ptr&) {
+    drained.set_value();
+  });
+  drained.get_future().wait();
+  impl_->handlers.join();
+  impl_->io.stop();
+  impl_->thread.join();
+}
+
+}  // namespace lamina::server
