@@ -9,6 +9,7 @@
 #include <functional>
 #include <vector>
 
+#include "base/checked_math.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/rng.h"
@@ -21,15 +22,16 @@ namespace {
 
 using kernels::AttentionPartial;
 
-// Best of several, in seconds. The best is what the code can do; a neighbour's load is not its own.
-double best_seconds(const std::function<void()>& body) {
+// Best of many calls body(i), i = 0, 1, ..., in seconds. Bodies are short, so that some run without
+// being interrupted even on a loaded machine; the best is what the code can do.
+double best_seconds(const std::function<void(int64_t)>& body) {
   double best = 1e9;
-  const Deadline end = Deadline::after(std::chrono::milliseconds(400));
-  for (int i = 0; i < 5 || !end.has_passed(); ++i) {
+  const Deadline end = Deadline::after(std::chrono::milliseconds(500));
+  for (int64_t i = 0; i < 8 || !end.has_passed(); ++i) {
     const TimePoint start = lamina::steady_clock().now();
-    body();
-    best =
-        std::min(best, std::chrono::duration<double>(lamina::steady_clock().now() - start).count());
+    body(i);
+    const Duration elapsed = lamina::steady_clock().now() - start;
+    best = std::min(best, std::chrono::duration<double>(elapsed).count());
   }
   return best;
 }
@@ -54,18 +56,19 @@ __attribute__((target("avx2,fma"))) float sum_vectors(const Vector* data, int64_
 }
 
 double measure_read(ThreadPool& pool) {
-  const size_t size_bytes = size_t{1} << 29;
-  const Buffer memory(MemoryKind::kHost, size_bytes);
+  constexpr size_t kPartBytes = size_t{1} << 24;
+  constexpr int64_t kNumParts = 32;  // more than the caches hold
+  const Buffer memory(MemoryKind::kHost, kNumParts * kPartBytes);
   std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{0});
-  const auto* data = reinterpret_cast<const Vector*>(memory.data());
   volatile float sink = 0.0F;
-  const double seconds = best_seconds([&] {
-    pool.parallel_for(
-        static_cast<int64_t>(size_bytes / sizeof(Vector)), 4096, [&](int64_t begin, int64_t end) {
-          sink = sum_vectors(data + begin, end - begin);
-        });
+  const double seconds = best_seconds([&](int64_t call) {
+    const auto part = static_cast<size_t>(call % kNumParts);
+    const auto* data = reinterpret_cast<const Vector*>(memory.data() + part * kPartBytes);
+    pool.parallel_for(kPartBytes / sizeof(Vector), 4096, [&](int64_t begin, int64_t end) {
+      sink = sum_vectors(data + begin, end - begin);
+    });
   });
-  return static_cast<double>(size_bytes) / seconds;
+  return static_cast<double>(kPartBytes) / seconds;
 }
 
 typedef float WideVector __attribute__((vector_size(64)));
@@ -85,10 +88,10 @@ LAMINA_FMA_LOOP(Vector, "avx2,fma")
 LAMINA_FMA_LOOP(WideVector, "avx512f")
 
 double measure_flops(ThreadPool& pool) {
-  constexpr int64_t kSteps = 1'000'000;
+  constexpr int64_t kSteps = 50'000;
   const bool is_wide = __builtin_cpu_supports("avx512f") != 0;
   volatile float sink = 0.0F;
-  const double seconds = best_seconds([&] {
+  const double seconds = best_seconds([&](int64_t /*call*/) {
     pool.parallel_for(pool.num_threads(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         sink = is_wide ? multiply_add_WideVector(kSteps) : multiply_add_Vector(kSteps);
@@ -121,17 +124,14 @@ void bench_linear(
   const Buffer weights = random_buffer(dtype, num_copies * n * k);
   const Buffer x = random_buffer(dtype, m * k);
   const Buffer out = random_buffer(dtype, m * n);
-  const double seconds = best_seconds([&] {
-    for (int64_t i = 0; i < num_copies; ++i) {
-      throw_if_error(kernels::linear({{x.data(), dtype, {m, k}},
-                                      {weights.data() + i * weight_bytes, dtype, {n, k}},
-                                      {},
-                                      {out.data(), dtype, {m, n}}},
-                                     StreamView(pool)));
-    }
+  const double seconds = best_seconds([&](int64_t call) {
+    std::byte* weight = weights.data() + call % num_copies * weight_bytes;
+    throw_if_error(kernels::linear(
+        {{x.data(), dtype, {m, k}}, {weight, dtype, {n, k}}, {}, {out.data(), dtype, {m, n}}},
+        StreamView(pool)));
   });
-  const double bytes = static_cast<double>(num_copies * weight_bytes) / seconds;
-  const double flops = static_cast<double>(2 * num_copies * m * n * k) / seconds;
+  const double bytes = static_cast<double>(weight_bytes) / seconds;
+  const double flops = static_cast<double>(2 * m * n * k) / seconds;
   fmt::print(
       "linear {:8} M {:2} N {:4} K {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
       dtype_name(dtype),
@@ -148,7 +148,7 @@ struct AttentionCase {
   DType dtype = DType::kBF16;
   int64_t num_heads = 9;
   int64_t num_kv_heads = 3;
-  int64_t num_sequences = 8;
+  int64_t num_sequences = 2;
   int64_t num_queries = 1;  // per sequence
   int64_t context = 512;
 };
@@ -157,34 +157,45 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
   constexpr int64_t kHeadDim = 64;
   constexpr int64_t kBlockSize = 16;
   const int64_t max_blocks = c.context / kBlockSize;
-  const Shape cache = {c.num_sequences * max_blocks, c.num_kv_heads, kBlockSize, kHeadDim};
+  const int64_t context_elements = 2 * c.num_kv_heads * c.context * kHeadDim;
+  const int64_t batch_bytes =
+      c.num_sequences * context_elements * static_cast<int64_t>(dtype_bytes(c.dtype));
+  // Enough batches that keys come from memory.
+  const int64_t num_batches = ceil_div(int64_t{128} << 20, batch_bytes);
+  const int64_t num_tables = num_batches * c.num_sequences;
+  const Shape cache = {num_tables * max_blocks, c.num_kv_heads, kBlockSize, kHeadDim};
   const Shape q_shape = {c.num_sequences * c.num_queries, c.num_heads, kHeadDim};
   const Buffer keys = random_buffer(c.dtype, cache.num_elements());
   const Buffer values = random_buffer(c.dtype, cache.num_elements());
   const Buffer q = random_buffer(c.dtype, q_shape.num_elements());
   const Buffer out = random_buffer(DType::kF32, q_shape.num_elements());
   std::vector<int32_t> bounds = {0};
-  std::vector<int32_t> tables;
-  for (int64_t b = 0; b < c.num_sequences; ++b) {
-    bounds.push_back(static_cast<int32_t>((b + 1) * c.num_queries));
-    for (int64_t i = 0; i < max_blocks; ++i) {  // neighbours in a table are far apart in memory
-      tables.push_back(static_cast<int32_t>(i * c.num_sequences + b));
+  for (int64_t b = 1; b <= c.num_sequences; ++b) {
+    bounds.push_back(static_cast<int32_t>(b * c.num_queries));
+  }
+  std::vector<int32_t> tables;  // neighbours in a table are far apart in memory
+  for (int64_t b = 0; b < num_tables; ++b) {
+    for (int64_t i = 0; i < max_blocks; ++i) {
+      tables.push_back(static_cast<int32_t>(i * num_tables + b));
     }
   }
   const std::vector<int32_t> contexts(static_cast<size_t>(c.num_sequences),
                                       static_cast<int32_t>(c.context));
-  const double seconds = best_seconds([&] {
+  const double seconds = best_seconds([&](int64_t call) {
+    const auto table_size = static_cast<size_t>(c.num_sequences * max_blocks);
+    const auto batch_idx = static_cast<size_t>(call % num_batches);
+    const auto table = std::span(tables).subspan(batch_idx * table_size, table_size);
     throw_if_error(kernels::ragged_attention({{q.data(), c.dtype, q_shape},
                                               {keys.data(), c.dtype, cache},
                                               {values.data(), c.dtype, cache},
                                               {out.data(), DType::kF32, q_shape},
                                               {},
-                                              {bounds, contexts, tables, max_blocks},
+                                              {bounds, contexts, table, max_blocks},
                                               0.125F,
                                               std::nullopt},
                                              StreamView(pool)));
   });
-  const double bytes = static_cast<double>(keys.size_bytes() + values.size_bytes()) / seconds;
+  const double bytes = static_cast<double>(batch_bytes) / seconds;
   const double flops =
       static_cast<double>(4 * q_shape.num_elements() * (c.context - c.num_queries / 2)) / seconds;
   fmt::print(

@@ -214,47 +214,53 @@ void expect_cpu_agrees(const Dimensions& dimensions,
 }
 
 TEST(RaggedAttention, AgreesWithReferenceOverShapes) {
-  uint64_t seed = 100;
-  for (const auto& [num_heads, num_kv_heads] :
-       {std::pair{1, 1}, {3, 3}, {8, 1}, {8, 8}, {9, 3}, {24, 8}}) {
-    for (const int64_t head_dim : {8, 16, 32, 64, 80, 128}) {
-      const Dimensions dimensions = {
-          .num_heads = num_heads, .num_kv_heads = num_kv_heads, .head_dim = head_dim};
-      expect_cpu_agrees(dimensions, std::nullopt, DType::kF32, ++seed);
+  for_each_target([&] {
+    uint64_t seed = 100;
+    for (const auto& [num_heads, num_kv_heads] :
+         {std::pair{1, 1}, {3, 3}, {8, 1}, {8, 8}, {9, 3}, {24, 8}}) {
+      for (const int64_t head_dim : {8, 16, 32, 64, 80, 128}) {
+        const Dimensions dimensions = {
+            .num_heads = num_heads, .num_kv_heads = num_kv_heads, .head_dim = head_dim};
+        expect_cpu_agrees(dimensions, std::nullopt, DType::kF32, ++seed);
+      }
     }
-  }
+  });
 }
 
 TEST(RaggedAttention, AgreesWithReferenceOverBlocksAndWindows) {
-  uint64_t seed = 200;
-  for (const int64_t block_size : {1, 2, 5, 16, 32, 100}) {
-    for (const int32_t window : {0, 1, 2, 16, 63, 64, 65, 1000}) {
-      expect_cpu_agrees({.num_heads = 4, .num_kv_heads = 2, .block_size = block_size},
-                        window,
-                        DType::kF32,
-                        ++seed);
+  for_each_target([&] {
+    uint64_t seed = 200;
+    for (const int64_t block_size : {1, 2, 5, 16, 32, 100}) {
+      for (const int32_t window : {0, 1, 2, 16, 63, 64, 65, 1000}) {
+        expect_cpu_agrees({.num_heads = 4, .num_kv_heads = 2, .block_size = block_size},
+                          window,
+                          DType::kF32,
+                          ++seed);
+      }
     }
-  }
+  });
 }
 
 TEST(RaggedAttention, AgreesWithReferenceOverDTypes) {
-  uint64_t seed = 300;
-  for (const DType q_dtype : kFloatDTypes) {
-    for (const DType kv_dtype : kFloatDTypes) {
-      for (const DType out_dtype : {DType::kF32, q_dtype}) {
-        for (const int64_t head_dim : {24, 64}) {
-          expect_cpu_agrees({.num_heads = 6,
-                             .num_kv_heads = 2,
-                             .head_dim = head_dim,
-                             .q_dtype = q_dtype,
-                             .kv_dtype = kv_dtype},
-                            20,
-                            out_dtype,
-                            ++seed);
+  for_each_target([&] {
+    uint64_t seed = 300;
+    for (const DType q_dtype : kFloatDTypes) {
+      for (const DType kv_dtype : kFloatDTypes) {
+        for (const DType out_dtype : {DType::kF32, q_dtype}) {
+          for (const int64_t head_dim : {24, 64}) {
+            expect_cpu_agrees({.num_heads = 6,
+                               .num_kv_heads = 2,
+                               .head_dim = head_dim,
+                               .q_dtype = q_dtype,
+                               .kv_dtype = kv_dtype},
+                              20,
+                              out_dtype,
+                              ++seed);
+          }
         }
       }
     }
-  }
+  });
 }
 
 // Row t of `out` when queries [position, position + count) of the fixture's only sequence are asked
@@ -280,28 +286,30 @@ TestTensor attend_part(const Fixture& fixture,
 }
 
 TEST(RaggedAttention, DecodeAndPrefillGiveTheSameBits) {
-  for (const auto& window : {std::optional<int32_t>(), std::optional<int32_t>(50)}) {
-    for (const DType kv_dtype : kFloatDTypes) {
-      const int64_t length = 150;
-      const Fixture fixture(
-          {.num_heads = 6, .num_kv_heads = 2, .head_dim = 40, .kv_dtype = kv_dtype},
-          {{length, length}},
-          5);
-      const TestTensor whole = attend_part(fixture, 0, length, window, 2);
-      ASSERT_EQ(attend_part(fixture, 0, length, window, 1), whole);
-      for (const int64_t chunk : {1, 7, 64}) {
-        for (int64_t begin = 0; begin < length; begin += chunk) {
-          const int64_t count = std::min(chunk, length - begin);
-          const TestTensor part = attend_part(fixture, begin, count, window, 2);
-          ASSERT_EQ(
-              0,
-              std::memcmp(
-                  part.view().data, whole.view().rows(begin, count).data, part.view().size_bytes()))
-              << "position " << begin << " chunk " << chunk;
+  for_each_target([&] {
+    for (const auto& window : {std::optional<int32_t>(), std::optional<int32_t>(50)}) {
+      for (const DType kv_dtype : kFloatDTypes) {
+        const int64_t length = 150;
+        const Fixture fixture(
+            {.num_heads = 6, .num_kv_heads = 2, .head_dim = 40, .kv_dtype = kv_dtype},
+            {{length, length}},
+            5);
+        const TestTensor whole = attend_part(fixture, 0, length, window, 2);
+        ASSERT_EQ(attend_part(fixture, 0, length, window, 1), whole);
+        for (const int64_t chunk : {1, 7, 64}) {
+          for (int64_t begin = 0; begin < length; begin += chunk) {
+            const int64_t count = std::min(chunk, length - begin);
+            const TestTensor part = attend_part(fixture, begin, count, window, 2);
+            ASSERT_EQ(0,
+                      std::memcmp(part.view().data,
+                                  whole.view().rows(begin, count).data,
+                                  part.view().size_bytes()))
+                << "position " << begin << " chunk " << chunk;
+          }
         }
       }
     }
-  }
+  });
 }
 
 TEST(RaggedAttention, SequencesDoNotTouchEachOther) {
@@ -427,82 +435,87 @@ TEST(RaggedAttention, RefusesWhatDoesNotFit) {
 }
 
 TEST(AppendKv, AgreesWithReferenceAndReplays) {
-  for (const DType dtype : kFloatDTypes) {
-    for (const DType kv_dtype : kFloatDTypes) {
-      const Fixture fixture({.num_heads = 3,
-                             .num_kv_heads = 3,
-                             .head_dim = 24,
-                             .q_dtype = dtype,
-                             .kv_dtype = kv_dtype},
-                            odd_batch(16),
-                            11);
-      Rng rng(12);
-      // Values beyond f16, NaN excepted, must convert as the scalar functions do.
-      const TestTensor k = TestTensor::random(dtype, fixture.q_.view().shape, rng, 1e5F);
-      const TestTensor v = TestTensor::random(dtype, fixture.q_.view().shape, rng, 1e-5F);
-      TestTensor k_cache = fixture.k_cache_;
-      TestTensor v_cache = fixture.v_cache_;
-      ref::append_kv({k.view(), v.view(), k_cache.view(), v_cache.view(), fixture.batch()});
-      TestTensor k_actual = fixture.k_cache_;
-      TestTensor v_actual = fixture.v_cache_;
-      ThreadPool pool(2);
-      const AppendKvArgs args = {
-          k.view(), v.view(), k_actual.view(), v_actual.view(), fixture.batch()};
-      for (int replay = 0; replay < 2; ++replay) {
-        ASSERT_TRUE(append_kv(args, StreamView(pool)).ok());
-        ASSERT_EQ(k_actual, k_cache) << dtype_name(dtype) << " to " << dtype_name(kv_dtype);
-        ASSERT_EQ(v_actual, v_cache);
+  for_each_target([&] {
+    for (const DType dtype : kFloatDTypes) {
+      for (const DType kv_dtype : kFloatDTypes) {
+        const Fixture fixture({.num_heads = 3,
+                               .num_kv_heads = 3,
+                               .head_dim = 24,
+                               .q_dtype = dtype,
+                               .kv_dtype = kv_dtype},
+                              odd_batch(16),
+                              11);
+        Rng rng(12);
+        // Values beyond f16, NaN excepted, must convert as the scalar functions do.
+        const TestTensor k = TestTensor::random(dtype, fixture.q_.view().shape, rng, 1e5F);
+        const TestTensor v = TestTensor::random(dtype, fixture.q_.view().shape, rng, 1e-5F);
+        TestTensor k_cache = fixture.k_cache_;
+        TestTensor v_cache = fixture.v_cache_;
+        ref::append_kv({k.view(), v.view(), k_cache.view(), v_cache.view(), fixture.batch()});
+        TestTensor k_actual = fixture.k_cache_;
+        TestTensor v_actual = fixture.v_cache_;
+        ThreadPool pool(2);
+        const AppendKvArgs args = {
+            k.view(), v.view(), k_actual.view(), v_actual.view(), fixture.batch()};
+        for (int replay = 0; replay < 2; ++replay) {
+          ASSERT_TRUE(append_kv(args, StreamView(pool)).ok());
+          ASSERT_EQ(k_actual, k_cache) << dtype_name(dtype) << " to " << dtype_name(kv_dtype);
+          ASSERT_EQ(v_actual, v_cache);
+        }
       }
     }
-  }
+  });
 }
 
 // Ties, subnormals, overflow, infinities and NaN convert as the scalar functions do.
 TEST(AppendKv, RoundsToNearestEven) {
-  const float values[] = {1.00390625F,
-                          1.01171875F,
-                          -1.00390625F,
-                          3.3e38F,
-                          -3.4e38F,
-                          1e-40F,
-                          65519.0F,
-                          65520.0F,
-                          6e-8F,
-                          2.9e-8F,
-                          kInfinity,
-                          -kInfinity,
-                          0.0F,
-                          -0.0F,
-                          NAN,
-                          1.0004883F,
-                          1.0014648F,
-                          -1e30F};
-  const int64_t head_dim = 64;
-  TestTensor k(DType::kF32, {1, 1, head_dim});
-  for (int64_t i = 0; i < head_dim; ++i)
-    k.set(i, values[static_cast<size_t>(i) % std::size(values)]);
-  const std::vector<int32_t> bounds = {0, 1};
-  const std::vector<int32_t> context = {1};
-  const std::vector<int32_t> table = {0};
-  ThreadPool pool(1);
-  for (const DType dtype : {DType::kF16, DType::kBF16}) {
-    const TestTensor k_cache(dtype, {1, 1, 1, head_dim});
-    const TestTensor v_cache(dtype, {1, 1, 1, head_dim});
-    ASSERT_TRUE(
-        append_kv({k.view(), k.view(), k_cache.view(), v_cache.view(), {bounds, context, table, 1}},
-                  StreamView(pool))
-            .ok());
-    TestTensor expected(dtype, {1, 1, 1, head_dim});
-    for (int64_t i = 0; i < head_dim; ++i) {
-      expected.set(i, k.at(i));
-      if (std::isnan(k.at(i))) {
-        ASSERT_TRUE(std::isnan(k_cache.at(i)));
-      } else {
-        ASSERT_EQ(k_cache.at(i), expected.at(i)) << k.at(i);
-        ASSERT_EQ(std::signbit(k_cache.at(i)), std::signbit(expected.at(i))) << k.at(i);
+  for_each_target([&] {
+    const float values[] = {1.00390625F,
+                            1.01171875F,
+                            -1.00390625F,
+                            3.3e38F,
+                            -3.4e38F,
+                            1e-40F,
+                            65519.0F,
+                            65520.0F,
+                            6e-8F,
+                            2.9e-8F,
+                            kInfinity,
+                            -kInfinity,
+                            0.0F,
+                            -0.0F,
+                            NAN,
+                            1.0004883F,
+                            1.0014648F,
+                            -1e30F};
+    const int64_t head_dim = 64;
+    TestTensor k(DType::kF32, {1, 1, head_dim});
+    for (int64_t i = 0; i < head_dim; ++i)
+      k.set(i, values[static_cast<size_t>(i) % std::size(values)]);
+    const std::vector<int32_t> bounds = {0, 1};
+    const std::vector<int32_t> context = {1};
+    const std::vector<int32_t> table = {0};
+    ThreadPool pool(1);
+    for (const DType dtype : {DType::kF16, DType::kBF16}) {
+      const TestTensor k_cache(dtype, {1, 1, 1, head_dim});
+      const TestTensor v_cache(dtype, {1, 1, 1, head_dim});
+      ASSERT_TRUE(
+          append_kv(
+              {k.view(), k.view(), k_cache.view(), v_cache.view(), {bounds, context, table, 1}},
+              StreamView(pool))
+              .ok());
+      TestTensor expected(dtype, {1, 1, 1, head_dim});
+      for (int64_t i = 0; i < head_dim; ++i) {
+        expected.set(i, k.at(i));
+        if (std::isnan(k.at(i))) {
+          ASSERT_TRUE(std::isnan(k_cache.at(i)));
+        } else {
+          ASSERT_EQ(k_cache.at(i), expected.at(i)) << k.at(i);
+          ASSERT_EQ(std::signbit(k_cache.at(i)), std::signbit(expected.at(i))) << k.at(i);
+        }
       }
     }
-  }
+  });
 }
 
 TEST(AppendKv, RefusesWhatDoesNotFit) {

@@ -33,56 +33,62 @@ TestTensor run(const Problem& problem, DType out_dtype, bool has_bias, int num_t
 }
 
 TEST(Linear, AgreesWithReference) {
-  uint64_t seed = 1;
-  for (const DType dtype : kFloatDTypes) {
-    for (const DType out_dtype : {DType::kF32, dtype}) {
-      for (const int64_t m : {1, 2, 3, 4, 5, 9}) {
-        for (const auto& [n, k] :
-             {std::pair{1, 1}, {5, 7}, {8, 32}, {37, 64}, {33, 100}, {70, 577}}) {
-          const Problem problem = make_problem(dtype, m, n, k, ++seed);
-          for (const bool has_bias : {false, true}) {
-            TestTensor expected(out_dtype, {m, n});
-            ref::linear({problem.x.view(),
-                         problem.weight.view(),
-                         has_bias ? problem.bias.view() : TensorView(),
-                         expected.view()});
-            expect_near(run(problem, out_dtype, has_bias, 1),
-                        expected,
-                        std::sqrt(static_cast<float>(k)),
-                        fmt::format("{} m {} n {} k {} seed {}", dtype_name(dtype), m, n, k, seed));
+  for_each_target([&] {
+    uint64_t seed = 1;
+    for (const DType dtype : kFloatDTypes) {
+      for (const DType out_dtype : {DType::kF32, dtype}) {
+        for (const int64_t m : {1, 2, 3, 4, 5, 9}) {
+          for (const auto& [n, k] :
+               {std::pair{1, 1}, {5, 7}, {8, 32}, {37, 64}, {33, 100}, {70, 577}}) {
+            const Problem problem = make_problem(dtype, m, n, k, ++seed);
+            for (const bool has_bias : {false, true}) {
+              TestTensor expected(out_dtype, {m, n});
+              ref::linear({problem.x.view(),
+                           problem.weight.view(),
+                           has_bias ? problem.bias.view() : TensorView(),
+                           expected.view()});
+              expect_near(
+                  run(problem, out_dtype, has_bias, 1),
+                  expected,
+                  std::sqrt(static_cast<float>(k)),
+                  fmt::format("{} m {} n {} k {} seed {}", dtype_name(dtype), m, n, k, seed));
+            }
           }
         }
       }
     }
-  }
+  });
 }
 
 TEST(Linear, RowsDependOnNothingElse) {
-  for (const DType dtype : kFloatDTypes) {
-    for (const int64_t k : {64, 131, 576}) {
-      const int64_t m = 67;
-      const Problem all = make_problem(dtype, m, 203, k, 7);
-      const TestTensor expected = run(all, DType::kF32, true, 1);
-      ASSERT_EQ(run(all, DType::kF32, true, 2), expected);
-      ASSERT_EQ(run(all, DType::kF32, true, 3), expected);
-      for (const int64_t count : {1, 2, 3, 4, 6, 33}) {
-        for (const int64_t begin : {0, 5, 34}) {
-          TestTensor out(DType::kF32, {count, 203});
-          ThreadPool pool(2);
-          ASSERT_TRUE(
-              linear(
-                  {all.x.view().rows(begin, count), all.weight.view(), all.bias.view(), out.view()},
-                  StreamView(pool))
-                  .ok());
-          ASSERT_EQ(0,
-                    std::memcmp(out.view().data,
-                                expected.view().rows(begin, count).data,
-                                out.view().size_bytes()))
-              << dtype_name(dtype) << " rows " << begin << " + " << count << " of k " << k;
+  for_each_target([&] {
+    for (const DType dtype : kFloatDTypes) {
+      for (const int64_t k : {64, 131, 576}) {
+        const int64_t m = 67;
+        const Problem all = make_problem(dtype, m, 203, k, 7);
+        const TestTensor expected = run(all, DType::kF32, true, 1);
+        ASSERT_EQ(run(all, DType::kF32, true, 2), expected);
+        ASSERT_EQ(run(all, DType::kF32, true, 3), expected);
+        for (const int64_t count : {1, 2, 3, 4, 6, 33}) {
+          for (const int64_t begin : {0, 5, 34}) {
+            TestTensor out(DType::kF32, {count, 203});
+            ThreadPool pool(2);
+            ASSERT_TRUE(linear({all.x.view().rows(begin, count),
+                                all.weight.view(),
+                                all.bias.view(),
+                                out.view()},
+                               StreamView(pool))
+                            .ok());
+            ASSERT_EQ(0,
+                      std::memcmp(out.view().data,
+                                  expected.view().rows(begin, count).data,
+                                  out.view().size_bytes()))
+                << dtype_name(dtype) << " rows " << begin << " + " << count << " of k " << k;
+          }
         }
       }
     }
-  }
+  });
 }
 
 // Tensor parallelism gives a rank some of the weight's rows: its columns must be the same bits.

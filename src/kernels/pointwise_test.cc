@@ -14,96 +14,104 @@ namespace {
 constexpr int64_t kWidths[] = {1, 7, 8, 16, 31, 64, 100, 577};
 
 TEST(Pointwise, ElementWiseAgreesWithReference) {
-  ThreadPool pool(2);
-  const StreamView stream(pool);
-  for (const DType dtype : kFloatDTypes) {
-    for (const int64_t width : kWidths) {
-      Rng rng(static_cast<uint64_t>(width));
-      const TestTensor a = TestTensor::random(dtype, {5, width}, rng, 9.0F);
-      const TestTensor b = TestTensor::random(dtype, {5, width}, rng, 9.0F);
-      TestTensor out(dtype, {5, width});
-      TestTensor expected(dtype, {5, width});
-      const std::string what = fmt::format("{} width {}", dtype_name(dtype), width);
-      ASSERT_TRUE(add(a.view(), b.view(), out.view(), stream).ok());
-      ref::add(a.view(), b.view(), expected.view());
-      ASSERT_EQ(out, expected) << "add " << what;
-      ASSERT_TRUE(mul(a.view(), b.view(), out.view(), stream).ok());
-      ref::mul(a.view(), b.view(), expected.view());
-      ASSERT_EQ(out, expected) << "mul " << what;
-      ASSERT_TRUE(silu(a.view(), out.view(), stream).ok());
-      ref::silu(a.view(), expected.view());
-      expect_near(out, expected, 0.0F, "silu " + what);
+  for_each_target([&] {
+    ThreadPool pool(2);
+    const StreamView stream(pool);
+    for (const DType dtype : kFloatDTypes) {
+      for (const int64_t width : kWidths) {
+        Rng rng(static_cast<uint64_t>(width));
+        const TestTensor a = TestTensor::random(dtype, {5, width}, rng, 9.0F);
+        const TestTensor b = TestTensor::random(dtype, {5, width}, rng, 9.0F);
+        TestTensor out(dtype, {5, width});
+        TestTensor expected(dtype, {5, width});
+        const std::string what = fmt::format("{} width {}", dtype_name(dtype), width);
+        ASSERT_TRUE(add(a.view(), b.view(), out.view(), stream).ok());
+        ref::add(a.view(), b.view(), expected.view());
+        ASSERT_EQ(out, expected) << "add " << what;
+        ASSERT_TRUE(mul(a.view(), b.view(), out.view(), stream).ok());
+        ref::mul(a.view(), b.view(), expected.view());
+        ASSERT_EQ(out, expected) << "mul " << what;
+        ASSERT_TRUE(silu(a.view(), out.view(), stream).ok());
+        ref::silu(a.view(), expected.view());
+        expect_near(out, expected, 0.0F, "silu " + what);
+      }
     }
-  }
+  });
 }
 
 TEST(Pointwise, SiluHoldsAtTheEnds) {
-  TestTensor x(DType::kF32, {1, 6});
-  const float values[] = {-1e30F, -200.0F, -90.0F, 0.0F, 200.0F, NAN};
-  for (int64_t i = 0; i < 6; ++i) x.set(i, values[i]);
-  ThreadPool pool(1);
-  ASSERT_TRUE(silu(x.view(), x.view(), StreamView(pool)).ok());
-  for (const int64_t i : {1, 2}) EXPECT_NEAR(x.at(i), 0.0F, 1e-30F);
-  EXPECT_LE(x.at(0), 0.0F);
-  EXPECT_EQ(x.at(3), 0.0F);
-  EXPECT_EQ(x.at(4), 200.0F);
-  EXPECT_TRUE(std::isnan(x.at(5)));
+  for_each_target([&] {
+    TestTensor x(DType::kF32, {1, 6});
+    const float values[] = {-1e30F, -200.0F, -90.0F, 0.0F, 200.0F, NAN};
+    for (int64_t i = 0; i < 6; ++i) x.set(i, values[i]);
+    ThreadPool pool(1);
+    ASSERT_TRUE(silu(x.view(), x.view(), StreamView(pool)).ok());
+    for (const int64_t i : {1, 2}) EXPECT_NEAR(x.at(i), 0.0F, 1e-30F);
+    EXPECT_LE(x.at(0), 0.0F);
+    EXPECT_EQ(x.at(3), 0.0F);
+    EXPECT_EQ(x.at(4), 200.0F);
+    EXPECT_TRUE(std::isnan(x.at(5)));
+  });
 }
 
 TEST(Pointwise, RmsNormAgreesWithReference) {
-  ThreadPool pool(2);
-  for (const DType dtype : kFloatDTypes) {
-    for (const int64_t width : kWidths) {
-      for (const Shape& shape : {Shape{5, width}, Shape{3, 4, width}}) {
-        Rng rng(static_cast<uint64_t>(width));
-        const TestTensor x = TestTensor::random(dtype, shape, rng, 3.0F);
-        const TestTensor weight = TestTensor::random(dtype, {width}, rng, 2.0F);
-        TestTensor out(dtype, shape);
-        const TestTensor expected(dtype, shape);
-        ASSERT_TRUE(rms_norm(x.view(), weight.view(), 1e-5F, out.view(), StreamView(pool)).ok());
-        ref::rms_norm(x.view(), weight.view(), 1e-5F, expected.view());
-        expect_near(out, expected, 0.0F, fmt::format("{} width {}", dtype_name(dtype), width));
+  for_each_target([&] {
+    ThreadPool pool(2);
+    for (const DType dtype : kFloatDTypes) {
+      for (const int64_t width : kWidths) {
+        for (const Shape& shape : {Shape{5, width}, Shape{3, 4, width}}) {
+          Rng rng(static_cast<uint64_t>(width));
+          const TestTensor x = TestTensor::random(dtype, shape, rng, 3.0F);
+          const TestTensor weight = TestTensor::random(dtype, {width}, rng, 2.0F);
+          TestTensor out(dtype, shape);
+          const TestTensor expected(dtype, shape);
+          ASSERT_TRUE(rms_norm(x.view(), weight.view(), 1e-5F, out.view(), StreamView(pool)).ok());
+          ref::rms_norm(x.view(), weight.view(), 1e-5F, expected.view());
+          expect_near(out, expected, 0.0F, fmt::format("{} width {}", dtype_name(dtype), width));
 
-        TestTensor in_place = x;
-        ASSERT_TRUE(
-            rms_norm(in_place.view(), weight.view(), 1e-5F, in_place.view(), StreamView(pool))
-                .ok());
-        ASSERT_EQ(in_place, out);
+          TestTensor in_place = x;
+          ASSERT_TRUE(
+              rms_norm(in_place.view(), weight.view(), 1e-5F, in_place.view(), StreamView(pool))
+                  .ok());
+          ASSERT_EQ(in_place, out);
+        }
       }
     }
-  }
+  });
 }
 
 TEST(Pointwise, RopeAgreesWithReference) {
-  ThreadPool pool(2);
-  const StreamView stream(pool);
-  const TestTensor positions = TestTensor::of_i32({0, 1, 17, 100000});
-  for (const DType dtype : kFloatDTypes) {
-    for (const auto& [head_dim, rotated] :
-         {std::pair{8, 8}, {64, 64}, {80, 80}, {80, 20}, {6, 2}}) {
-      std::vector<float> inv_freq;
-      for (int i = 0; i < rotated / 2; ++i) {
-        inv_freq.push_back(
-            std::pow(10000.0F, -2.0F * static_cast<float>(i) / static_cast<float>(rotated)));
-      }
-      const TestTensor table(DType::kF32, {4, rotated});
-      const TestTensor expected_table(DType::kF32, {4, rotated});
-      ASSERT_TRUE(rope_table(positions.view(), inv_freq, 1.25F, table.view(), stream).ok());
-      ref::rope_table(positions.view(), inv_freq, 1.25F, expected_table.view());
-      expect_near(table, expected_table, 1.25F, "table");
+  for_each_target([&] {
+    ThreadPool pool(2);
+    const StreamView stream(pool);
+    const TestTensor positions = TestTensor::of_i32({0, 1, 17, 100000});
+    for (const DType dtype : kFloatDTypes) {
+      for (const auto& [head_dim, rotated] :
+           {std::pair{8, 8}, {64, 64}, {80, 80}, {80, 20}, {6, 2}}) {
+        std::vector<float> inv_freq;
+        for (int i = 0; i < rotated / 2; ++i) {
+          inv_freq.push_back(
+              std::pow(10000.0F, -2.0F * static_cast<float>(i) / static_cast<float>(rotated)));
+        }
+        const TestTensor table(DType::kF32, {4, rotated});
+        const TestTensor expected_table(DType::kF32, {4, rotated});
+        ASSERT_TRUE(rope_table(positions.view(), inv_freq, 1.25F, table.view(), stream).ok());
+        ref::rope_table(positions.view(), inv_freq, 1.25F, expected_table.view());
+        expect_near(table, expected_table, 1.25F, "table");
 
-      Rng rng(5);
-      const TestTensor x = TestTensor::random(dtype, {4, 3, head_dim}, rng);
-      TestTensor out(dtype, {4, 3, head_dim});
-      const TestTensor expected(dtype, {4, 3, head_dim});
-      ASSERT_TRUE(rope(x.view(), table.view(), out.view(), stream).ok());
-      ref::rope(x.view(), table.view(), expected.view());
-      expect_near(out, expected, 2.5F, fmt::format("{} {}", dtype_name(dtype), head_dim));
-      TestTensor in_place = x;
-      ASSERT_TRUE(rope(in_place.view(), table.view(), in_place.view(), stream).ok());
-      ASSERT_EQ(in_place, out);
+        Rng rng(5);
+        const TestTensor x = TestTensor::random(dtype, {4, 3, head_dim}, rng);
+        TestTensor out(dtype, {4, 3, head_dim});
+        const TestTensor expected(dtype, {4, 3, head_dim});
+        ASSERT_TRUE(rope(x.view(), table.view(), out.view(), stream).ok());
+        ref::rope(x.view(), table.view(), expected.view());
+        expect_near(out, expected, 2.5F, fmt::format("{} {}", dtype_name(dtype), head_dim));
+        TestTensor in_place = x;
+        ASSERT_TRUE(rope(in_place.view(), table.view(), in_place.view(), stream).ok());
+        ASSERT_EQ(in_place, out);
+      }
     }
-  }
+  });
 }
 
 TEST(Pointwise, GathersRows) {

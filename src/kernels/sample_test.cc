@@ -65,14 +65,16 @@ std::vector<double> softmax(const std::vector<float>& logits, double temperature
 }
 
 TEST(Sample, ArgMaxTakesTheSmallestIdAndNeverNan) {
-  const SampleRow greedy = {.temperature = 0.0F};
-  EXPECT_EQ(sampled_id({1, 3, 3, 2}, greedy), 1);
-  EXPECT_EQ(sampled_id({NAN, -5, NAN, -6}, greedy), 1);
-  EXPECT_EQ(sampled_id({-kInfinity, -1, -kInfinity}, greedy), 1);
-  EXPECT_EQ(sampled_id({0, kInfinity, 1}, greedy), 1);
-  std::vector<float> wide(1000, -2.0F);
-  wide[777] = -1.0F;
-  EXPECT_EQ(sampled_id(wide, greedy), 777);
+  for_each_target([&] {
+    const SampleRow greedy = {.temperature = 0.0F};
+    EXPECT_EQ(sampled_id({1, 3, 3, 2}, greedy), 1);
+    EXPECT_EQ(sampled_id({NAN, -5, NAN, -6}, greedy), 1);
+    EXPECT_EQ(sampled_id({-kInfinity, -1, -kInfinity}, greedy), 1);
+    EXPECT_EQ(sampled_id({0, kInfinity, 1}, greedy), 1);
+    std::vector<float> wide(1000, -2.0F);
+    wide[777] = -1.0F;
+    EXPECT_EQ(sampled_id(wide, greedy), 777);
+  });
 }
 
 TEST(Sample, NanIsNeverDrawn) {
@@ -228,41 +230,43 @@ TEST(Sample, RowsAreIndependent) {
 }
 
 TEST(Sample, AgreesWithReference) {
-  const std::vector<int32_t> prompt = {1, 2, 3, 5, 8};
-  const std::vector<int32_t> generated = {3, 3, 7, 1};
-  const std::vector<int32_t> forbidden = {0, 4};
-  const std::vector<std::pair<int32_t, float>> bias = {{6, 2.0F}};
-  for (uint64_t seed = 0; seed < 400; ++seed) {
-    Rng rng(seed);
-    const auto vocab_size = static_cast<int64_t>(10 + rng.next_below(seed % 4 == 0 ? 3000 : 90));
-    const TestTensor logits = TestTensor::random(DType::kF32, {1, vocab_size}, rng, 6.0F);
-    SampleRow row;
-    row.seed = seed;
-    row.temperature = rng.next_below(8) == 0 ? 0.0F : 0.2F + 2.0F * rng.next_float();
-    if (rng.next_below(2) == 0) row.top_k = static_cast<int32_t>(1 + rng.next_below(40));
-    if (rng.next_below(2) == 0) row.top_p = 0.05F + 0.95F * rng.next_float();
-    if (rng.next_below(3) == 0) row.min_p = rng.next_float();
-    if (rng.next_below(2) == 0) {
-      row.presence_penalty = 1.5F;
-      row.frequency_penalty = -0.5F;
-      row.repetition_penalty = 1.3F;
-    }
-    row.num_logprobs = static_cast<int32_t>(rng.next_below(9)) - 1;
-    row.prompt_ids = prompt;
-    row.generated_ids = generated;
-    if (rng.next_below(2) == 0) row.forbidden_ids = forbidden;
-    if (rng.next_below(2) == 0) row.logit_bias = bias;
+  for_each_target([&] {
+    const std::vector<int32_t> prompt = {1, 2, 3, 5, 8};
+    const std::vector<int32_t> generated = {3, 3, 7, 1};
+    const std::vector<int32_t> forbidden = {0, 4};
+    const std::vector<std::pair<int32_t, float>> bias = {{6, 2.0F}};
+    for (uint64_t seed = 0; seed < 400; ++seed) {
+      Rng rng(seed);
+      const auto vocab_size = static_cast<int64_t>(10 + rng.next_below(seed % 4 == 0 ? 3000 : 90));
+      const TestTensor logits = TestTensor::random(DType::kF32, {1, vocab_size}, rng, 6.0F);
+      SampleRow row;
+      row.seed = seed;
+      row.temperature = rng.next_below(8) == 0 ? 0.0F : 0.2F + 2.0F * rng.next_float();
+      if (rng.next_below(2) == 0) row.top_k = static_cast<int32_t>(1 + rng.next_below(40));
+      if (rng.next_below(2) == 0) row.top_p = 0.05F + 0.95F * rng.next_float();
+      if (rng.next_below(3) == 0) row.min_p = rng.next_float();
+      if (rng.next_below(2) == 0) {
+        row.presence_penalty = 1.5F;
+        row.frequency_penalty = -0.5F;
+        row.repetition_penalty = 1.3F;
+      }
+      row.num_logprobs = static_cast<int32_t>(rng.next_below(9)) - 1;
+      row.prompt_ids = prompt;
+      row.generated_ids = generated;
+      if (rng.next_below(2) == 0) row.forbidden_ids = forbidden;
+      if (rng.next_below(2) == 0) row.logit_bias = bias;
 
-    const float* data = logits.view().as<float>();
-    const SampledToken expected = ref::sample({data, static_cast<size_t>(vocab_size)}, row);
-    const SampledToken actual = sample_one({data, data + vocab_size}, row).value();
-    ASSERT_EQ(actual.id, expected.id) << "seed " << seed;
-    ASSERT_NEAR(actual.logprob, expected.logprob, 1e-5) << "seed " << seed;
-    ASSERT_EQ(actual.top_logprobs.size(), expected.top_logprobs.size()) << "seed " << seed;
-    for (size_t i = 0; i < actual.top_logprobs.size(); ++i) {
-      ASSERT_EQ(actual.top_logprobs[i].id, expected.top_logprobs[i].id) << "seed " << seed;
+      const float* data = logits.view().as<float>();
+      const SampledToken expected = ref::sample({data, static_cast<size_t>(vocab_size)}, row);
+      const SampledToken actual = sample_one({data, data + vocab_size}, row).value();
+      ASSERT_EQ(actual.id, expected.id) << "seed " << seed;
+      ASSERT_NEAR(actual.logprob, expected.logprob, 1e-5) << "seed " << seed;
+      ASSERT_EQ(actual.top_logprobs.size(), expected.top_logprobs.size()) << "seed " << seed;
+      for (size_t i = 0; i < actual.top_logprobs.size(); ++i) {
+        ASSERT_EQ(actual.top_logprobs[i].id, expected.top_logprobs[i].id) << "seed " << seed;
+      }
     }
-  }
+  });
 }
 
 TEST(Sample, ARowWithoutFiniteLogitsIsDataLoss) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <hwy/targets.h>
 
 #include <cmath>
 #include <cstring>
@@ -15,6 +16,22 @@
 namespace lamina::kernels {
 
 inline constexpr DType kFloatDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+
+// Runs body() once with the kernels of each instruction set that this machine has: the dispatcher
+// would test the best alone.
+template <typename Body>
+void for_each_target(const Body& body) {
+  const int64_t supported = hwy::SupportedTargets();
+  for (const int64_t target : {int64_t{HWY_AVX2}, int64_t{HWY_AVX3}}) {
+    if ((supported & target) == 0) continue;
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    SCOPED_TRACE(hwy::TargetName(target));
+    body();
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
 
 // Zeroed; starts at an address with the alignment of its element and no more, as a tensor in a
 // mapped file may.

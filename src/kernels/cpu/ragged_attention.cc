@@ -151,7 +151,8 @@ HWY_INLINE float update_softmax(float* scores, int64_t num_keys, RowState& state
   return shrink;
 }
 
-// sums = sums * shrink + weights . values, over kVectors vectors of the head dimension.
+// sums = sums * shrink + weights . values, over kVectors vectors of the head dimension. Even and
+// odd keys have their own sums: one chain of additions would wait for itself.
 template <int kVectors>
 HWY_INLINE void add_values(const float* weights,
                            const float* values,
@@ -160,21 +161,27 @@ HWY_INLINE void add_values(const float* weights,
                            float shrink,
                            float* sums) {
   const F32Tag d;
-  F32Vector tile_sums[kVectors];
+  F32Vector even_sums[kVectors];
+  F32Vector odd_sums[kVectors];
 #pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) tile_sums[v] = hn::Zero(d);
-  for (int64_t i = 0; i < num_keys; ++i) {
-    const F32Vector weight = hn::Set(d, weights[i]);
+  for (int v = 0; v < kVectors; ++v) even_sums[v] = odd_sums[v] = hn::Zero(d);
+  const auto add_key = [&](int64_t key, F32Vector(&to)[kVectors]) HWY_ATTR {
+    const F32Vector weight = hn::Set(d, weights[key]);
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      tile_sums[v] =
-          hn::MulAdd(weight, hn::LoadU(d, values + i * row_floats + v * kLanes), tile_sums[v]);
+      to[v] = hn::MulAdd(weight, hn::LoadU(d, values + key * row_floats + v * kLanes), to[v]);
     }
+  };
+  for (int64_t key = 0; key + 1 < num_keys; key += 2) {
+    add_key(key, even_sums);
+    add_key(key + 1, odd_sums);
   }
+  if (num_keys % 2 == 1) add_key(num_keys - 1, even_sums);
 #pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
     float* sum = sums + v * kLanes;
-    hn::StoreU(hn::MulAdd(hn::LoadU(d, sum), hn::Set(d, shrink), tile_sums[v]), d, sum);
+    const F32Vector tile_sum = hn::Add(even_sums[v], odd_sums[v]);
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, sum), hn::Set(d, shrink), tile_sum), d, sum);
   }
 }
 
