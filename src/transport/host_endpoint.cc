@@ -28,7 +28,7 @@ void cpu_pause() {
 // peer may be waiting for.
 void relax(uint32_t round) {
   constexpr uint32_t kPausesPerRound = 8;
-  constexpr uint32_t kRoundsPerYield = 16;
+  constexpr uint32_t kRoundsPerYield = 4;
   for (uint32_t i = 0; i < kPausesPerRound; ++i) cpu_pause();
   if (round % kRoundsPerYield == kRoundsPerYield - 1) ::sched_yield();
 }
