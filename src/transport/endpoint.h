@@ -37,7 +37,8 @@ struct PeerId {
 enum class PollResult : uint8_t {
   kReady,    // the slot holds a message of sequence number >= the one asked for
   kPending,  // not yet
-  kDown,     // the peer is gone, the endpoint was aborted, or it sent something malformed
+  kDown,     // the peer is gone, the endpoint was aborted, or it sent something malformed; what
+             // arrived whole before a peer left is still kReady
 };
 
 // How an outer loop waits: poll for `spin`, then block in the kernel. Two busy-polling processes on
@@ -78,7 +79,8 @@ class Endpoint {
   // elsewhere.
   virtual void abort() = 0;
   // After a death: revokes and unmaps what the peer could still write to. The endpoint is down
-  // afterwards. Idempotent.
+  // afterwards, and payload() is empty; memory that was handed out before stays valid, with any
+  // content, as long as the endpoint. Idempotent.
   virtual void fence_peer() = 0;
   [[nodiscard]] virtual PeerId peer() const = 0;
 

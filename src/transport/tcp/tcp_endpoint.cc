@@ -1,0 +1,137 @@
+#include "transport/tcp/tcp_endpoint.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace lamina {
+namespace {
+
+// A peer that never stops sending must not keep a poll() from returning.
+constexpr int kMaxReadsPerPoll = 64;
+
+bool would_block() {
+  return errno == EAGAIN || errno == EWOULDBLOCK;
+}
+
+FileHandle make_event() {
+  FileHandle event(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  if (!event) throw Error(StatusCode::kResourceExhausted, "cannot create an eventfd");
+  return event;
+}
+
+}  // namespace
+
+TcpEndpoint::TcpEndpoint(const EndpointConfig& config, FileHandle socket)
+    : HostEndpoint(config),
+      socket_(std::move(socket)),
+      wake_event_(make_event()),
+      send_memory_(config.send_slots, sizeof(FrameHeader)),
+      receiver_(config.receive_slots),
+      unsent_(config.send_slots.size()) {}
+
+std::span<std::byte> TcpEndpoint::send_memory(SlotIdx slot) {
+  for (size_t i = 0; i < num_unsent_; ++i) {
+    if (unsent_[(first_unsent_ + i) % unsent_.size()].slot != slot) continue;
+    // The caller composes again because the peer acknowledged what it cannot have: it lies.
+    num_unsent_ = 0;
+    peer_broke(fmt::format("it answered before message in slot {} was sent", slot));
+  }
+  return send_memory_.payload(slot);
+}
+
+void TcpEndpoint::publish(SlotIdx slot, size_t size_bytes, uint64_t seq) {
+  const std::span<std::byte> frame = send_memory_.frame(slot, size_bytes);
+  const FrameHeader header{.slot = slot, .seq = seq, .payload_bytes = size_bytes};
+  std::memcpy(frame.data(), &header, sizeof(header));
+  // Never more than one per slot: stage() came before, and saw to it.
+  unsent_[(first_unsent_ + num_unsent_) % unsent_.size()] = {.slot = slot, .rest = frame};
+  ++num_unsent_;
+  send_unsent();
+}
+
+void TcpEndpoint::advance(SlotIdx slot, uint64_t seq) {
+  send_unsent();
+  receive_until(slot, seq);
+}
+
+void TcpEndpoint::block(SlotIdx /*slot*/, uint64_t /*seq*/, Duration at_most) {
+  const auto events = static_cast<short>(num_unsent_ > 0 ? POLLIN | POLLOUT : POLLIN);
+  std::array<pollfd, 2> descriptors{
+      pollfd{.fd = socket_.get(), .events = events, .revents = 0},
+      pollfd{.fd = wake_event_.get(), .events = POLLIN, .revents = 0},
+  };
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(at_most);
+  const timespec timeout{.tv_sec = seconds.count(), .tv_nsec = (at_most - seconds).count()};
+  ::ppoll(descriptors.data(), descriptors.size(), &timeout, nullptr);
+}
+
+void TcpEndpoint::wake() {
+  const uint64_t one = 1;
+  // It can only fail because it was woken 2^64 - 2 times before.
+  [[maybe_unused]] const ssize_t written = ::write(wake_event_.get(), &one, sizeof(one));
+}
+
+void TcpEndpoint::revoke() {
+  num_unsent_ = 0;
+  ::shutdown(socket_.get(), SHUT_RDWR);
+  socket_.reset();
+}
+
+void TcpEndpoint::send_unsent() {
+  while (num_unsent_ > 0) {
+    Unsent& oldest = unsent_[first_unsent_];
+    const ssize_t sent =
+        ::send(socket_.get(), oldest.rest.data(), oldest.rest.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0) {
+      if (errno == EINTR) continue;
+      // A broken pipe is not the end: what the peer sent before it left is still to be read.
+      if (!would_block()) num_unsent_ = 0;
+      return;
+    }
+    oldest.rest = oldest.rest.subspan(static_cast<size_t>(sent));
+    if (!oldest.rest.empty()) continue;
+    first_unsent_ = (first_unsent_ + 1) % unsent_.size();
+    --num_unsent_;
+  }
+}
+
+void TcpEndpoint::receive_until(SlotIdx slot, uint64_t seq) {
+  for (int i = 0; i < kMaxReadsPerPoll && received(slot).seq < seq; ++i) {
+    if (!receive_some()) return;
+  }
+}
+
+bool TcpEndpoint::receive_some() {
+  const std::span<std::byte> want = receiver_.want();
+  const ssize_t got = ::recv(socket_.get(), want.data(), want.size(), MSG_DONTWAIT);
+  if (got < 0) {
+    if (errno == EINTR) return true;
+    if (!would_block()) peer_left(fmt::format("connection failed: {}", std::strerror(errno)));
+    return false;
+  }
+  if (got == 0) {
+    peer_left(receiver_.is_mid_frame() ? "connection closed in the middle of a message"
+                                       : "it closed the connection");
+    return false;
+  }
+  const Result<std::optional<FrameHeader>> frame = receiver_.advance(static_cast<size_t>(got));
+  if (!frame.ok()) {
+    peer_broke(frame.status().message());
+    return false;
+  }
+  if (frame->has_value()) {
+    received((*frame)->slot) = {.seq = (*frame)->seq, .size_bytes = (*frame)->payload_bytes};
+  }
+  return true;
+}
+
+}  // namespace lamina

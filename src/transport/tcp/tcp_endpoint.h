@@ -1,0 +1,51 @@
+// TcpEndpoint: an endpoint over one connected, non-blocking socket. Messages are composed in a
+// buffer per slot and leave in the order of their commits; those that the socket does not take at
+// once wait in a queue of at most one message per slot. Confined to one thread, but for abort().
+#pragma once
+
+#include <vector>
+
+#include "base/file.h"
+#include "transport/host_endpoint.h"
+#include "transport/tcp/frame.h"
+
+namespace lamina {
+
+class TcpEndpoint final : public HostEndpoint {
+ public:
+  // Takes a connection that has been introduced.
+  TcpEndpoint(const EndpointConfig& config, FileHandle socket);
+
+ private:
+  // A committed frame that has not left, or not all of it.
+  struct Unsent {
+    SlotIdx slot = 0;
+    std::span<const std::byte> rest;
+  };
+
+  std::span<std::byte> send_memory(SlotIdx slot) override;
+  void publish(SlotIdx slot, size_t size_bytes, uint64_t seq) override;
+  void advance(SlotIdx slot, uint64_t seq) override;
+  void block(SlotIdx slot, uint64_t seq, Duration at_most) override;
+  void wake() override;
+  [[nodiscard]] std::span<const std::byte> receive_memory(SlotIdx slot) const override {
+    return receiver_.payload(slot);
+  }
+  void revoke() override;
+
+  void send_unsent();
+  void receive_until(SlotIdx slot, uint64_t seq);
+  // One read; false when the socket has nothing more.
+  bool receive_some();
+
+  FileHandle socket_;
+  FileHandle wake_event_;
+  SlotMemory send_memory_;
+  FrameReceiver receiver_;
+  // Ring: first_unsent_ is the oldest of num_unsent_.
+  std::vector<Unsent> unsent_;
+  size_t first_unsent_ = 0;
+  size_t num_unsent_ = 0;
+};
+
+}  // namespace lamina
