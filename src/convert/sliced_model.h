@@ -47,7 +47,8 @@ struct Slice {
 struct SlicedModel {
   Graph graph;
   std::vector<AttentionOp> attentions;  // n, in execution order
-  std::vector<Slice> slices;            // n + 1; slice k ends with the sends of attention k
+  std::vector<Slice>
+      slices;  // n + 1; slice k sends to attention k, may work on, and slice k + 1 receives
 
   // Throws Error kInternal unless: every node with effect on the output stands in at least one
   // slice; a node stands twice only if it is recomputed cheaply; each instruction's inputs are
