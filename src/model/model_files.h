@@ -27,8 +27,9 @@ class ModelFiles {
   [[nodiscard]] virtual const std::optional<std::string>& chat_template() const = 0;
   // Throws Error as text/tokenizer.h says.
   [[nodiscard]] virtual std::unique_ptr<Tokenizer> load_tokenizer() const = 0;
-  // `dtype`: kF32, kF16 or kBF16. Throws Error kInvalidArgument (a weight that is missing or has
-  // another shape than the configuration implies), kResourceExhausted.
+  // `dtype`: kF32, kF16 or kBF16. Throws Error kInvalidArgument for another dtype,
+  // kResourceExhausted. Whether every weight exists with the shape that the configuration implies
+  // is for weight_check.h to say, from the model's graph.
   [[nodiscard]] virtual std::unique_ptr<WeightStore> load_weights(
       DType dtype, const LoadProgress& progress) const = 0;
 };

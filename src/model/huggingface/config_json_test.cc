@@ -295,12 +295,12 @@ TEST(WeightIndex, ConfinesShardsToTheFolder) {
   EXPECT_EQ(parse_map("model-00001-of-00002.safetensors").at("t"),
             "model-00001-of-00002.safetensors");
   for (const std::string& shard : {std::string("../x.safetensors"),
-                                  std::string("/etc/x.safetensors"),
-                                  std::string("a/../../x.safetensors"),
-                                  std::string(".."),
-                                  std::string(""),
-                                  std::string("passwd"),
-                                  std::string("x\0.safetensors", 14)}) {
+                                   std::string("/etc/x.safetensors"),
+                                   std::string("a/../../x.safetensors"),
+                                   std::string(".."),
+                                   std::string(""),
+                                   std::string("passwd"),
+                                   std::string("x\0.safetensors", 14)}) {
     EXPECT_THAT(error_of([&] { parse_map(shard); }), HasSubstr("tensor 't'")) << shard;
   }
   for (const std::string text :

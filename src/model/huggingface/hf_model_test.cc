@@ -27,8 +27,8 @@ TEST_P(HfFixture, LoadsInEveryDtype) {
   const auto bf16 = files->load_weights(DType::kBF16, nullptr);
   const ModelConfig& config = files->config();
   for (const std::string& name : {std::string("model.embed_tokens.weight"),
-                                 std::string("model.layers.2.self_attn.k_proj.weight"),
-                                 std::string("lm_head.weight")}) {
+                                  std::string("model.layers.2.self_attn.k_proj.weight"),
+                                  std::string("lm_head.weight")}) {
     const TensorView a = f32->get(name);
     const TensorView b = bf16->get(name);
     ASSERT_EQ(a.shape, b.shape);
