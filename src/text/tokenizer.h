@@ -62,6 +62,7 @@ struct GgufVocabulary {
 // model 'unigram' is not supported"); kNotFound if nothing is there. Files are hostile.
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& tokenizer_json,
                                                const std::filesystem::path& tokenizer_config_json);
+// add_bos_token (default true) and add_eos_token (false) come from tokenizer_config.json beside it.
 std::unique_ptr<Tokenizer> load_sentencepiece_model(const std::filesystem::path& tokenizer_model);
 std::unique_ptr<Tokenizer> make_gguf_tokenizer(const GgufVocabulary& vocabulary);
 // tokenizer.json, else tokenizer.model, of a model folder.

@@ -13,10 +13,10 @@
 namespace lamina {
 
 struct AddedToken {
-  std::string content;
+  std::string content;  // what is looked for, and what the token decodes to
   int32_t id = 0;
   bool special = false;     // plain text unless EncodeOptions::parse_special
-  bool normalized = false;  // looked for in the normalised text; `content` is normalised then
+  bool normalized = false;  // looked for in the normalised text
   bool lstrip = false;      // swallows white space before it
   bool rstrip = false;      // swallows white space behind it
 };

@@ -4,22 +4,23 @@
 
 #include <utility>
 
+#include "base/error.h"
 #include "text/tokenizer/byte_alphabet.h"
 #include "text/tokenizer/utf8.h"
 
 namespace lamina {
+namespace {
+
+constexpr size_t kMaxVocabularyBytes = size_t{512} << 20;
+
+}  // namespace
 
 BpeTokenizer::BpeTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
   fill_token_bytes();
   std::vector<AddedToken> raw;
   std::vector<AddedToken> normalized;
-  for (AddedToken token : parts_.added_tokens) {
-    if (token.normalized) {
-      token.content = parts_.normalizer.apply(token.content).value_or_throw();
-      normalized.push_back(std::move(token));
-    } else {
-      raw.push_back(std::move(token));
-    }
+  for (const AddedToken& token : parts_.added_tokens) {
+    (token.normalized ? normalized : raw).push_back(token);
   }
   raw_tokens_ = AddedTokens(std::move(raw));
   normalized_tokens_ = AddedTokens(std::move(normalized));
@@ -28,25 +29,32 @@ BpeTokenizer::BpeTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
 void BpeTokenizer::fill_token_bytes() {
   const Vocabulary& vocabulary = parts_.model.vocabulary();
   const auto num_ids = static_cast<size_t>(vocabulary.size());
-  special_.assign(num_ids, false);
-  std::vector<bool> is_added(num_ids, false);
-  for (const AddedToken& token : parts_.added_tokens) {
-    special_[static_cast<size_t>(token.id)] = token.special;
-    is_added[static_cast<size_t>(token.id)] = true;
-  }
   token_bytes_.resize(num_ids);
   for (size_t id = 0; id < num_ids; ++id) {
-    std::string bytes(vocabulary.text(static_cast<int32_t>(id)));
+    const std::string_view text = vocabulary.text(static_cast<int32_t>(id));
     if (parts_.model.options().byte_level) {
-      // Added tokens are written as they are, not in the alphabet.
-      if (!is_added[id]) bytes = from_byte_alphabet(bytes).value_or(bytes);
-    } else if (const auto byte = parse_byte_token(bytes); byte && parts_.decoding.byte_fallback) {
-      bytes.assign(1, *byte);
+      token_bytes_[id] = from_byte_alphabet(text).value_or(std::string(text));
+    } else if (const auto byte = parse_byte_token(text); byte && parts_.decoding.byte_fallback) {
+      token_bytes_[id].assign(1, *byte);
+    } else {
+      token_bytes_[id] = text;
     }
+  }
+  special_.assign(num_ids, false);
+  for (const AddedToken& token : parts_.added_tokens) {
+    // Written as it is looked for, not in the byte alphabet.
+    token_bytes_[static_cast<size_t>(token.id)] = token.content;
+    special_[static_cast<size_t>(token.id)] = token.special;
+  }
+  size_t total = 0;
+  for (std::string& bytes : token_bytes_) {
     for (const ReplaceStep& step : parts_.decoding.replacements) {
       bytes = replace_all(bytes, step.from, step.to);
+      total += bytes.size();
+      if (total > kMaxVocabularyBytes) {
+        throw Error(StatusCode::kInvalidArgument, "the decoder makes the tokens too long");
+      }
     }
-    token_bytes_[id] = std::move(bytes);
   }
 }
 

@@ -6,8 +6,8 @@
 namespace lamina {
 
 PairMerges::PairMerges(std::vector<Rule> rules, int32_t vocab_size) {
-  std::stable_sort(rules.begin(), rules.end(), [](const Rule& a, const Rule& b) {
-    return std::tie(a.left, a.right) < std::tie(b.left, b.right);
+  std::sort(rules.begin(), rules.end(), [](const Rule& a, const Rule& b) {
+    return std::tie(a.left, a.right, a.merge.rank) < std::tie(b.left, b.right, b.merge.rank);
   });
   row_begin_.assign(static_cast<size_t>(vocab_size) + 1, 0);
   entries_.reserve(rules.size());

@@ -27,7 +27,7 @@ class PairMerges {
     Merge merge;
   };
 
-  // `vocab_size`: above every id in `rules`. Of two rules for a pair the later one counts.
+  // `vocab_size`: above every id in `rules`. Of two rules for a pair the higher rank counts.
   PairMerges(std::vector<Rule> rules, int32_t vocab_size);
 
   // Ids may be negative: symbols without a token never merge.

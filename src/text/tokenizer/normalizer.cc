@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <span>
+#include <tuple>
 
 #include "base/check.h"
 #include "text/tokenizer/utf8.h"
@@ -22,17 +24,26 @@ utf8proc_propval_t combining_class(utf8proc_int32_t code_point) {
   return utf8proc_get_property(code_point)->combining_class;
 }
 
+// Sorts marks by combining class; those of one class keep their order.
+void sort_marks(std::span<utf8proc_int32_t> marks) {
+  std::vector<std::tuple<utf8proc_propval_t, size_t, utf8proc_int32_t>> keyed;
+  keyed.reserve(marks.size());
+  for (size_t i = 0; i < marks.size(); ++i) {
+    keyed.emplace_back(combining_class(marks[i]), i, marks[i]);
+  }
+  std::sort(keyed.begin(), keyed.end());
+  for (size_t i = 0; i < marks.size(); ++i) marks[i] = std::get<2>(keyed[i]);
+}
+
 // utf8proc sorts marks by swapping neighbours, quadratic for a text of nothing but marks; so only
 // the decomposition and the composition are its, the order is made here.
 void order_marks(std::vector<utf8proc_int32_t>& code_points) {
+  const auto is_mark = [](utf8proc_int32_t c) { return combining_class(c) != 0; };
   auto begin = code_points.begin();
   while (begin != code_points.end()) {
-    const auto is_mark = [](utf8proc_int32_t c) { return combining_class(c) != 0; };
     begin = std::find_if(begin, code_points.end(), is_mark);
     const auto end = std::find_if_not(begin, code_points.end(), is_mark);
-    std::stable_sort(begin, end, [](utf8proc_int32_t a, utf8proc_int32_t b) {
-      return combining_class(a) < combining_class(b);
-    });
+    if (end - begin > 1) sort_marks({begin, end});
     begin = end;
   }
 }

@@ -25,7 +25,7 @@ ScoredMerges rank_pieces(const ScoredVocabulary& source) {
     if (source.kinds[id] == PieceKind::kNormal) mergeable.push_back(static_cast<int32_t>(id));
   }
   const auto score = [&](int32_t id) { return source.scores[static_cast<size_t>(id)]; };
-  std::stable_sort(mergeable.begin(), mergeable.end(), [&](int32_t a, int32_t b) {
+  std::sort(mergeable.begin(), mergeable.end(), [&](int32_t a, int32_t b) {
     return score(a) > score(b);
   });
   std::vector<uint32_t> ranks(source.texts.size(), ScoredMerges::kNeverMerged);

@@ -20,7 +20,7 @@ namespace {
 
 // Per match attempt. A long run of white space backtracks once a byte, so the limit is above the
 // longest text; what it stops is exponential patterns.
-constexpr uint32_t kMatchLimit = 40'000'000;
+constexpr uint32_t kMatchLimit = 20'000'000;
 constexpr uint32_t kHeapLimitKib = 256 * 1024;
 
 struct CodeTraits {

@@ -32,8 +32,10 @@ Vocabulary parse_vocabulary(const Json& model) {
 }
 
 // Tokens outside "vocab" go into the vocabulary under the id of the list; one that is in it keeps
-// its id there.
-std::vector<AddedToken> parse_added_tokens(const Json& root, Vocabulary& vocabulary) {
+// its id there. What is looked for in normalised text is normalised itself, prefix and all.
+std::vector<AddedToken> parse_added_tokens(const Json& root,
+                                           const Normalizer& normalizer,
+                                           Vocabulary& vocabulary) {
   std::vector<AddedToken> tokens;
   if (json_member(root, "added_tokens").is_null()) return tokens;
   for (const Json& entry : json_array(root, "added_tokens")) {
@@ -50,6 +52,7 @@ std::vector<AddedToken> parse_added_tokens(const Json& root, Vocabulary& vocabul
     token.normalized = json_bool(entry, "normalized", true);
     token.lstrip = json_bool(entry, "lstrip", false);
     token.rstrip = json_bool(entry, "rstrip", false);
+    if (token.normalized) token.content = normalizer.apply(token.content).value_or_throw();
     tokens.push_back(std::move(token));
   }
   return tokens;
@@ -139,7 +142,8 @@ std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view json, std::stri
   const Json& model = json_member(root, "model");
   check_model(model);
   Vocabulary vocabulary = parse_vocabulary(model);
-  std::vector<AddedToken> added = parse_added_tokens(root, vocabulary);
+  Normalizer normalizer(parse_normalizer(json_member(root, "normalizer")));
+  std::vector<AddedToken> added = parse_added_tokens(root, normalizer, vocabulary);
   PreTokenizerParts pre = parse_pre_tokenizer(json_member(root, "pre_tokenizer"));
   Decoding decoding = parse_decoder(json_member(root, "decoder"));
   const BpeModel::Options options = parse_options(model, vocabulary, pre.byte_level);
@@ -151,7 +155,7 @@ std::unique_ptr<Tokenizer> parse_tokenizer_json(std::string_view json, std::stri
   return std::make_unique<BpeTokenizer>(TokenizerParts{
       .model = BpeModel(std::move(vocabulary), std::move(merges), options),
       .added_tokens = std::move(added),
-      .normalizer = Normalizer(parse_normalizer(json_member(root, "normalizer"))),
+      .normalizer = std::move(normalizer),
       .pre_tokenizer = PreTokenizer(std::move(pre.steps)),
       .decoding = std::move(decoding),
       .prefix_ids = std::move(around.prefix),
