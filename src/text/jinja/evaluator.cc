@@ -142,10 +142,8 @@ Evaluator::Flow Evaluator::run_for(const Statement& statement) {
     const ScopeGuard scope(runtime_, scope_, scope_);
     return run_block(statement.otherwise);
   }
-  const Restore<int64_t> depth(loop_depth_, loop_depth_ + 1);
   Loop& loop = runtime_.make_loop();
   loop.items = items;
-  loop.depth = loop_depth_ - 1;
   for (const Value& item : items->items) {
     const ScopeGuard scope(runtime_, scope_, scope_);
     scope_->variables.insert_or_assign(kLoopName, Value(&loop));
@@ -221,7 +219,6 @@ Value Evaluator::call_macro(const Macro& macro, const Arguments& arguments, cons
   TextBuilder text(runtime_);
   {
     const Restore<TextBuilder*> output(out_, &text);
-    const Restore<int64_t> depth(loop_depth_, 0);
     const ScopeGuard scope(runtime_, scope_, macro.scope);
     if (caller != nullptr) scope_->variables.insert_or_assign(kCallerName, Value(caller));
     bind_parameters(*macro.definition, arguments);

@@ -60,7 +60,6 @@ class Evaluator {
   std::shared_ptr<Scope> scope_;
   TextBuilder* out_ = nullptr;
   Value captured_;  // input of a filter block's innermost filter
-  int64_t loop_depth_ = 0;
   int32_t line_ = 0;
 };
 

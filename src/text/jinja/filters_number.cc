@@ -160,7 +160,8 @@ Value filter_sum(Runtime& runtime, const Value& input, const BoundArguments& arg
   const AttributePath path(runtime, arguments.get(0));
   Value sum = arguments.has(1) ? arguments[1] : Value(int64_t{0});
   if (sum.is(Kind::kText)) fail("sum() can't sum strings");
-  for (const Value& item : runtime.iterate(input)->items)
+  const SequencePtr items = runtime.iterate(input);
+  for (const Value& item : items->items)
     sum = arithmetic(runtime, Operator::kAdd, sum, path.of(runtime, item));
   return sum;
 }

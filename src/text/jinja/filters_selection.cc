@@ -36,7 +36,8 @@ Value filter_select(Runtime& runtime, const Value& input, const BoundArguments& 
     arguments = after(given, kTestIndex + 1);
   }
   std::vector<Value> kept;
-  for (const Value& item : runtime.iterate(input)->items) {
+  const SequencePtr items = runtime.iterate(input);
+  for (const Value& item : items->items) {
     const Value subject = path.of(runtime, item);
     const bool passes = test == nullptr ? is_true(subject)
                                         : is_true(call_builtin(runtime, *test, subject, arguments));
@@ -53,8 +54,8 @@ std::vector<Value> map_attribute(Runtime& runtime, const Value& input, const Arg
   const Value* fallback = given.find("default");
   if (fallback != nullptr && fallback->is(Kind::kNone)) fallback = nullptr;
   std::vector<Value> mapped;
-  for (const Value& item : runtime.iterate(input)->items)
-    mapped.push_back(path.of(runtime, item, fallback));
+  const SequencePtr items = runtime.iterate(input);
+  for (const Value& item : items->items) mapped.push_back(path.of(runtime, item, fallback));
   return mapped;
 }
 
@@ -70,7 +71,8 @@ Value filter_map(Runtime& runtime, const Value& input, const BoundArguments& bou
     if (filter == nullptr) fail("No filter named {}.", quoted(name));
     const Arguments arguments = after(given, 1);
     runtime.budget().enter();  // a map may map by map
-    for (const Value& item : runtime.iterate(input)->items)
+    const SequencePtr items = runtime.iterate(input);
+    for (const Value& item : items->items)
       mapped.push_back(call_builtin(runtime, *filter, item, arguments));
     runtime.budget().leave();
   }

@@ -53,7 +53,8 @@ Value filter_join(Runtime& runtime, const Value& input, const BoundArguments& ar
   const TextPtr separator = arguments.has(0) ? to_text(runtime, arguments[0]) : nullptr;
   const AttributePath path(runtime, arguments.get(1));
   std::vector<Value> parts;
-  for (const Value& item : runtime.iterate(input)->items) parts.push_back(path.of(runtime, item));
+  const SequencePtr source = runtime.iterate(input);
+  for (const Value& item : source->items) parts.push_back(path.of(runtime, item));
   return join_texts(runtime, separator == nullptr ? std::string_view() : separator->bytes, parts);
 }
 
@@ -120,7 +121,8 @@ Value filter_unique(Runtime& runtime, const Value& input, const BoundArguments& 
   const AttributePath path(runtime, arguments.get(1));
   std::unordered_set<std::string> seen;
   std::vector<Value> items;
-  for (const Value& item : runtime.iterate(input)->items) {
+  const SequencePtr source = runtime.iterate(input);
+  for (const Value& item : source->items) {
     const Value key = path.of(runtime, item);
     runtime.budget().step();
     std::optional<std::string> hash = hash_key(is_case_sensitive ? key : fold_case(runtime, key));
@@ -142,7 +144,8 @@ Value filter_batch(Runtime& runtime, const Value& input, const BoundArguments& a
   if (size < 1) fail("batch needs a size of at least 1");
   std::vector<Value> batches;
   std::vector<Value> batch;
-  for (const Value& item : runtime.iterate(input)->items) {
+  const SequencePtr source = runtime.iterate(input);
+  for (const Value& item : source->items) {
     if (static_cast<int64_t>(batch.size()) == size)
       batches.push_back(runtime.sequence(std::exchange(batch, {})));
     batch.push_back(item);

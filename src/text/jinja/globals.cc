@@ -41,7 +41,8 @@ std::vector<std::pair<Value, Value>> members(Runtime& runtime, const Arguments& 
         all.emplace_back(entry.key, entry.value);
       continue;
     }
-    for (const Value& pair : runtime.iterate(other)->items) {
+    const SequencePtr pairs = runtime.iterate(other);
+    for (const Value& pair : pairs->items) {
       const SequencePtr parts = runtime.iterate(pair);
       if (parts->items.size() != 2) fail("a dict is made from pairs");
       all.emplace_back(parts->items[0], parts->items[1]);

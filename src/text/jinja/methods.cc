@@ -21,16 +21,15 @@ Value text_strip(Runtime& runtime, const Value& self, const BoundArguments& argu
   return runtime.text(strip(text, chars, kEnds));
 }
 
+// What is left once the splits are used up keeps the white space at its end, as in Python.
 std::vector<Value> split_at_spaces(Runtime& runtime, std::string_view text, int64_t max_splits) {
+  constexpr StripEnds kLeft = {.left = true, .right = false};
   std::vector<Value> parts;
-  for (text = strip(text, {.left = true, .right = false}); !text.empty();
-       text = strip(text, {.left = true, .right = false})) {
-    size_t end = 0;
-    while (end < text.size() && !is_space(char_at(text, end))) end += char_size(text, end);
-    if (max_splits-- == 0) end = strip(text).size();
-    parts.push_back(runtime.text(text.substr(0, end)));
+  for (text = strip(text, kLeft); !text.empty(); text = strip(text, kLeft)) {
     runtime.budget().step();
-    if (max_splits == -1 && end == strip(text).size()) break;
+    size_t end = max_splits-- == 0 ? text.size() : 0;
+    while (end < text.size() && !is_space(char_at(text, end))) end += char_size(text, end);
+    parts.push_back(runtime.text(text.substr(0, end)));
     text.remove_prefix(end);
   }
   return parts;

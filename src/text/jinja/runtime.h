@@ -28,7 +28,6 @@ struct Namespace {
 struct Loop {
   SequencePtr items;  // dropped when the loop ends
   int64_t index = 0;  // from 0
-  int64_t depth = 0;  // from 0
   std::optional<std::vector<Value>> last_changed;
 };
 
