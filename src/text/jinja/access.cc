@@ -182,7 +182,7 @@ Value get_slice(Runtime& runtime,
                 const Value& stop,
                 const Value& step) {
   require_defined(value);
-  if (!is_indexable(value)) return no_attribute(value, "slice");
+  if (!is_indexable(value)) fail("'{}' object cannot be sliced", type_name(value));
   const Bounds bounds = resolve(start, stop, step, runtime.length(value));
   if (value.is(Kind::kText)) return slice_text(runtime, *value.text(), bounds);
   const std::vector<Value>& all = value.sequence()->items;

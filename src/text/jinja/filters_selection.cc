@@ -21,6 +21,12 @@ Arguments after(const Arguments& arguments, size_t count) {
           .named = arguments.named};
 }
 
+// jinja2 takes whatever is false, None above all, for an empty sequence here.
+SequencePtr items_of(Runtime& runtime, const Value& input) {
+  if (!is_true(input)) return runtime.sequence({}).sequence();
+  return runtime.iterate(input);
+}
+
 template <bool Keeps, bool ByAttribute>
 Value filter_select(Runtime& runtime, const Value& input, const BoundArguments& bound) {
   const Arguments& given = bound.raw();
@@ -36,7 +42,7 @@ Value filter_select(Runtime& runtime, const Value& input, const BoundArguments& 
     arguments = after(given, kTestIndex + 1);
   }
   std::vector<Value> kept;
-  const SequencePtr items = runtime.iterate(input);
+  const SequencePtr items = items_of(runtime, input);
   for (const Value& item : items->items) {
     const Value subject = path.of(runtime, item);
     const bool passes = test == nullptr ? is_true(subject)
@@ -54,7 +60,7 @@ std::vector<Value> map_attribute(Runtime& runtime, const Value& input, const Arg
   const Value* fallback = given.find("default");
   if (fallback != nullptr && fallback->is(Kind::kNone)) fallback = nullptr;
   std::vector<Value> mapped;
-  const SequencePtr items = runtime.iterate(input);
+  const SequencePtr items = items_of(runtime, input);
   for (const Value& item : items->items) mapped.push_back(path.of(runtime, item, fallback));
   return mapped;
 }
@@ -71,7 +77,7 @@ Value filter_map(Runtime& runtime, const Value& input, const BoundArguments& bou
     if (filter == nullptr) fail("No filter named {}.", quoted(name));
     const Arguments arguments = after(given, 1);
     runtime.budget().enter();  // a map may map by map
-    const SequencePtr items = runtime.iterate(input);
+    const SequencePtr items = items_of(runtime, input);
     for (const Value& item : items->items)
       mapped.push_back(call_builtin(runtime, *filter, item, arguments));
     runtime.budget().leave();
