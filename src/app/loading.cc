@@ -12,6 +12,7 @@
 #include "convert/slicer.h"
 #include "model/builder.h"
 #include "model/rope_scaling.h"
+#include "model/weight_check.h"
 
 namespace lamina::app {
 namespace {
@@ -85,6 +86,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
   program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
   program.sliced = slice_model(build_graph(config, program.dtype));
   program.weights = loaded.files->load_weights(program.dtype, progress_bar());
+  check_weights(program.sliced.graph, *program.weights);
   if (!options.skip_tokenizer_init) {
     loaded.tokenizer = loaded.files->load_tokenizer();
     loaded.bos_token = token_text(*loaded.tokenizer, loaded.tokenizer->bos_id());
