@@ -133,9 +133,10 @@ int32_t Scheduler::blocks_for(int32_t num_tokens) const {
 
 int32_t Scheduler::chunk_tokens(const Sequence& sequence, const Budget& budget) const {
   int32_t num_tokens = std::min(remaining_tokens(sequence), budget.tokens - budget.decode_tokens);
-  const int32_t excess =
-      unscored(sequence, sequence.num_cached_tokens, num_tokens).count - budget.score_rows;
-  if (excess > 0) num_tokens -= excess;  // the chunk ends before the first row that does not fit
+  const ScoreRange scores = unscored(sequence, sequence.num_cached_tokens, num_tokens);
+  if (scores.count > budget.score_rows) {  // the chunk ends before the first row that does not fit
+    num_tokens = scores.begin + budget.score_rows - sequence.num_cached_tokens;
+  }
   return std::max(num_tokens, 0);
 }
 

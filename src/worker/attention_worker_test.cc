@@ -181,6 +181,10 @@ TEST(AttentionWorker, RefusesAPlanThatBreaksItsTables) {
 
 TEST(AttentionWorker, AbortEndsAWait) {
   Cluster cluster(2, 1);
+  StepPlan plan;
+  plan.sequences = {
+      {.slot = 0, .first_position = 0, .num_tokens = 1, .new_blocks = {0}, .starts = true}};
+  ASSERT_TRUE(cluster.remote().begin_step(plan).ok());  // and q never follows
   std::thread aborter([&] { cluster.remote().abort(); });
   std::vector<float> out(kHeads * kHeadDim);
   const Status status =
