@@ -36,7 +36,10 @@ class FakeBackend final : public StepBackend {
   Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override {
     {
       std::unique_lock lock(mutex_);
+      is_inside_ = true;
+      running_.notify_all();
       running_.wait(lock, [this] { return !is_held_; });
+      is_inside_ = false;
       if (fail_next_) {
         fail_next_ = false;
         slots_.clear();
@@ -83,6 +86,10 @@ class FakeBackend final : public StepBackend {
     is_held_ = is_held;
     running_.notify_all();
   }
+  void wait_until_inside_step() {
+    std::unique_lock lock(mutex_);
+    running_.wait(lock, [this] { return is_inside_; });
+  }
   void fail_next() {
     const std::lock_guard lock(mutex_);
     fail_next_ = true;
@@ -103,6 +110,7 @@ class FakeBackend final : public StepBackend {
   std::mutex mutex_;
   std::condition_variable running_;
   bool is_held_ = false;
+  bool is_inside_ = false;
   bool fail_next_ = false;
   bool is_out_ = false;
   bool has_session_ = false;
@@ -261,33 +269,23 @@ TEST_F(ServingEngineTest, TheQueueIsBoundedAndCancellingFreesIt) {
 TEST_F(ServingEngineTest, ALostWorkerEndsRunningRequestsAndKeepsQueuedOnes) {
   start();
   backend_->hold(true);
-  std::vector<std::unique_ptr<Collector>> collectors;
-  for (int i = 0; i < 6; ++i) {  // four run, two wait
-    collectors.push_back(std::make_unique<Collector>());
-    ASSERT_TRUE(engine_->submit(request({i, 2, 3}, 5), collectors.back()->sink()).ok());
-  }
-  // The first step may have started with fewer: let it pass, then fail one with all four running.
-  backend_->hold(false);
-  backend_->hold(true);
-  while (engine_->stats().num_running < 4 && collectors[0]->ids().size() < 5) {
-    backend_->hold(false);
-    std::this_thread::yield();
-    backend_->hold(true);
+  Collector running;
+  ASSERT_TRUE(engine_->submit(request({9, 2, 3}, 5), running.sink()).ok());
+  backend_->wait_until_inside_step();
+  std::vector<std::unique_ptr<Collector>> queued;
+  for (int i = 0; i < 5; ++i) {
+    queued.push_back(std::make_unique<Collector>());
+    ASSERT_TRUE(engine_->submit(request({i, 2, 3}, 5), queued.back()->sink()).ok());
   }
   backend_->fail_next();
   backend_->hold(false);
-  int num_failed = 0;
-  for (size_t i = 0; i < collectors.size(); ++i) {
-    collectors[i]->wait();
-    if (!collectors[i]->failure().ok()) {
-      EXPECT_EQ(collectors[i]->failure().code(), StatusCode::kUnavailable);
-      ++num_failed;
-    } else {
-      EXPECT_EQ(collectors[i]->ids(), expected({static_cast<int32_t>(i), 2, 3}, 5));
-    }
+  running.wait();
+  EXPECT_EQ(running.failure().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(running.failure().message(), "attention worker 7 was lost");
+  for (size_t i = 0; i < queued.size(); ++i) {
+    queued[i]->wait();
+    EXPECT_EQ(queued[i]->ids(), expected({static_cast<int32_t>(i), 2, 3}, 5));
   }
-  EXPECT_GE(num_failed, 1);
-  EXPECT_LE(num_failed, 4);
   expect_blocks(0);
   EXPECT_TRUE(engine_->health().ok());
 }
