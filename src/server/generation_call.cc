@@ -13,7 +13,7 @@ size_t size_bytes(const GenerationEvent& event) {
   const auto add_tokens = [&size](const std::vector<GeneratedToken>& tokens) {
     for (const GeneratedToken& token : tokens) {
       size += sizeof(token) + token.text.size() +
-              token.scored.top_logprobs.size() * sizeof(TokenLogprobEntry);
+              token.scored.top_logprobs.size() * sizeof(TokenLogprob);
     }
   };
   if (const auto* delta = std::get_if<GenerationDelta>(&event)) {

@@ -81,7 +81,7 @@ std::string token_text(const Tokenizer* tokenizer, int32_t id) {
 Json chat_logprob(const Tokenizer* tokenizer, const ScoredToken& token) {
   Json entry = chat_entry(tokenizer, token.id, token.logprob);
   Json top = Json::array();
-  for (const TokenLogprobEntry& other : token.top_logprobs) {
+  for (const TokenLogprob& other : token.top_logprobs) {
     top.push_back(chat_entry(tokenizer, other.id, other.logprob));
   }
   entry["top_logprobs"] = std::move(top);
@@ -123,7 +123,7 @@ void CompletionLogprobs::add(const ScoredToken& token) {
   add_text(token.id);
   lists_->token_logprobs.push_back(json_logprob(token.logprob));
   Json top = Json::object();
-  for (const TokenLogprobEntry& other : token.top_logprobs) {
+  for (const TokenLogprob& other : token.top_logprobs) {
     top.emplace(token_text(tokenizer_, other.id), json_logprob(other.logprob));
   }
   top.emplace(token_text(tokenizer_, token.id), json_logprob(token.logprob));
