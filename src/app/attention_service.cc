@@ -81,7 +81,7 @@ Result<std::string> AttentionService::configure(const control::SessionConfig& co
   auto session = std::make_unique<Session>();
   session->config = config;
   session->pending = prepare_endpoint({.kind = config.transport,
-                                       .self = {.id = 0, .epoch = config.epoch},
+                                       .self = {.id = control::worker_peer_id(config), .epoch = config.epoch},
                                        .peer = {.id = config.engine_id, .epoch = config.epoch},
                                        .receive_slots = wire::attention_worker_slots(geometry),
                                        .send_slots = wire::model_worker_slots(geometry),
@@ -153,9 +153,8 @@ control::WorkerStats AttentionService::heartbeat() {
   return stats;
 }
 
-void AttentionService::end_session(uint64_t epoch, control::SessionEnd reason) {
-  log_info("session {} ends: {}", epoch, control::session_end_name(reason));
-  stop_session();
+void AttentionService::end_session(uint64_t /*epoch*/, control::SessionEnd /*reason*/) {
+  stop_session();  // the control server has logged it
 }
 
 void AttentionService::stop_session() {

@@ -82,7 +82,7 @@ enum class Command : uint8_t { kServe, kAttentionWorker, kRun, kConvert, kCollec
 
 struct Options {
   Command command = Command::kServe;
-  std::string log_level = "info";
+  std::string log_level;  // "warning" for run, whose text shares the terminal; else "info"
   ServeOptions serve;
   AttentionWorkerOptions attention_worker;
   RunOptions run;

@@ -77,6 +77,11 @@ struct SessionConfig {
 // bounds fields, not memory: the handler compares the cache's size with its budget.
 Status validate(const SessionConfig& config);
 
+// The worker's PeerId::id in a session, which both sides must agree on: its first KV head, plus one.
+inline uint64_t worker_peer_id(const SessionConfig& config) {
+  return static_cast<uint64_t>(config.kv_head_begin) + 1;
+}
+
 // What both sides size their slots from; `config` is valid.
 wire::SlotGeometry slot_geometry(const SessionConfig& config);
 

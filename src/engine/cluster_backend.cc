@@ -200,7 +200,7 @@ Result<AttentionPeer> ClusterBackend::join(const Member& member, int32_t num_blo
     const std::unique_ptr<PendingEndpoint> pending =
         prepare_endpoint({.kind = session.transport,
                           .self = {.id = engine_id_, .epoch = epoch_},
-                          .peer = {.id = member.incarnation, .epoch = epoch_},
+                          .peer = {.id = worker_peer_id(session), .epoch = epoch_},
                           .receive_slots = wire::model_worker_slots(geometry),
                           .send_slots = wire::attention_worker_slots(geometry),
                           .listens = false,

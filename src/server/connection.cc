@@ -346,7 +346,9 @@ net::awaitable<void> Connection::answer_route(const Route& route, HttpRequest re
       reply.body = api.version();
       break;
   }
-  co_await send(error ? to_reply(*error) : std::move(reply));
+  // Not a conditional operand of co_await: g++ 12 evaluates both of its branches there.
+  if (error) reply = to_reply(*error);
+  co_await send(std::move(reply));
 }
 
 net::awaitable<void> Connection::generate(ApiKind kind, std::string body) {
@@ -424,7 +426,9 @@ net::awaitable<void> Connection::answer_whole(ResponseContext context, CallMetri
   if (is_closed_) co_return;
   HttpReply reply;
   if (!error) error = co_await on_handlers([&] { reply.body = response.json(); });
-  co_await send(error ? to_reply(*error) : std::move(reply));
+  // Not a conditional operand of co_await: g++ 12 evaluates both of its branches there.
+  if (error) reply = to_reply(*error);
+  co_await send(std::move(reply));
 }
 
 net::awaitable<void> Connection::answer_stream(ResponseContext context, CallMetrics& metrics) {
