@@ -1,4 +1,4 @@
-"""Prints the text of a completion stream (server-sent events on standard input) as it arrives."""
+"""Prints the text of a chat completion stream (server-sent events on standard input) as it arrives."""
 import json
 import sys
 
@@ -9,5 +9,5 @@ for line in sys.stdin:
     if "error" in event:
         sys.exit(event["error"]["message"])
     for choice in event["choices"]:
-        print(choice["text"], end="", flush=True)
+        print(choice["delta"].get("content") or "", end="", flush=True)
 print()
