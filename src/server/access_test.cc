@@ -97,10 +97,10 @@ TEST(Access, CorsIsOffUnlessTheOriginIsListed) {
 TEST(Access, RequestIdsAreHarmless) {
   EXPECT_EQ(choose_request_id("a-B.9_:", "new"), "a-B.9_:");
   for (const std::string& bad : {std::string(),
-                                std::string("a b"),
-                                std::string("a\r\nb"),
-                                std::string("\xc3\xa4"),
-                                std::string(129, 'a')}) {
+                                 std::string("a b"),
+                                 std::string("a\r\nb"),
+                                 std::string("\xc3\xa4"),
+                                 std::string(129, 'a')}) {
     EXPECT_EQ(choose_request_id(bad, "new"), "new");
   }
 }

@@ -131,6 +131,8 @@ class Connection final : public ConnectionHandle, public std::enable_shared_from
   net::awaitable<bool> wait_for_request();
   void begin_request(const Parser::value_type& message, error_code ec);
   void count_request(const HttpRequest& request) const;
+  net::awaitable<error_code> read_header(Parser& parser);
+  net::awaitable<error_code> read_whole_body(Parser& parser);
   net::awaitable<std::optional<ApiError>> read_body(Parser& parser);
   net::awaitable<void> answer(const HttpRequest& request);
   net::awaitable<void> answer_route(const Route& route, HttpRequest request);
@@ -213,8 +215,7 @@ net::awaitable<bool> Connection::serve_one() {
   Parser parser;
   parser.header_limit(static_cast<uint32_t>(state_.config.max_header_bytes));
   parser.body_limit(boost::none);  // Checked in read_body(), after the API key.
-  stream_.expires_after(state_.config.header_timeout);
-  auto [ec, count] = co_await http::async_read_header(stream_, buffer_, parser, kAwait);
+  const error_code ec = co_await read_header(parser);
   if (is_closed_ || is_silent_end(ec)) co_return false;
   begin_request(parser.get(), ec);
   if (ec) {
@@ -261,18 +262,44 @@ void Connection::count_request(const HttpRequest& request) const {
   log_debug("{} {} {} {:.3f} s, request {}", method, handler, status_, seconds, request_id_);
 }
 
+// Beast's own limit bounds each line, not their sum.
+net::awaitable<error_code> Connection::read_header(Parser& parser) {
+  stream_.expires_after(state_.config.header_timeout);
+  size_t num_bytes = 0;
+  while (!parser.is_header_done()) {
+    auto [ec, count] = co_await http::async_read_some(stream_, buffer_, parser, kAwait);
+    num_bytes += count;
+    if (!ec && num_bytes > state_.config.max_header_bytes) ec = http::error::header_limit;
+    if (ec) co_return ec;
+  }
+  co_return error_code();
+}
+
+// Counts everything that comes with the body: chunk headers and trailers too.
+net::awaitable<error_code> Connection::read_whole_body(Parser& parser) {
+  stream_.expires_after(state_.config.body_timeout);
+  size_t num_bytes = 0;
+  while (!parser.is_done()) {
+    auto [ec, count] = co_await http::async_read_some(stream_, buffer_, parser, kAwait);
+    num_bytes += count;
+    if (!ec && num_bytes / 2 > state_.config.max_body_bytes) ec = http::error::body_limit;
+    if (ec) co_return ec;
+  }
+  co_return error_code();
+}
+
 net::awaitable<std::optional<ApiError>> Connection::read_body(Parser& parser) {
   const uint64_t limit = state_.config.max_body_bytes;
   const ApiError too_large(
       413, "invalid_request_error", fmt::format("the body is larger than {} bytes", limit));
   if (parser.content_length().value_or(0) > limit) co_return too_large;
   parser.body_limit(limit);
-  stream_.expires_after(state_.config.body_timeout);
   if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
     constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+    stream_.expires_after(state_.config.write_timeout);
     co_await net::async_write(stream_, net::buffer(kContinue), kAwait);
   }
-  auto [ec, count] = co_await http::async_read(stream_, buffer_, parser, kAwait);
+  const error_code ec = co_await read_whole_body(parser);
   if (!ec) co_return std::nullopt;
   if (ec == http::error::body_limit) co_return too_large;
   if (ec == beast::error::timeout) {
@@ -369,7 +396,8 @@ net::awaitable<void> Connection::answer_route(const Route& route, HttpRequest re
       reply.body = api.version();
       break;
   }
-  co_await send(error ? to_reply(*error) : std::move(reply));
+  if (error) reply = to_reply(*error);  // No ?: inside co_await: g++ 12 evaluates both arms.
+  co_await send(std::move(reply));
 }
 
 net::awaitable<void> Connection::generate(ApiKind kind, std::string body) {
@@ -410,7 +438,9 @@ net::awaitable<void> Connection::run_call(PreparedCall prepared) {
       if (const auto self = weak.lock()) self->on_events();
     });
   };
-  call_.emplace(state_.engine, notify, state_.config.max_backlog_bytes);
+  // Only a stream has a reader to wait for; other answers are gathered whole anyway.
+  const size_t max_backlog_bytes = prepared.stream ? state_.config.max_backlog_bytes : SIZE_MAX;
+  call_.emplace(state_.engine, notify, max_backlog_bytes);
   const Status status = call_->submit(std::move(prepared.requests));
   if (!status.ok()) {
     metrics.fail();
@@ -450,7 +480,8 @@ net::awaitable<void> Connection::answer_whole(ResponseContext context, CallMetri
   if (is_closed_) co_return;
   HttpReply reply;
   if (!error) error = co_await on_handlers([&] { reply.body = response.json(); });
-  co_await send(error ? to_reply(*error) : std::move(reply));
+  if (error) reply = to_reply(*error);  // No ?: inside co_await: g++ 12 evaluates both arms.
+  co_await send(std::move(reply));
 }
 
 net::awaitable<void> Connection::answer_stream(ResponseContext context, CallMetrics& metrics) {
@@ -476,14 +507,16 @@ net::awaitable<void> Connection::answer_stream(ResponseContext context, CallMetr
     const bool is_quiet = steady_clock().now() - last_write >= interval;
     if (events.empty() && !error && is_quiet) events = kSseKeepAlive;
     if (is_closed_) co_return;
-    if (!events.empty()) {
-      co_await write_events(std::move(events));
-      last_write = steady_clock().now();
+    if (events.empty() && !error) {
+      co_await wait_for_wake(last_write + interval - steady_clock().now());
+      continue;
     }
+    // While this suspends events may come and wake nobody: the mailbox is looked at again after.
+    if (!events.empty()) co_await write_events(std::move(events));
+    last_write = steady_clock().now();
     if (is_closed_) co_return;
     if (error) co_return co_await fail_stream(*error);
     if (is_complete) co_return co_await end_stream();
-    co_await wait_for_wake(last_write + interval - steady_clock().now());
   }
 }
 

@@ -54,21 +54,22 @@ TEST(Metrics, TimesChoicesByTheEnginesClock) {
     CallMetrics call(metrics, start, 2, 1);
     GenerationDelta delta;
     delta.tokens.resize(1);
-    call.add(0, at(100), delta);
-    call.add(0, at(150), delta);
+    call.add(0, at(125), delta);
+    call.add(0, at(250), delta);
     delta.finish_reason = FinishReason::kStop;
-    call.add(0, at(200), delta);
+    call.add(0, at(500), delta);
   }  // The second choice never ended.
   const std::string text = metrics.text({}, false);
   const std::string labels = R"({engine="0",model_name="tiny"} )";
-  EXPECT_TRUE(has(text, "vllm:time_to_first_token_seconds_sum" + labels + "0.1")) << text;
+  EXPECT_TRUE(has(text, "vllm:time_to_first_token_seconds_sum" + labels + "0.125")) << text;
   EXPECT_TRUE(has(text, "vllm:inter_token_latency_seconds_count" + labels + "2"));
-  EXPECT_TRUE(has(text, "vllm:inter_token_latency_seconds_sum" + labels + "0.1"));
-  EXPECT_TRUE(has(text, "vllm:e2e_request_latency_seconds_sum" + labels + "0.2"));
+  EXPECT_TRUE(has(text, "vllm:inter_token_latency_seconds_sum" + labels + "0.375"));
+  EXPECT_TRUE(has(text, "vllm:e2e_request_latency_seconds_sum" + labels + "0.5"));
   EXPECT_TRUE(has(text, "vllm:request_generation_tokens_sum" + labels + "3"));
   const auto reason = [](const char* name, int count) {
-    return std::string("vllm:request_success_total{engine=\"0\",finished_reason=\"") + name +
-           "\",model_name=\"tiny\"} " + std::to_string(count);
+    return std::string(
+               "vllm:request_success_total{engine=\"0\",model_name=\"tiny\",finished_reason=\"") +
+           name + "\"} " + std::to_string(count);
   };
   EXPECT_TRUE(has(text, reason("stop", 1)));
   EXPECT_TRUE(has(text, reason("abort", 1)));
