@@ -98,13 +98,11 @@ Api::Api(const ServerConfig& config, Engine& engine, const Tokenizer* tokenizer)
       created_(unix_seconds()),
       seed_(config.seed ? *config.seed : random_u64()) {}
 
-void Api::require_room(int32_t num_sequences) const {
-  if (!engine_.is_full(num_sequences)) return;
-  throw error_from_status(resource_exhausted("the server's queue is full; try again later"));
+ApiError server_is_full() {
+  return error_from_status(resource_exhausted("the server's queue is full; try again later"));
 }
 
 PreparedCall Api::prepare(ApiKind kind, std::string_view body) {
-  require_room(1);
   return kind == ApiKind::kChat ? prepare_chat(body) : prepare_completion(body);
 }
 
@@ -204,7 +202,7 @@ void Api::require_room_for(size_t num_prompts, int32_t n) const {
                                 n,
                                 config_.max_sequences));
   }
-  require_room(static_cast<int32_t>(num_sequences));
+  if (engine_.is_full(static_cast<int32_t>(num_sequences))) throw server_is_full();
 }
 
 PreparedCall Api::begin_call(ApiKind kind, const GenerationOptions& options) const {

@@ -42,8 +42,6 @@ class Api {
   [[nodiscard]] std::string version() const;
   // 200 or 503; `is_draining`: the server is about to stop.
   [[nodiscard]] HttpReply health(bool is_draining) const;
-  // Throws ApiError 503 while the engine has no room: asked before any work is spent on a body.
-  void require_room(int32_t num_sequences) const;
 
  private:
   PreparedCall prepare_completion(std::string_view body);
@@ -73,6 +71,9 @@ class Api {
   uint64_t seed_;  // of the seeds of requests that bring none
   std::atomic<uint64_t> num_draws_{0};
 };
+
+// The refusal while the engine has no room.
+ApiError server_is_full();
 
 // 24 hexadecimal digits, different each time.
 std::string make_unique_id();

@@ -74,6 +74,12 @@ ApiError shutting_down() {
   return error_from_status(unavailable("the server is shutting down"));
 }
 
+// The client left, or never sent a whole header: there is nobody to answer.
+bool is_silent_end(error_code ec) {
+  return ec == http::error::end_of_stream || ec == http::error::partial_message ||
+         ec == beast::error::timeout || ec == net::error::connection_reset;
+}
+
 ApiError bad_http(error_code ec) {
   if (ec == http::error::header_limit) {
     return {431, "invalid_request_error", "the request's header is too large"};
@@ -88,6 +94,21 @@ std::string_view method_label(std::string_view method) {
   }
   return "other";
 }
+
+// Counts a request as being answered while it lives.
+class CallCount {
+ public:
+  explicit CallCount(ServerState& state) : state_(state) { ++state_.num_calls; }
+  ~CallCount() {
+    --state_.num_calls;
+    state_.on_change();
+  }
+  CallCount(const CallCount&) = delete;
+  CallCount& operator=(const CallCount&) = delete;
+
+ private:
+  ServerState& state_;
+};
 
 class Connection final : public ConnectionHandle, public std::enable_shared_from_this<Connection> {
  public:
@@ -108,6 +129,10 @@ class Connection final : public ConnectionHandle, public std::enable_shared_from
   // One request and its answer; false when the connection has come to its end.
   net::awaitable<bool> serve_one();
   net::awaitable<bool> wait_for_request();
+  void begin_request(const Parser::value_type& message, error_code ec);
+  void count_request(const HttpRequest& request) const;
+  net::awaitable<error_code> read_header(Parser& parser);
+  net::awaitable<error_code> read_whole_body(Parser& parser);
   net::awaitable<std::optional<ApiError>> read_body(Parser& parser);
   net::awaitable<void> answer(const HttpRequest& request);
   net::awaitable<void> answer_route(const Route& route, HttpRequest request);
@@ -121,7 +146,8 @@ class Connection final : public ConnectionHandle, public std::enable_shared_from
   net::awaitable<void> write_events(std::string events);
   net::awaitable<void> end_stream();
   net::awaitable<void> fail_stream(const ApiError& error);
-  [[nodiscard]] std::optional<ApiError> interruption() const;
+
+  ApiError on_failure(const GenerationFailure& failure, CallMetrics& metrics) const;
 
   // The client's departure.
   void start_watch();
@@ -188,29 +214,18 @@ net::awaitable<bool> Connection::serve_one() {
   if (!co_await wait_for_request()) co_return false;
   Parser parser;
   parser.header_limit(static_cast<uint32_t>(state_.config.max_header_bytes));
-  parser.body_limit(boost::none);  // Checked below, after the API key.
-  stream_.expires_after(state_.config.header_timeout);
-  auto [ec, count] = co_await http::async_read_header(stream_, buffer_, parser, kAwait);
-  arrival_ = steady_clock().now();
-  if (ec == http::error::end_of_stream || ec == http::error::partial_message ||
-      ec == beast::error::timeout || is_closed_) {
-    co_return false;
-  }
-  http_version_ = parser.get().version() == 10 ? 10 : 11;
-  keeps_alive_ = !ec && parser.get().keep_alive();
-  is_head_ = !ec && parser.get().method() == http::verb::head;
-  has_stream_head_ = false;
-  cors_headers_.clear();
+  parser.body_limit(boost::none);  // Checked in read_body(), after the API key.
+  const error_code ec = co_await read_header(parser);
+  if (is_closed_ || is_silent_end(ec)) co_return false;
+  begin_request(parser.get(), ec);
   if (ec) {
-    request_id_ = make_unique_id();
     co_await send_error(bad_http(ec));
     co_await linger();
     co_return false;
   }
-
-  ++state_.num_calls;
+  const CallCount call_count(state_);
   HttpRequest request = to_http_request(parser.get());
-  request_id_ = choose_request_id(request.request_id, make_unique_id());
+  request_id_ = choose_request_id(request.request_id, request_id_);
   cors_headers_ = cors_headers(request, state_.config);
   std::optional<ApiError> refusal = check_access(request, state_.config);
   const bool has_body = !parser.is_done();
@@ -223,19 +238,54 @@ net::awaitable<bool> Connection::serve_one() {
     request.body = std::move(parser.get().body());
     co_await answer(request);
   }
+  count_request(request);
+  co_return keeps_alive_ && !is_closed_;
+}
+
+void Connection::begin_request(const Parser::value_type& message, error_code ec) {
+  arrival_ = steady_clock().now();
+  http_version_ = message.version() == 10 ? 10 : 11;
+  keeps_alive_ = !ec && message.keep_alive();
+  is_head_ = !ec && message.method() == http::verb::head;
+  has_stream_head_ = false;
+  status_ = 0;
+  request_id_ = make_unique_id();
+  cors_headers_.clear();
+}
+
+void Connection::count_request(const HttpRequest& request) const {
   const double seconds = std::chrono::duration<double>(steady_clock().now() - arrival_).count();
   const Route* route = find_route(request.path);
-  state_.metrics.count_http(
-      route != nullptr ? route->name : "other", method_label(request.method), status_, seconds);
-  log_debug("{} {} {} {:.3f} s, request {}",
-            method_label(request.method),
-            route != nullptr ? route->name : "other",
-            status_,
-            seconds,
-            request_id_);
-  --state_.num_calls;
-  state_.on_change();
-  co_return keeps_alive_ && !is_closed_;
+  const std::string_view handler = route != nullptr ? route->name : "other";
+  const std::string_view method = method_label(request.method);
+  state_.metrics.count_http(handler, method, status_, seconds);
+  log_debug("{} {} {} {:.3f} s, request {}", method, handler, status_, seconds, request_id_);
+}
+
+// Beast's own limit bounds each line, not their sum.
+net::awaitable<error_code> Connection::read_header(Parser& parser) {
+  stream_.expires_after(state_.config.header_timeout);
+  size_t num_bytes = 0;
+  while (!parser.is_header_done()) {
+    auto [ec, count] = co_await http::async_read_some(stream_, buffer_, parser, kAwait);
+    num_bytes += count;
+    if (!ec && num_bytes > state_.config.max_header_bytes) ec = http::error::header_limit;
+    if (ec) co_return ec;
+  }
+  co_return error_code();
+}
+
+// Counts everything that comes with the body: chunk headers and trailers too.
+net::awaitable<error_code> Connection::read_whole_body(Parser& parser) {
+  stream_.expires_after(state_.config.body_timeout);
+  size_t num_bytes = 0;
+  while (!parser.is_done()) {
+    auto [ec, count] = co_await http::async_read_some(stream_, buffer_, parser, kAwait);
+    num_bytes += count;
+    if (!ec && num_bytes / 2 > state_.config.max_body_bytes) ec = http::error::body_limit;
+    if (ec) co_return ec;
+  }
+  co_return error_code();
 }
 
 net::awaitable<std::optional<ApiError>> Connection::read_body(Parser& parser) {
@@ -244,12 +294,12 @@ net::awaitable<std::optional<ApiError>> Connection::read_body(Parser& parser) {
       413, "invalid_request_error", fmt::format("the body is larger than {} bytes", limit));
   if (parser.content_length().value_or(0) > limit) co_return too_large;
   parser.body_limit(limit);
-  stream_.expires_after(state_.config.body_timeout);
   if (beast::iequals(parser.get()[http::field::expect], "100-continue")) {
     constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+    stream_.expires_after(state_.config.write_timeout);
     co_await net::async_write(stream_, net::buffer(kContinue), kAwait);
   }
-  auto [ec, count] = co_await http::async_read(stream_, buffer_, parser, kAwait);
+  const error_code ec = co_await read_whole_body(parser);
   if (!ec) co_return std::nullopt;
   if (ec == http::error::body_limit) co_return too_large;
   if (ec == beast::error::timeout) {
@@ -346,8 +396,7 @@ net::awaitable<void> Connection::answer_route(const Route& route, HttpRequest re
       reply.body = api.version();
       break;
   }
-  // Not a conditional operand of co_await: g++ 12 evaluates both of its branches there.
-  if (error) reply = to_reply(*error);
+  if (error) reply = to_reply(*error);  // No ?: inside co_await: g++ 12 evaluates both arms.
   co_await send(std::move(reply));
 }
 
@@ -355,6 +404,10 @@ net::awaitable<void> Connection::generate(ApiKind kind, std::string body) {
   if (state_.is_draining) {
     keeps_alive_ = false;
     co_await send_error(shutting_down());
+    co_return;
+  }
+  if (state_.engine.is_full(1)) {
+    co_await send_error(server_is_full());
     co_return;
   }
   start_watch();
@@ -385,7 +438,9 @@ net::awaitable<void> Connection::run_call(PreparedCall prepared) {
       if (const auto self = weak.lock()) self->on_events();
     });
   };
-  call_.emplace(state_.engine, notify, state_.config.max_backlog_bytes);
+  // Only a stream has a reader to wait for; other answers are gathered whole anyway.
+  const size_t max_backlog_bytes = prepared.stream ? state_.config.max_backlog_bytes : SIZE_MAX;
+  call_.emplace(state_.engine, notify, max_backlog_bytes);
   const Status status = call_->submit(std::move(prepared.requests));
   if (!status.ok()) {
     metrics.fail();
@@ -397,10 +452,10 @@ net::awaitable<void> Connection::run_call(PreparedCall prepared) {
   }
 }
 
-// Why a generation ends early although the engine has not failed.
-std::optional<ApiError> Connection::interruption() const {
-  if (state_.is_aborting) return shutting_down();
-  return std::nullopt;
+ApiError Connection::on_failure(const GenerationFailure& failure, CallMetrics& metrics) const {
+  log_warning("request {} failed: {}", request_id_, failure.status.to_string());
+  metrics.fail();
+  return error_from_status(failure.status);
 }
 
 net::awaitable<void> Connection::answer_whole(ResponseContext context, CallMetrics& metrics) {
@@ -414,11 +469,10 @@ net::awaitable<void> Connection::answer_whole(ResponseContext context, CallMetri
       } else if (auto* scores = std::get_if<PromptScores>(&event.event)) {
         response.add(event.prompt_idx, std::move(*scores));
       } else if (!error) {
-        error = error_from_status(std::get<GenerationFailure>(event.event).status);
-        metrics.fail();
+        error = on_failure(std::get<GenerationFailure>(event.event), metrics);
       }
     }
-    if (!error) error = interruption();
+    if (!error && state_.is_aborting) error = shutting_down();
     if (is_closed_ || error || response.progress().is_complete()) break;
     co_await wait_for_wake(std::chrono::hours(1));
   }
@@ -426,8 +480,7 @@ net::awaitable<void> Connection::answer_whole(ResponseContext context, CallMetri
   if (is_closed_) co_return;
   HttpReply reply;
   if (!error) error = co_await on_handlers([&] { reply.body = response.json(); });
-  // Not a conditional operand of co_await: g++ 12 evaluates both of its branches there.
-  if (error) reply = to_reply(*error);
+  if (error) reply = to_reply(*error);  // No ?: inside co_await: g++ 12 evaluates both arms.
   co_await send(std::move(reply));
 }
 
@@ -445,24 +498,25 @@ net::awaitable<void> Connection::answer_stream(ResponseContext context, CallMetr
       } else if (auto* scores = std::get_if<PromptScores>(&event.event)) {
         response.add(event.prompt_idx, std::move(*scores));
       } else if (!error) {
-        error = error_from_status(std::get<GenerationFailure>(event.event).status);
-        metrics.fail();
+        error = on_failure(std::get<GenerationFailure>(event.event), metrics);
       }
     }
-    if (!error) error = interruption();
+    if (!error && state_.is_aborting) error = shutting_down();
     const bool is_complete = response.progress().is_complete();
     if (is_complete && !error) events += response.finish();
     const bool is_quiet = steady_clock().now() - last_write >= interval;
     if (events.empty() && !error && is_quiet) events = kSseKeepAlive;
     if (is_closed_) co_return;
-    if (!events.empty()) {
-      co_await write_events(std::move(events));
-      last_write = steady_clock().now();
+    if (events.empty() && !error) {
+      co_await wait_for_wake(last_write + interval - steady_clock().now());
+      continue;
     }
+    // While this suspends events may come and wake nobody: the mailbox is looked at again after.
+    if (!events.empty()) co_await write_events(std::move(events));
+    last_write = steady_clock().now();
     if (is_closed_) co_return;
     if (error) co_return co_await fail_stream(*error);
     if (is_complete) co_return co_await end_stream();
-    co_await wait_for_wake(last_write + interval - steady_clock().now());
   }
 }
 

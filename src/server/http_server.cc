@@ -1,7 +1,8 @@
 #include "server/http_server.h"
 
-#include <future>
+#include <atomic>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include <boost/asio/as_tuple.hpp>
@@ -55,7 +56,7 @@ struct HttpServer::Impl {
   void listen();
   net::awaitable<void> accept_all();
   net::awaitable<void> log_throughput();
-  net::awaitable<void> drain(Deadline deadline);
+  net::awaitable<void> drain();
   template <typename IsDone>
   net::awaitable<void> wait_until(IsDone is_done, Deadline deadline);
 
@@ -72,8 +73,9 @@ struct HttpServer::Impl {
   int num_refusals = 0;
   uint16_t port = 0;
   std::thread thread;
-  std::mutex stop_mutex;
-  bool is_stopped = false;
+  std::optional<Deadline> drain_deadline;  // the earliest that stop() was given
+  std::atomic<bool> is_running{false};
+  std::mutex join_mutex;
 };
 
 void HttpServer::Impl::listen() {
@@ -152,12 +154,15 @@ net::awaitable<void> HttpServer::Impl::wait_until(IsDone is_done, Deadline deadl
   }
 }
 
-net::awaitable<void> HttpServer::Impl::drain(Deadline deadline) {
-  state.is_draining = true;
+net::awaitable<void> HttpServer::Impl::drain() {
   error_code ignored;
   acceptor.close(ignored);
   log_timer.cancel();
-  co_await wait_until([this] { return state.num_calls == 0; }, deadline);
+  // A second stop() may bring the deadline forward.
+  while (state.num_calls > 0 && !drain_deadline->has_passed()) {
+    changed.expires_after(drain_deadline->remaining());
+    co_await changed.async_wait(kAwait);
+  }
 
   state.is_aborting = true;
   for (ConnectionHandle* connection : state.connections) connection->wake();
@@ -178,6 +183,7 @@ void HttpServer::start() {
   impl_->listen();
   net::co_spawn(impl_->io, impl_->accept_all(), net::detached);
   net::co_spawn(impl_->io, impl_->log_throughput(), net::detached);
+  impl_->is_running = true;
   impl_->thread = std::thread([this] { impl_->io.run(); });
 }
 
@@ -186,16 +192,21 @@ uint16_t HttpServer::port() const {
 }
 
 void HttpServer::stop(Deadline deadline) {
-  const std::lock_guard lock(impl_->stop_mutex);
-  if (std::exchange(impl_->is_stopped, true) || !impl_->thread.joinable()) return;
-  std::promise<void> drained;
-  net::co_spawn(impl_->io, impl_->drain(deadline), [&drained](const std::exception_ptr&) {
-    drained.set_value();
+  Impl& impl = *impl_;
+  if (!impl.is_running) return;
+  net::post(impl.io, [&impl, deadline] {
+    if (!impl.drain_deadline || deadline.when() < impl.drain_deadline->when()) {
+      impl.drain_deadline = deadline;
+    }
+    impl.changed.cancel();
+    if (std::exchange(impl.state.is_draining, true)) return;
+    net::co_spawn(impl.io, impl.drain(), [&impl](const std::exception_ptr&) { impl.io.stop(); });
   });
-  drained.get_future().wait();
-  impl_->handlers.join();
-  impl_->io.stop();
-  impl_->thread.join();
+  const std::lock_guard lock(impl.join_mutex);
+  if (!impl.thread.joinable()) return;
+  impl.thread.join();
+  impl.handlers.join();
+  impl.is_running = false;
 }
 
 }  // namespace lamina::server

@@ -31,8 +31,8 @@ class HttpServer {
   // The port it listens on; after start().
   [[nodiscard]] uint16_t port() const;
   // Accepts nothing more, answers /health with 503, lets running requests finish until `deadline`,
-  // then ends them with an error. Returns when all is over. Safe to call again; may be called from
-  // any thread but the server's own.
+  // then ends them with an error. Returns when all is over. A second call, from another thread, may
+  // bring the deadline forward. Not from the server's own threads.
   void stop(Deadline deadline);
 
  private:

@@ -30,6 +30,14 @@ def clean_environment():
     return {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
 
 
+class Refused(Exception):
+    """A request that was answered with an error instead of a stream."""
+
+    def __init__(self, status, answer):
+        super().__init__(status, answer)
+        self.answer = answer
+
+
 class Process:
     """A running program whose standard error is kept, for waiting on lines and for failures' messages."""
 
@@ -165,7 +173,8 @@ class Server(Process):
         try:
             connection.request("POST", path, json.dumps(body | {"stream": True}), {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            assert answer.status == 200, answer.read()
+            if answer.status != 200:
+                raise Refused(answer.status, json.loads(answer.read()))
             for line in answer:
                 if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
                     yield json.loads(line[len(b"data: "):])

@@ -12,12 +12,13 @@ MODEL = FIXTURES / "models/llama-gqa"
 
 
 def start_error(*arguments):
-    """The last line of a `serve` that must not start."""
+    """What a `serve` that must not start says last: one line, and for a wrong flag the pointer to --help after it."""
     done = subprocess.run([BINARY, "serve", *map(str, arguments), "--port", "0"], capture_output=True, text=True,
                           timeout=60, env=clean_environment())
     assert done.returncode not in (0, -6, -11), (done.returncode, done.stderr)
     assert "internal error" not in done.stderr and "terminate called" not in done.stderr, done.stderr
-    return done.stderr.strip().splitlines()[-1]
+    lines = done.stderr.strip().removesuffix("Run with --help for more information.").strip().splitlines()
+    return lines[-1]
 
 
 @pytest.fixture

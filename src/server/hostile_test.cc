@@ -1,0 +1,149 @@
+// What strangers send: garbage, too much, too slow, too many. The server answers or closes, and
+// serves the next one.
+#include <fmt/format.h>
+
+#include "server/server_test_fixture.h"
+
+namespace lamina::server {
+namespace {
+
+class HostileTest : public ServerTest {
+ protected:
+  // The status of what came back; 0 if the connection was closed without a word.
+  int status_of(const std::string& bytes) {
+    TestClient client(port());
+    client.send(bytes);
+    client.shut_sending();
+    const auto reply = client.read_reply();
+    return reply ? reply->status : 0;
+  }
+  void expect_alive() { EXPECT_EQ(get("/health").status, 200); }
+};
+
+TEST_F(HostileTest, GarbageIsRefused) {
+  start();
+  EXPECT_EQ(status_of("\x16\x03\x01\x02\x01\x01\xfc\x03\x03\r\n\r\n"), 400);  // TLS
+  EXPECT_EQ(status_of("hello\r\n\r\n"), 400);
+  EXPECT_EQ(status_of("GET /health HTTP/9.9\r\n\r\n"), 400);
+  EXPECT_EQ(status_of("GET /health HTTP/1.1\r\nbad header\r\n\r\n"), 400);
+  EXPECT_EQ(status_of("POST /tokenize HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), 400);
+  EXPECT_EQ(status_of("POST /tokenize HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
+            400);
+  EXPECT_EQ(status_of("POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), 400);
+  EXPECT_EQ(status_of("GET /health"), 0);
+  EXPECT_EQ(status_of(""), 0);
+  EXPECT_EQ(status_of("POST /tokenize HTTP/1.1\r\nContent-Length: 10\r\n\r\n{}"), 0);
+  expect_alive();
+}
+
+TEST_F(HostileTest, BadJsonIsRefused) {
+  start();
+  for (const char* path : {"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"}) {
+    for (const std::string& body :
+         {std::string("{"), std::string("[]"), std::string("\xff\xfe"), std::string(5000, '[')}) {
+      const TestReply reply = post(path, body);
+      EXPECT_EQ(reply.status, 400) << path;
+      EXPECT_EQ(error_of(reply)["type"], "invalid_request_error");
+    }
+    EXPECT_EQ(post(path, "").status, 400) << path;
+  }
+  expect_alive();
+}
+
+TEST_F(HostileTest, BodiesAreBounded) {
+  config_.max_body_bytes = 1000;
+  start();
+  const std::string body = R"({"prompt": ")" + std::string(1000, 'a') + R"("})";
+  TestReply reply = post("/tokenize", body);
+  EXPECT_EQ(reply.status, 413);
+  error_of(reply);
+  EXPECT_EQ(reply.headers["connection"], "close");
+  TestClient chunked(port());
+  chunked.send(fmt::format(
+      "POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{}\r\n0\r\n\r\n",
+      body.size(),
+      body));
+  EXPECT_EQ(chunked.read_reply()->status, 413);
+  TestClient patient(port());  // asks before it sends
+  patient.send("POST /tokenize HTTP/1.1\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n");
+  EXPECT_EQ(patient.read_reply()->status, 413);
+  expect_alive();
+}
+
+TEST_F(HostileTest, ContinueIsSaidWhereItIsAwaited) {
+  start();
+  TestClient client(port());
+  const std::string body = R"({"prompt": "a"})";
+  client.send(
+      fmt::format("POST /tokenize HTTP/1.1\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+                  body.size()));
+  EXPECT_EQ(client.read_head()->status, 100);
+  client.send(body);
+  EXPECT_EQ(client.read_reply()->status, 200);
+}
+
+TEST_F(HostileTest, HeadersAreBounded) {
+  start();
+  EXPECT_EQ(get("/health", "X: " + std::string(20'000, 'a') + "\r\n").status, 431);
+  EXPECT_EQ(get("/health", "X: " + std::string(10'000, 'a') + "\r\n").status, 200);
+  std::string many;
+  for (int i = 0; i < 3000; ++i) many += fmt::format("X{}: 1\r\n", i);
+  EXPECT_EQ(get("/health", many).status, 431);
+}
+
+TEST_F(HostileTest, BodiesOfStrangersAreNotRead) {
+  config_.api_keys = {"k"};
+  start();
+  TestClient client(port());
+  client.send("POST /tokenize HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n");
+  EXPECT_EQ(client.read_reply()->status, 401);  // although no body came
+}
+
+TEST_F(HostileTest, SlowSendersAreClosed) {
+  config_.header_timeout = std::chrono::milliseconds(20);
+  config_.body_timeout = std::chrono::milliseconds(20);
+  config_.idle_timeout = std::chrono::milliseconds(20);
+  start();
+  for (const char* bytes :
+       {"", "GET /hea", "POST /tokenize HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"}) {
+    TestClient client(port());
+    client.send(bytes);
+    EXPECT_TRUE(client.wait_for_close()) << bytes;
+  }
+  expect_alive();
+}
+
+TEST_F(HostileTest, ConnectionsAreBounded) {
+  config_.max_connections = 2;
+  start();
+  TestClient first(port());
+  TestClient second(port());
+  for (TestClient* client : {&first, &second}) {
+    client->send(make_request("GET", "/health"));
+    EXPECT_EQ(client->read_reply()->status, 200);
+  }
+  TestReply reply = get("/health");
+  EXPECT_EQ(reply.status, 503);
+  EXPECT_EQ(reply.headers["retry-after"], "1");
+  error_of(reply);
+  first.send(make_request("GET", "/health"));
+  EXPECT_EQ(first.read_reply()->status, 200);
+}
+
+TEST_F(HostileTest, WrongContentTypeIsRefused) {
+  start();
+  EXPECT_EQ(status_of("POST /tokenize HTTP/1.1\r\nContent-Type: text/plain\r\n"
+                      "Content-Length: 2\r\n\r\n{}"),
+            415);
+}
+
+TEST_F(HostileTest, APortInUseIsAnError) {
+  start();
+  ServerConfig config = config_;
+  config.port = port();
+  HttpServer other(config, engine_, &tokenizer_);
+  EXPECT_THROW(other.start(), Error);
+}
+
+}  // namespace
+}  // namespace lamina::server
