@@ -80,13 +80,14 @@ Result<std::string> AttentionService::configure(const control::SessionConfig& co
   const wire::SlotGeometry geometry = control::slot_geometry(config);
   auto session = std::make_unique<Session>();
   session->config = config;
-  session->pending = prepare_endpoint({.kind = config.transport,
-                                       .self = {.id = control::worker_peer_id(config), .epoch = config.epoch},
-                                       .peer = {.id = config.engine_id, .epoch = config.epoch},
-                                       .receive_slots = wire::attention_worker_slots(geometry),
-                                       .send_slots = wire::model_worker_slots(geometry),
-                                       .listens = true,
-                                       .host = config_.data_host});
+  session->pending =
+      prepare_endpoint({.kind = config.transport,
+                        .self = {.id = control::worker_peer_id(config), .epoch = config.epoch},
+                        .peer = {.id = config.engine_id, .epoch = config.epoch},
+                        .receive_slots = wire::attention_worker_slots(geometry),
+                        .send_slots = wire::model_worker_slots(geometry),
+                        .listens = true,
+                        .host = config_.data_host});
   const std::string blob = session->pending->blob();
   Session& started = *session;
   {

@@ -296,7 +296,8 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
     options.command = command;
     if (!config_file.empty()) apply_config_file(config_file, *app);
     options.effective = describe(*app);
-    if (options.log_level.empty()) options.log_level = command == Command::kRun ? "warning" : "info";
+    if (options.log_level.empty())
+      options.log_level = command == Command::kRun ? "warning" : "info";
   }
   return options;
 }

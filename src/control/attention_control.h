@@ -77,7 +77,8 @@ struct SessionConfig {
 // bounds fields, not memory: the handler compares the cache's size with its budget.
 Status validate(const SessionConfig& config);
 
-// The worker's PeerId::id in a session, which both sides must agree on: its first KV head, plus one.
+// The worker's PeerId::id in a session, which both sides must agree on: its first KV head, plus
+// one.
 inline uint64_t worker_peer_id(const SessionConfig& config) {
   return static_cast<uint64_t>(config.kv_head_begin) + 1;
 }
