@@ -38,7 +38,7 @@ void parse(uint8_t endpoint, std::string_view body, const ParseContext& context)
     const ChatRequest request = parse_chat_request(body, context);
     check(request.options);
     require(nlohmann::json::accept(request.prompt.template_context));
-    finish_chat_prompt(request.prompt, std::string(body)).ok();
+    static_cast<void>(finish_chat_prompt(request.prompt, std::string(body)));
   } else if (endpoint % 4 == 2) {
     parse_tokenize_request(body, context);
   } else {
