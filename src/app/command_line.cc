@@ -25,28 +25,38 @@ std::string environment_name(const std::string& flag) {
   return name;
 }
 
-// Adds options to one subcommand, each with its twin in the environment.
+// Adds options to one subcommand, each with its twin in the environment. Where a flag of one value
+// stands several times the last one counts.
 class Flags {
  public:
   explicit Flags(CLI::App& app) : app_(app) {}
 
   template <typename T>
   CLI::Option* add(const std::string& flag, T& value, const std::string& help) {
-    return app_.add_option(flag, value, help)
-        ->envname(environment_name(flag.substr(0, flag.find(','))))
-        ->capture_default_str();
+    return with_twin(flag, app_.add_option(flag, value, help)->capture_default_str())->take_last();
+  }
+  CLI::Option* add_list(const std::string& flag,
+                        std::vector<std::string>& values,
+                        const std::string& help) {
+    return with_twin(flag, app_.add_option(flag, values, help));
   }
   CLI::Option* add_switch(const std::string& flag, bool& value, const std::string& help) {
-    return app_.add_flag(flag, value, help)->envname(environment_name(flag));
+    return with_twin(flag, app_.add_flag(flag, value, help));
+  }
+  CLI::Option* add_parsed(const std::string& flag,
+                          const std::function<void(const std::string&)>& parse,
+                          const std::string& help) {
+    return with_twin(flag, app_.add_option_function<std::string>(flag, parse, help))->take_last();
   }
   CLI::Option* add_bytes(const std::string& flag, uint64_t& value, const std::string& help) {
-    return app_
-        .add_option_function<std::string>(
-            flag, [&value](const std::string& text) { value = parse_size(text); }, help)
-        ->envname(environment_name(flag));
+    return add_parsed(flag, [&value](const std::string& text) { value = parse_size(text); }, help);
   }
 
  private:
+  static CLI::Option* with_twin(const std::string& flag, CLI::Option* option) {
+    return option->envname(environment_name(flag.substr(flag.find(',') + 1)));
+  }
+
   CLI::App& app_;
 };
 
@@ -61,15 +71,14 @@ void add_model(CLI::App& app, ModelOptions& options) {
            "KV cache: auto (as --dtype), bfloat16, float16 or float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));
   flags.add("--block-size", options.block_size, "Tokens of a KV block")->check(CLI::Range(1, 1024));
-  app.add_option_function<std::string>(
-         "--max-model-len",
-         [&options](const std::string& text) {
-           options.max_model_len =
-               text == "auto" || text == "-1" ? -1 : static_cast<int64_t>(parse_size(text));
-         },
-         "Longest sequence, prompt and output (default: the model's own limit); 4k and 4K are 4000 "
-         "and 4096")
-      ->envname("LAMINA_MAX_MODEL_LEN");
+  flags.add_parsed(
+      "--max-model-len",
+      [&options](const std::string& text) {
+        options.max_model_len =
+            text == "auto" || text == "-1" ? -1 : static_cast<int64_t>(parse_size(text));
+      },
+      "Longest sequence, prompt and output (default: the model's own limit); 4k and 4K are 4000 "
+      "and 4096");
   flags.add("--max-num-seqs", options.max_num_seqs, "Sequences that run at once")
       ->check(CLI::Range(1, 4096));
   flags
@@ -100,9 +109,9 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
       ->check(CLI::IsMember({"disaggregated", "colocated"}));
   flags.add("--attention-workers", options.attention_workers, "Local attention workers to start")
       ->check(CLI::Range(1, 64));
-  flags.add("--attention-worker",
-            options.attention_worker,
-            "host:port of a running attention worker; may be repeated");
+  flags.add_list("--attention-worker",
+                 options.attention_worker,
+                 "host:port of a running attention worker; may be repeated");
   flags.add("--transport", options.transport, "Data plane: auto, shm or tcp")
       ->check(CLI::IsMember({"auto", "shm", "tcp"}));
   flags.add_bytes("--kv-cache-memory-bytes",
@@ -120,7 +129,7 @@ void add_serve(CLI::App& app, ServeOptions& options) {
   Flags flags(app);
   flags.add("--host", options.host, "Address to listen on");
   flags.add("--port", options.port, "Port to listen on; 0: any");
-  flags.add("--api-key", options.api_keys, "Key that requests must carry; may be repeated");
+  flags.add_list("--api-key", options.api_keys, "Key that requests must carry; may be repeated");
   flags.add_switch("--insecure", options.insecure, "Listen beyond this machine without an API key");
   flags.add("--served-model-name",
             options.served_model_name,
@@ -136,7 +145,7 @@ void add_serve(CLI::App& app, ServeOptions& options) {
            options.shutdown_timeout,
            "Seconds that running requests get at the end")
       ->check(CLI::Range(0.0, 3600.0));
-  flags.add("--allowed-origins", options.allowed_origins, "Origins for CORS (default: none)");
+  flags.add_list("--allowed-origins", options.allowed_origins, "Origins for CORS (default: none)");
   flags.add("--seed", options.seed, "Seed of requests that bring none; 0: a random one");
 }
 

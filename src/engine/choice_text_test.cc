@@ -120,7 +120,8 @@ TEST(ChoiceText, NeverSplitsACharacter) {
 
 TEST(ChoiceText, WorksWithoutATokenizer) {
   const GenerationRequest request;
-  ChoiceText text(nullptr, request, {});
+  const std::vector<int32_t> eos_ids;
+  ChoiceText text(nullptr, request, eos_ids);
   const GenerationDelta delta = text.add({.id = 7}, true);
   EXPECT_EQ(delta.text, "");
   EXPECT_EQ(delta.tokens[0].scored.id, 7);
