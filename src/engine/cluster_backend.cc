@@ -21,6 +21,15 @@ uint64_t random_id() {
   return (uint64_t{device()} << 32) | device();
 }
 
+constexpr Duration kStartPollInterval = std::chrono::milliseconds(50);
+
+// An answer that asking again will not change.
+bool is_refusal(const Status& status) {
+  return status.code() == StatusCode::kUnauthenticated ||
+         status.code() == StatusCode::kPermissionDenied ||
+         status.code() == StatusCode::kFailedPrecondition;
+}
+
 }  // namespace
 
 ClusterBackend::ClusterBackend(ClusterBackendConfig config,
@@ -146,13 +155,19 @@ Result<int32_t> ClusterBackend::open_session(int32_t min_blocks) {
   return num_blocks;
 }
 
+// Until each worker answers, has refused us for good (another secret, another version), or the time
+// is up.
 void ClusterBackend::wait_for_all_workers() {
+  const Deadline deadline = Deadline::after(config_.start_timeout);
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, config_.start_timeout, [this] {
-    return std::all_of(available_.begin(), available_.end(), [](const auto& worker) {
-      return worker.has_value();
-    });
-  });
+  while (!deadline.has_passed()) {
+    size_t num_settled = 0;
+    for (size_t i = 0; i < available_.size(); ++i) {
+      num_settled += available_[i] || is_refusal(monitor_->snapshot(i).last_error) ? 1 : 0;
+    }
+    if (num_settled == available_.size()) break;
+    changed_.wait_for(lock, kStartPollInterval);
+  }
   was_open_ = true;
 }
 
