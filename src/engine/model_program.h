@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "convert/sliced_model.h"
-#include "kv/kv_cache.h"
+#include "kv/kv_layout.h"
 #include "model/model_config.h"
 #include "model/weight_store.h"
 #include "scheduler/scheduler.h"

@@ -3,33 +3,12 @@
 #include <fmt/format.h>
 
 #include <limits>
-#include <optional>
 
 #include "base/checked_math.h"
 #include "base/error.h"
 
 namespace lamina {
 namespace {
-
-// The product, or nothing if a factor is not positive or the result leaves 64 bits.
-std::optional<uint64_t> positive_product(std::initializer_list<int64_t> factors) {
-  std::optional<uint64_t> product = 1;
-  for (const int64_t factor : factors) {
-    if (factor <= 0) return std::nullopt;
-    product = checked_mul(*product, static_cast<uint64_t>(factor));
-    if (!product) return std::nullopt;
-  }
-  return product;
-}
-
-std::string describe(const KvLayout& layout) {
-  return fmt::format("{} layers x {} KV heads x {} tokens x {} elements of {}",
-                     layout.num_layers,
-                     layout.num_kv_heads,
-                     layout.block_size,
-                     layout.head_dim,
-                     dtype_name(layout.dtype));
-}
 
 size_t cache_bytes(const KvLayout& layout, int32_t num_blocks) {
   if (num_blocks < 0) {
@@ -41,7 +20,7 @@ size_t cache_bytes(const KvLayout& layout, int32_t num_blocks) {
     throw Error(
         StatusCode::kResourceExhausted,
         fmt::format(
-            "KV cache: {} blocks of {} do not fit in 64 bits", num_blocks, describe(layout)));
+            "KV cache: {} blocks of {} do not fit in 64 bits", num_blocks, layout.to_string()));
   }
   return *bytes;
 }
@@ -55,26 +34,12 @@ Buffer allocate_cache(const KvLayout& layout, int32_t num_blocks, MemoryKind mem
                 fmt::format("KV cache of {} bytes ({} blocks of {}): {}",
                             bytes,
                             num_blocks,
-                            describe(layout),
+                            layout.to_string(),
                             error.what()));
   }
 }
 
 }  // namespace
-
-uint64_t KvLayout::block_bytes() const {
-  const auto bytes = positive_product({2,
-                                       num_layers,
-                                       num_kv_heads,
-                                       head_dim,
-                                       block_size,
-                                       static_cast<int64_t>(dtype_bytes(dtype))});
-  if (!bytes) {
-    throw Error(StatusCode::kInvalidArgument,
-                fmt::format("KV layout: {} is not a size", describe(*this)));
-  }
-  return *bytes;
-}
 
 KvCache::KvCache(const KvLayout& layout, int32_t num_blocks, MemoryKind memory)
     : layout_(layout),

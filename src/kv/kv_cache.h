@@ -7,22 +7,10 @@
 
 #include "base/status.h"
 #include "device/buffer.h"
+#include "kv/kv_layout.h"
 #include "tensor/tensor_view.h"
 
 namespace lamina {
-
-// Shape of a cache; also what a memory budget is computed from.
-struct KvLayout {
-  int32_t num_layers = 0;
-  int32_t num_kv_heads = 0;  // of this worker
-  int32_t head_dim = 0;
-  int32_t block_size = 16;  // tokens
-  DType dtype = DType::kBF16;
-
-  // Bytes of one block over all layers, K and V. Throws Error kInvalidArgument on overflow or a
-  // non-positive field.
-  [[nodiscard]] uint64_t block_bytes() const;
-};
 
 class KvCache {
  public:

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "base/result.h"
-#include "kv/kv_cache.h"
+#include "kv/kv_layout.h"
 
 namespace lamina {
 
