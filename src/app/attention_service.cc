@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 
 #include "app/version.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr Duration kConnectTimeout = std::chrono::seconds(10);
 constexpr Duration kIdleCheck = std::chrono::milliseconds(100);
+constexpr uint64_t kMaxSessionOverheadBytes = uint64_t{2} << 30;
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -62,15 +64,26 @@ control::WorkerInfo AttentionService::describe() {
 }
 
 Status AttentionService::check_memory(const control::SessionConfig& config) const {
-  const KvLayout layout = worker_config(config).core.kv;
-  const uint64_t block_bytes = layout.block_bytes();
+  const uint64_t block_bytes = worker_config(config).core.kv.block_bytes();
   const uint64_t fits = config_.kv_memory_bytes / block_bytes;
-  if (static_cast<uint64_t>(config.num_blocks) <= fits) return {};
+  if (static_cast<uint64_t>(config.num_blocks) > fits) {
+    return resource_exhausted(
+        fmt::format("{} KV blocks of {} bytes asked for, {} bytes are set aside",
+                    config.num_blocks,
+                    block_bytes,
+                    config_.kv_memory_bytes));
+  }
+  // Block tables and message slots come on top of the KV budget.
+  const wire::SlotGeometry geometry = control::slot_geometry(config);
+  uint64_t other_bytes = static_cast<uint64_t>(config.max_sequences) *
+                         static_cast<uint64_t>(config.max_blocks_per_sequence) * sizeof(BlockId);
+  for (const size_t bytes : wire::attention_worker_slots(geometry)) other_bytes += bytes;
+  for (const size_t bytes : wire::model_worker_slots(geometry)) other_bytes += bytes;
+  if (other_bytes <= kMaxSessionOverheadBytes) return {};
   return resource_exhausted(
-      fmt::format("{} KV blocks of {} bytes asked for, {} bytes are set aside",
-                  config.num_blocks,
-                  block_bytes,
-                  config_.kv_memory_bytes));
+      fmt::format("block tables and message slots of {} bytes asked for, limit {}",
+                  other_bytes,
+                  kMaxSessionOverheadBytes));
 }
 
 Result<std::string> AttentionService::configure(const control::SessionConfig& config) {
@@ -147,10 +160,11 @@ control::WorkerStats AttentionService::heartbeat() {
   stats.bytes_received = worker.bytes_received;
   stats.bytes_sent = worker.bytes_sent;
   stats.num_blocks_used = worker.num_blocks_used;
+  stats.step_in_progress =
+      worker.is_in_step;  // read before the time of progress, which is written before it
   const Duration age = steady_clock().now().time_since_epoch() - Duration(worker.last_progress_ns);
-  stats.progress_age_ms =
-      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(age).count());
-  stats.step_in_progress = worker.is_in_step;
+  const auto age_ms = std::chrono::duration_cast<std::chrono::milliseconds>(age).count();
+  stats.progress_age_ms = static_cast<uint64_t>(std::max<int64_t>(0, age_ms));
   return stats;
 }
 

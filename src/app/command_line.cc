@@ -62,7 +62,7 @@ class Flags {
 
 void add_model(CLI::App& app, ModelOptions& options) {
   Flags flags(app);
-  flags.add("model", options.model, "Hugging Face folder or GGUF file")->required();
+  flags.add("model", options.model, "Hugging Face folder or GGUF file");
   flags.add("--dtype", options.dtype, "Weights and activations: bfloat16, float16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
   flags
@@ -180,7 +180,7 @@ void add_run(CLI::App& app, RunOptions& options) {
 
 void add_convert(CLI::App& app, ConvertOptions& options) {
   Flags flags(app);
-  flags.add("model", options.model, "Hugging Face folder or GGUF file")->required();
+  flags.add("model", options.model, "Hugging Face folder or GGUF file");
   flags.add("--dtype", options.dtype, "bfloat16, float16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
 }
@@ -234,6 +234,15 @@ std::string describe(const CLI::App& app) {
     text += fmt::format("{}{} {}", text.empty() ? "" : ", ", option->get_name(), value);
   }
   return text;
+}
+
+// Not CLI11's required(): the configuration file may name the model too.
+void require_model(const CLI::App& app) {
+  const CLI::Option* model = app.get_option_no_throw("model");
+  if (model == nullptr || model->count() > 0) return;
+  throw Error(
+      StatusCode::kInvalidArgument,
+      fmt::format("lamina {} needs a model: a Hugging Face folder or a GGUF file", app.get_name()));
 }
 
 }  // namespace
@@ -304,6 +313,7 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
     if (!app->parsed()) continue;
     options.command = command;
     if (!config_file.empty()) apply_config_file(config_file, *app);
+    require_model(*app);
     options.effective = describe(*app);
     if (options.log_level.empty())
       options.log_level = command == Command::kRun ? "warning" : "info";

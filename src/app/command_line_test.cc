@@ -52,13 +52,14 @@ TEST(CommandLine, ReadsFlagsAndDefaults) {
 }
 
 TEST(CommandLine, FlagsBeatEnvironmentBeatsFile) {
-  const ConfigFile file("port: 1\nmax-num-seqs: 2\nblock-size: 32\napi-key: [a, b]\n");
+  const ConfigFile file("model: m\nport: 1\nmax-num-seqs: 2\nblock-size: 32\napi-key: [a, b]\n");
   ::setenv("LAMINA_PORT", "3", 1);
   ::setenv("LAMINA_MAX_NUM_SEQS", "4", 1);
-  const auto options = parse({"serve", "m", "--config", file.path(), "--port", "5"});
+  const auto options = parse({"serve", "--config", file.path(), "--port", "5"});
   ::unsetenv("LAMINA_PORT");
   ::unsetenv("LAMINA_MAX_NUM_SEQS");
   ASSERT_TRUE(options);
+  EXPECT_EQ(options->serve.model.model, "m");
   EXPECT_EQ(options->serve.port, 5);
   EXPECT_EQ(options->serve.model.max_num_seqs, 4);
   EXPECT_EQ(options->serve.model.block_size, 32);
@@ -83,7 +84,7 @@ TEST(CommandLine, HidesSecretsInTheEffectiveSet) {
 }
 
 TEST(CommandLine, RefusesWrongFlags) {
-  EXPECT_FALSE(parse({"serve"}));
+  EXPECT_THROW(parse({"serve"}), Error);
   EXPECT_FALSE(parse({"serve", "m", "--dtype", "int3"}));
   EXPECT_FALSE(parse({"dance"}));
   EXPECT_THROW(parse({"serve", "m", "--kv-cache-memory-bytes", "lots"}), Error);

@@ -64,6 +64,8 @@ pid_t spawn_process(std::vector<std::string> arguments,
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, announce_fd, kAnnounceFd);
+  // Sockets of the HTTP server must not live on in a worker.
+  posix_spawn_file_actions_addclosefrom_np(&actions, kAnnounceFd + 1);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   sigset_t no_signals;
@@ -140,27 +142,30 @@ LocalWorkers::~LocalWorkers() {
 }
 
 uint16_t LocalWorkers::spawn(size_t idx, uint16_t port) {
+  std::vector<std::string> arguments = {"lamina",
+                                        "attention-worker",
+                                        "--listen",
+                                        fmt::format("127.0.0.1:{}", port),
+                                        "--kv-cache-memory-bytes",
+                                        fmt::format("{}", config_.kv_memory_bytes),
+                                        "--threads",
+                                        fmt::format("{}", config_.num_threads),
+                                        "--log-level",
+                                        config_.log_level,
+                                        "--parent-pid",
+                                        fmt::format("{}", ::getpid())};
+  if (port != 0) {  // a restart: nobody waits, the engine asks until the worker answers
+    children_[idx].pid = spawn_process(arguments, config_.secret, STDERR_FILENO);
+    return port;
+  }
   std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0)
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
     throw Error(StatusCode::kResourceExhausted, "cannot make a pipe");
+  }
   const FileHandle read_end(ends[0]);
   FileHandle write_end(ends[1]);
-  children_[idx].pid = spawn_process({"lamina",
-                                      "attention-worker",
-                                      "--listen",
-                                      fmt::format("127.0.0.1:{}", port),
-                                      "--kv-cache-memory-bytes",
-                                      fmt::format("{}", config_.kv_memory_bytes),
-                                      "--threads",
-                                      fmt::format("{}", config_.num_threads),
-                                      "--log-level",
-                                      config_.log_level,
-                                      "--announce-fd",
-                                      fmt::format("{}", kAnnounceFd),
-                                      "--parent-pid",
-                                      fmt::format("{}", ::getpid())},
-                                     config_.secret,
-                                     write_end.get());
+  arguments.insert(arguments.end(), {"--announce-fd", fmt::format("{}", kAnnounceFd)});
+  children_[idx].pid = spawn_process(arguments, config_.secret, write_end.get());
   write_end.reset();  // so that the child's end closes the pipe
   return read_port(read_end.get());
 }

@@ -20,16 +20,20 @@ uint64_t mem_available_bytes() {
   return uint64_t{1} << 30;  // no /proc: a modest guess
 }
 
-uint64_t cgroup_limit_bytes() {
-  std::ifstream file("/sys/fs/cgroup/memory.max");
+// What the control group may still use, if it has a limit.
+uint64_t cgroup_room_bytes() {
   uint64_t limit = 0;
-  return file >> limit ? limit : std::numeric_limits<uint64_t>::max();
+  uint64_t used = 0;
+  std::ifstream limit_file("/sys/fs/cgroup/memory.max");
+  std::ifstream used_file("/sys/fs/cgroup/memory.current");
+  if (!(limit_file >> limit) || !(used_file >> used)) return std::numeric_limits<uint64_t>::max();
+  return limit > used ? limit - used : 0;
 }
 
 }  // namespace
 
 uint64_t available_memory_bytes() {
-  return std::min(mem_available_bytes(), cgroup_limit_bytes());
+  return std::min(mem_available_bytes(), cgroup_room_bytes());
 }
 
 uint64_t kv_budget_bytes(uint64_t wanted, int32_t num_sharers) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -56,6 +57,7 @@ server::ServerConfig server_config(const ServeOptions& options, const LoadedMode
 
 int run_serve(const ServeOptions& options, const std::string& log_level) {
   const TimePoint begin = steady_clock().now();
+  std::optional<ExitOnTermination> starting(std::in_place);
   const LoadedModel model = load_model(options.model, options.chat_template);
   const server::ServerConfig config = server_config(options, model);
   config.validate();  // before processes are started for nothing
@@ -67,6 +69,7 @@ int run_serve(const ServeOptions& options, const std::string& log_level) {
            std::chrono::duration<double>(steady_clock().now() - begin).count(),
            options.host,
            server.port());
+  starting.reset();
   wait_for_termination();
   unblock_termination_signals();
   log_info("ending: running requests get {:.0f} s", options.shutdown_timeout);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ctime>
 
 namespace lamina::app {
 namespace {
@@ -23,6 +24,22 @@ void block_termination_signals() {
   sigset_t set = termination_set();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
+}
+
+ExitOnTermination::ExitOnTermination()
+    : thread_([this] {
+        const sigset_t set = termination_set();
+        const timespec pause{.tv_sec = 0, .tv_nsec = 20'000'000};
+        while (!is_over_) {
+          const int number = sigtimedwait(&set, nullptr, &pause);
+          if (number > 0)
+            ::_exit(128 + number);  // as a shell reports it; workers end with their parent
+        }
+      }) {}
+
+ExitOnTermination::~ExitOnTermination() {
+  is_over_ = true;
+  thread_.join();
 }
 
 int wait_for_termination() {

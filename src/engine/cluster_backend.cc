@@ -22,6 +22,8 @@ uint64_t random_id() {
 }
 
 constexpr Duration kStartPollInterval = std::chrono::milliseconds(50);
+constexpr Duration kMinExclusion = std::chrono::seconds(1);
+constexpr Duration kMaxExclusion = std::chrono::seconds(60);
 
 // An answer that asking again will not change.
 bool is_refusal(const Status& status) {
@@ -40,7 +42,7 @@ ClusterBackend::ClusterBackend(ClusterBackendConfig config,
       worker_(
           program.sliced, *program.weights, program.step_limits(), program.max_num_seqs, stream),
       engine_id_(random_id()),
-      available_(config_.workers.size()) {
+      candidates_(config_.workers.size()) {
   LAMINA_CHECK(!config_.workers.empty());
   std::vector<control::AttentionControl*> workers;
   for (const control::ControlAddress& address : config_.workers) {
@@ -60,24 +62,23 @@ ClusterBackend::~ClusterBackend() {
 
 void ClusterBackend::worker_available(size_t worker_idx, const control::WorkerInfo& info) {
   const std::lock_guard lock(mutex_);
-  available_[worker_idx] = info;
-  const auto num_up = static_cast<size_t>(std::count_if(
-      available_.begin(), available_.end(), [](const auto& worker) { return worker.has_value(); }));
-  const auto useful = std::min(num_up, static_cast<size_t>(program_.attention().num_kv_heads));
-  if (remote_ != nullptr && useful > members_.size()) may_rebalance_ = true;
+  Candidate& candidate = candidates_[worker_idx];
+  const bool is_new = !candidate.info || candidate.info->incarnation != info.incarnation;
+  if (is_new) candidate.exclusion = {};
+  candidate.info = info;
   changed_.notify_all();
   if (wake_) wake_();
 }
 
 void ClusterBackend::worker_down(size_t worker_idx, const control::WorkerDown& down) {
   const std::lock_guard lock(mutex_);
-  available_[worker_idx].reset();
-  if (remote_ == nullptr || down.epoch != epoch_) return;
+  if (down.epoch != epoch_) return;
+  candidates_[worker_idx].info.reset();
   lost_ = unavailable(fmt::format("attention worker {} was lost ({}: {})",
                                   clients_[worker_idx]->name(),
                                   control::down_cause_name(down.cause),
                                   down.reason));
-  remote_->abort();
+  if (remote_ != nullptr) remote_->abort();
   if (wake_) wake_();
 }
 
@@ -91,7 +92,10 @@ void ClusterBackend::on_event(std::function<void()> wake) {
 BackendEvent ClusterBackend::poll_event() {
   const std::lock_guard lock(mutex_);
   if (lost_) return BackendEvent::kLost;
-  return std::exchange(may_rebalance_, false) ? BackendEvent::kRebalance : BackendEvent::kNone;
+  if (remote_ == nullptr) return BackendEvent::kNone;
+  const auto useful =
+      std::min(num_usable(), static_cast<size_t>(program_.attention().num_kv_heads));
+  return useful > members_.size() ? BackendEvent::kRebalance : BackendEvent::kNone;
 }
 
 Status ClusterBackend::loss_reason() const {
@@ -109,26 +113,56 @@ Result<std::vector<SequenceOutput>> ClusterBackend::run(const StepPlan& plan) {
 }
 
 Result<int32_t> ClusterBackend::open_session(int32_t min_blocks) {
+  if (was_open_) return try_session(min_blocks);
+  wait_for_all_workers();
+  // A worker may still be leased to an engine that died a moment ago: that passes.
+  const Deadline deadline = Deadline::after(config_.start_timeout);
+  while (true) {
+    Result<int32_t> num_blocks = try_session(min_blocks);
+    const StatusCode code = num_blocks.status().code();
+    const bool may_pass = code == StatusCode::kUnavailable || code == StatusCode::kAlreadyExists ||
+                          code == StatusCode::kDeadlineExceeded;
+    if (!may_pass || nobody_will_come() || deadline.has_passed()) return num_blocks;
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kStartPollInterval);
+  }
+}
+
+Result<int32_t> ClusterBackend::try_session(int32_t min_blocks) {
   close_session();
-  if (!was_open_) wait_for_all_workers();
-  const std::vector<Member> members = choose_members();
-  if (members.empty()) return nobody_is_up();
-  LAMINA_ASSIGN_OR_RETURN(const int32_t num_blocks, plan_blocks(members, min_blocks));
-  ++epoch_;
+  std::vector<Member> members;
+  LAMINA_ASSIGN_OR_RETURN(const int32_t num_blocks, choose_session(min_blocks, members));
+  {
+    const std::lock_guard lock(mutex_);
+    ++epoch_;
+  }
   std::vector<AttentionPeer> peers;
   for (const Member& member : members) {
     Result<AttentionPeer> peer = join(member, num_blocks);
     members_.push_back(member);
     if (!peer.ok()) {
-      forget(member.worker_idx);
+      exclude(member.worker_idx);
       close_session();
       return Status(peer.status().code(),
                     fmt::format("attention worker {}: {}",
                                 clients_[member.worker_idx]->name(),
                                 peer.status().message()));
     }
+    // At once: its lease must not run out while the others join.
+    monitor_->watch(member.worker_idx, epoch_, member.incarnation);
     peers.push_back(*std::move(peer));
   }
+  LAMINA_RETURN_IF_ERROR(publish(std::move(peers)));
+  log_info("session {}: {} attention workers, {} KV blocks of {} tokens",
+           epoch_,
+           members_.size(),
+           num_blocks,
+           program_.block_size);
+  return num_blocks;
+}
+
+// Makes the joined peers the session, unless one of them was lost meanwhile.
+Status ClusterBackend::publish(std::vector<AttentionPeer> peers) {
   const AttentionAttrs& attention = program_.attention();
   auto remote = std::make_unique<RemoteAttention>(
       RemoteAttentionConfig{.epoch = epoch_,
@@ -140,19 +174,21 @@ Result<int32_t> ClusterBackend::open_session(int32_t min_blocks) {
                             .reply_timeout = config_.reply_timeout,
                             .wait = {}},
       std::move(peers));
+  Status lost;
   {
     const std::lock_guard lock(mutex_);
-    remote_ = std::move(remote);
+    lost = lost_.value_or(Status());
+    if (lost.ok()) {
+      remote_ = std::move(remote);
+      for (const Member& member : members_) candidates_[member.worker_idx].exclusion = {};
+    }
   }
-  for (const Member& member : members_)
-    monitor_->watch(member.worker_idx, epoch_, member.incarnation);
+  if (!lost.ok()) {
+    close_session();
+    return lost;
+  }
   was_open_ = true;
-  log_info("session {}: {} attention workers, {} KV blocks of {} tokens",
-           epoch_,
-           members_.size(),
-           num_blocks,
-           program_.block_size);
-  return num_blocks;
+  return {};
 }
 
 // Until each worker answers, has refused us for good (another secret, another version), or the time
@@ -162,24 +198,64 @@ void ClusterBackend::wait_for_all_workers() {
   std::unique_lock lock(mutex_);
   while (!deadline.has_passed()) {
     size_t num_settled = 0;
-    for (size_t i = 0; i < available_.size(); ++i) {
-      num_settled += available_[i] || is_refusal(monitor_->snapshot(i).last_error) ? 1 : 0;
-    }
-    if (num_settled == available_.size()) break;
+    for (size_t i = 0; i < candidates_.size(); ++i)
+      num_settled += candidates_[i].info || has_refused(i) ? 1 : 0;
+    if (num_settled == candidates_.size()) return;
     changed_.wait_for(lock, kStartPollInterval);
   }
-  was_open_ = true;
 }
 
-// Workers that answer, in the order of the configuration, with their KV heads. Surplus ones stand
-// by.
+bool ClusterBackend::has_refused(size_t worker_idx) const {
+  return is_refusal(monitor_->snapshot(worker_idx).last_error);
+}
+
+bool ClusterBackend::nobody_will_come() const {
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    if (!has_refused(i)) return false;
+  }
+  return true;
+}
+
+bool ClusterBackend::is_usable(const Candidate& candidate) const {
+  return candidate.info && steady_clock().now() >= candidate.exclusion.until;
+}
+
+size_t ClusterBackend::num_usable() const {
+  return static_cast<size_t>(
+      std::count_if(candidates_.begin(), candidates_.end(), [this](const Candidate& candidate) {
+        return is_usable(candidate);
+      }));
+}
+
+// Who takes part in the next session, and with how many blocks. A worker without room for its share
+// is left out where others have it.
+Result<int32_t> ClusterBackend::choose_session(int32_t min_blocks, std::vector<Member>& members) {
+  while (true) {
+    members = choose_members();
+    if (members.empty()) return nobody_is_up();
+    const std::vector<WorkerKvShare> shares = shares_of(members);
+    Result<int32_t> num_blocks =
+        plan_num_blocks(program_.kv_layout(1), shares, min_blocks, most_useful_blocks(program_));
+    if (num_blocks.ok() || members.size() == 1) return num_blocks;
+    log_warning("{}", num_blocks.status().message());
+    const auto poorest = std::min_element(
+        shares.begin(), shares.end(), [](const WorkerKvShare& a, const WorkerKvShare& b) {
+          return a.budget_bytes / static_cast<uint64_t>(a.num_kv_heads) <
+                 b.budget_bytes / static_cast<uint64_t>(b.num_kv_heads);
+        });
+    exclude(members[static_cast<size_t>(poorest - shares.begin())].worker_idx);
+  }
+}
+
+// Workers that can be used, in the order of the configuration, with their KV heads. Surplus ones
+// stand by.
 std::vector<ClusterBackend::Member> ClusterBackend::choose_members() const {
   const std::lock_guard lock(mutex_);
   std::vector<Member> members;
-  for (size_t i = 0; i < available_.size(); ++i) {
-    if (available_[i])
-      members.push_back(
-          {.worker_idx = i, .kv_heads = {}, .incarnation = available_[i]->incarnation});
+  for (size_t i = 0; i < candidates_.size(); ++i) {
+    if (!is_usable(candidates_[i])) continue;
+    members.push_back(
+        {.worker_idx = i, .kv_heads = {}, .incarnation = candidates_[i].info->incarnation});
   }
   if (members.empty()) return members;
   const std::vector<HeadRange> ranges =
@@ -194,17 +270,16 @@ std::vector<ClusterBackend::Member> ClusterBackend::choose_members() const {
   return members;
 }
 
-Result<int32_t> ClusterBackend::plan_blocks(const std::vector<Member>& members,
-                                            int32_t min_blocks) const {
+std::vector<WorkerKvShare> ClusterBackend::shares_of(const std::vector<Member>& members) const {
   std::vector<WorkerKvShare> shares;
   const std::lock_guard lock(mutex_);
   for (const Member& member : members) {
-    const std::optional<control::WorkerInfo>& info = available_[member.worker_idx];
+    const std::optional<control::WorkerInfo>& info = candidates_[member.worker_idx].info;
     shares.push_back({.name = clients_[member.worker_idx]->name(),
                       .budget_bytes = info ? info->kv_memory_bytes : 0,
                       .num_kv_heads = member.kv_heads.count()});
   }
-  return plan_num_blocks(program_.kv_layout(1), shares, min_blocks, most_useful_blocks(program_));
+  return shares;
 }
 
 Result<AttentionPeer> ClusterBackend::join(const Member& member, int32_t num_blocks) {
@@ -228,6 +303,8 @@ Result<AttentionPeer> ClusterBackend::join(const Member& member, int32_t num_blo
                          .endpoint = pending->complete(blob, deadline)};
   } catch (const Error& error) {
     return error.status();
+  } catch (const std::exception& error) {
+    return internal_error(error.what());
   }
 }
 
@@ -265,13 +342,13 @@ TransportKind ClusterBackend::transport_for(size_t worker_idx) const {
                                                                      : TransportKind::kTcp;
 }
 
-// A worker that could not be configured: it is available again when it answers again.
-void ClusterBackend::forget(size_t worker_idx) {
-  {
-    const std::lock_guard lock(mutex_);
-    available_[worker_idx].reset();
-  }
-  monitor_->unwatch(worker_idx);
+// A worker that answers but cannot take part is left alone for a while, longer each time: every
+// attempt costs the session that serves meanwhile.
+void ClusterBackend::exclude(size_t worker_idx) {
+  const std::lock_guard lock(mutex_);
+  Exclusion& exclusion = candidates_[worker_idx].exclusion;
+  exclusion.pause = std::clamp(2 * exclusion.pause, kMinExclusion, kMaxExclusion);
+  exclusion.until = steady_clock().now() + exclusion.pause;
 }
 
 void ClusterBackend::close_session() {
@@ -279,21 +356,22 @@ void ClusterBackend::close_session() {
   {
     const std::lock_guard lock(mutex_);
     ended = std::move(remote_);
-    lost_.reset();
-    may_rebalance_ = false;
   }
+  ended.reset();  // workers see the data connection close
   for (const Member& member : std::exchange(members_, {})) {
     bool is_up = false;
     {
       const std::lock_guard lock(mutex_);
-      is_up = available_[member.worker_idx].has_value();
+      is_up = candidates_[member.worker_idx].info.has_value();
     }
-    if (!is_up) continue;
     monitor_->unwatch(member.worker_idx);
+    if (!is_up) continue;
     const Status status =
         clients_[member.worker_idx]->end_session(epoch_, config_.monitor.call_timeout);
     if (!status.ok()) log_warning("ending session {}: {}", epoch_, status.to_string());
   }
+  const std::lock_guard lock(mutex_);
+  lost_.reset();  // after unwatch(): no later word on this session counts
 }
 
 void ClusterBackend::close() {

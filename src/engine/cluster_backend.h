@@ -19,6 +19,7 @@
 #include "engine/model_program.h"
 #include "engine/step_backend.h"
 #include "kv/head_partition.h"
+#include "plan/kv_budget.h"
 #include "worker/model_worker.h"
 #include "worker/remote_attention.h"
 
@@ -32,7 +33,7 @@ struct ClusterBackendConfig {
   control::WorkerMonitorConfig monitor;
   Duration start_timeout =
       std::chrono::seconds(30);  // the first session waits this long for all workers
-  Duration call_timeout = std::chrono::seconds(10);    // configuring one worker
+  Duration call_timeout = std::chrono::seconds(3);     // configuring one worker
   Duration reply_timeout = std::chrono::seconds(120);  // one layer's attention
 };
 
@@ -64,15 +65,32 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   void worker_available(size_t worker_idx, const control::WorkerInfo& info) override;
   void worker_down(size_t worker_idx, const control::WorkerDown& down) override;
 
+  // A worker that answers but could not take part.
+  struct Exclusion {
+    Duration pause{};
+    TimePoint until{};
+  };
+  struct Candidate {
+    std::optional<control::WorkerInfo> info;  // while it answers
+    Exclusion exclusion;
+  };
+
+  Result<int32_t> try_session(int32_t min_blocks);
   void wait_for_all_workers();
+  [[nodiscard]] bool has_refused(size_t worker_idx) const;
+  [[nodiscard]] bool nobody_will_come() const;
+  Result<int32_t> choose_session(int32_t min_blocks, std::vector<Member>& members);
   [[nodiscard]] std::vector<Member> choose_members() const;
-  [[nodiscard]] Result<int32_t> plan_blocks(const std::vector<Member>& members,
-                                            int32_t min_blocks) const;
+  [[nodiscard]] std::vector<WorkerKvShare> shares_of(const std::vector<Member>& members) const;
+  Status publish(std::vector<AttentionPeer> peers);
+  // Called with mutex_ held.
+  [[nodiscard]] bool is_usable(const Candidate& candidate) const;
+  [[nodiscard]] size_t num_usable() const;
   Result<AttentionPeer> join(const Member& member, int32_t num_blocks);
   [[nodiscard]] control::SessionConfig session_config(const Member& member,
                                                       int32_t num_blocks) const;
   [[nodiscard]] TransportKind transport_for(size_t worker_idx) const;
-  void forget(size_t worker_idx);
+  void exclude(size_t worker_idx);
   void close_session();
   [[nodiscard]] Status nobody_is_up() const;
 
@@ -80,17 +98,16 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   const ModelProgram& program_;
   ModelWorker worker_;
   uint64_t engine_id_;
-  uint64_t epoch_ = 0;
   bool was_open_ = false;
   std::vector<std::unique_ptr<control::AttentionControl>> clients_;
   std::vector<Member> members_;  // of the open session
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<std::optional<control::WorkerInfo>> available_;  // answering, by worker
+  uint64_t epoch_ = 0;  // of the latest session; changed by the engine's thread alone
+  std::vector<Candidate> candidates_;        // by worker
   std::unique_ptr<RemoteAttention> remote_;  // replaced under mutex_ by the engine's thread alone
   std::optional<Status> lost_;
-  bool may_rebalance_ = false;
   std::function<void()> wake_;
 
   std::unique_ptr<control::WorkerMonitor> monitor_;  // last: its threads call this object

@@ -14,6 +14,7 @@ namespace {
 
 constexpr Duration kIdleWait = std::chrono::seconds(1);
 constexpr Duration kReopenPause = std::chrono::milliseconds(100);
+constexpr Duration kPublishInterval = std::chrono::milliseconds(50);  // while steps run
 
 double seconds_of(Duration duration) {
   return std::chrono::duration<double>(duration).count();
@@ -64,6 +65,12 @@ Status ServingEngine::validate(const GenerationRequest& request) const {
           fmt::format("prompt token id {} is outside [0, {})", id, config_.vocab_size));
     }
   }
+  for (const int32_t id : request.stop_ids) {
+    if (id < 0 || id >= config_.vocab_size) {
+      return invalid_argument(
+          fmt::format("stop token id {} is outside [0, {})", id, config_.vocab_size));
+    }
+  }
   return request.sampling.validate(config_.vocab_size);
 }
 
@@ -83,6 +90,10 @@ Result<uint64_t> ServingEngine::submit(GenerationRequest request, EventSink sink
   job->sink = std::move(sink);
   const uint64_t handle = job->handle;
   const std::lock_guard lock(mutex_);
+  if (should_stop_) {  // the engine's thread may have looked into the inbox for the last time
+    num_unfinished_ -= n;
+    return unavailable("the server is shutting down");
+  }
   inbox_.push_back(std::move(job));
   has_news_ = true;
   wake_.notify_one();
@@ -145,11 +156,10 @@ void ServingEngine::shutdown(Deadline deadline) {
 void ServingEngine::loop() {
   while (!should_stop_) {
     take_commands();
-    const bool is_ready = ensure_session();
-    publish_stats();
-    if (is_ready) {
+    if (ensure_session()) {
       run_step();
     } else {
+      publish_stats();
       wait_for_work(kReopenPause);
     }
   }
@@ -177,28 +187,32 @@ void ServingEngine::start(std::unique_ptr<Job> job) {
     auto choice =
         std::make_unique<Choice>(Choice{.job = job.get(),
                                         .idx = i,
-                                        .sequence = {},
+                                        .sequence = make_sequence(request, i),
                                         .text = ChoiceText(tokenizer_, request, config_.eos_ids)});
-    Sequence& sequence = choice->sequence;
-    sequence.id = next_sequence_id_++;
-    sequence.tokens = request.prompt_ids;
-    sequence.num_prompt_tokens = static_cast<int32_t>(request.prompt_ids.size());
-    sequence.max_total_tokens = sequence.num_prompt_tokens + request.max_tokens;
-    sequence.sampling = request.sampling;
-    sequence.sampling.seed += static_cast<uint64_t>(i);
-    sequence.sampling.min_tokens = request.min_tokens;
-    sequence.sampling.forbidden_ids = request.stop_ids;
-    if (request.min_tokens > 0) {
-      auto& forbidden = sequence.sampling.forbidden_ids;
-      forbidden.insert(forbidden.end(), config_.eos_ids.begin(), config_.eos_ids.end());
-    }
-    sequence.wants_prompt_scores = request.prompt_logprobs && i == 0;
-    choices_[&sequence] = choice.get();
-    scheduler_->add(&sequence);
+    choices_[&choice->sequence] = choice.get();
+    // The prompt is scored by the first choice, and its scores come before any text: the others
+    // wait for them.
+    if (i == 0 || !request.prompt_logprobs) scheduler_->add(&choice->sequence);
     job->choices.push_back(std::move(choice));
   }
   counters_.num_prompt_tokens += request.prompt_ids.size();
   jobs_[job->handle] = std::move(job);
+}
+
+Sequence ServingEngine::make_sequence(const GenerationRequest& request, int32_t choice_idx) {
+  Sequence sequence;
+  sequence.id = next_sequence_id_++;
+  sequence.tokens = request.prompt_ids;
+  sequence.num_prompt_tokens = static_cast<int32_t>(request.prompt_ids.size());
+  sequence.max_total_tokens = sequence.num_prompt_tokens + request.max_tokens;
+  sequence.sampling = request.sampling;
+  sequence.sampling.seed += static_cast<uint64_t>(choice_idx);
+  sequence.sampling.min_tokens = request.min_tokens;
+  sequence.sampling.forbidden_ids = request.stop_ids;
+  auto& forbidden = sequence.sampling.forbidden_ids;
+  forbidden.insert(forbidden.end(), config_.eos_ids.begin(), config_.eos_ids.end());
+  sequence.wants_prompt_scores = request.prompt_logprobs && choice_idx == 0;
+  return sequence;
 }
 
 // True if steps can be run.
@@ -237,13 +251,15 @@ bool ServingEngine::open_session() {
 
 void ServingEngine::run_step() {
   const StepPlan plan = scheduler_->schedule();
+  last_progress_ns_ = steady_clock().now().time_since_epoch().count();
   is_busy_ = !plan.empty();
   if (plan.empty()) {
+    publish_stats();
     wait_for_work(kIdleWait);
     return;
   }
-  last_progress_ns_ = steady_clock().now().time_since_epoch().count();
-  Result<std::vector<SequenceOutput>> outputs = backend_->run(plan);
+  if (steady_clock().now() - last_publish_ > kPublishInterval) publish_stats();
+  Result<std::vector<SequenceOutput>> outputs = run_plan(plan);
   if (!outputs.ok()) {
     fail_running(outputs.status());
     return;
@@ -253,10 +269,26 @@ void ServingEngine::run_step() {
   for (size_t i = 0; i < plan.sequences.size(); ++i) deliver(plan.sequences[i], (*outputs)[i]);
 }
 
+// Errors of set-up code and of the allocator must not end the thread either.
+Result<std::vector<SequenceOutput>> ServingEngine::run_plan(const StepPlan& plan) {
+  try {
+    return backend_->run(plan);
+  } catch (const std::exception& error) {
+    return internal_error(error.what());
+  }
+}
+
 void ServingEngine::deliver(const SequenceStep& step, SequenceOutput& output) {
   Sequence* sequence = scheduler_->in_slot(step.slot);
+  if (sequence == nullptr) return;  // its request failed with another choice of this step
   Choice& choice = *choices_.at(sequence);
-  deliver_prompt_scores(choice, output);
+  if (output.failed) {
+    fail_job(choice.job->handle,
+             internal_error(
+                 "no token can be sampled: every one is forbidden, or the logits are not numbers"));
+    return;
+  }
+  if (sequence->wants_prompt_scores) deliver_prompt_scores(choice, output);
   if (output.sampled) {
     ++counters_.num_generated_tokens;
     GenerationDelta delta = choice.text.add(output.token, sequence->is_complete());
@@ -273,12 +305,19 @@ void ServingEngine::deliver(const SequenceStep& step, SequenceOutput& output) {
   }
 }
 
+// Scores come in chunks, with the prefill; they are handed on once, whole. Then the request's other
+// choices start.
 void ServingEngine::deliver_prompt_scores(Choice& choice, SequenceOutput& output) {
-  if (output.prompt_scores.empty()) return;
-  PromptScores scores;
+  std::vector<GeneratedToken>& tokens = choice.prompt_scores.tokens;
   for (const ScoredToken& token : output.prompt_scores)
-    scores.tokens.push_back(describe_token(tokenizer_, token));
-  choice.job->sink(std::move(scores));
+    tokens.push_back(describe_token(tokenizer_, token));
+  if (choice.has_sent_scores || choice.sequence.num_scored < choice.sequence.num_prompt_tokens - 1)
+    return;
+  choice.has_sent_scores = true;
+  choice.job->sink(std::move(choice.prompt_scores));
+  for (const std::unique_ptr<Choice>& other : choice.job->choices) {
+    if (other->idx > 0) scheduler_->add(&other->sequence);
+  }
 }
 
 void ServingEngine::finish_choice(Choice& choice) {
@@ -333,6 +372,7 @@ void ServingEngine::wait_for_work(Duration at_most) {
 }
 
 void ServingEngine::publish_stats() {
+  last_publish_ = steady_clock().now();
   EngineStats stats = counters_;
   stats.num_running = static_cast<int32_t>(scheduler_->running().size());
   stats.num_waiting = static_cast<int32_t>(scheduler_->waiting().size());

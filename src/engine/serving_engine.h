@@ -55,6 +55,8 @@ class ServingEngine final : public Engine {
     int32_t idx = 0;
     Sequence sequence;
     ChoiceText text;
+    PromptScores prompt_scores{};  // as far as they have come
+    bool has_sent_scores = false;
     bool is_finished = false;
   };
   struct Job {  // a request under way
@@ -70,9 +72,11 @@ class ServingEngine final : public Engine {
   void loop();
   void take_commands();
   void start(std::unique_ptr<Job> job);
+  Sequence make_sequence(const GenerationRequest& request, int32_t choice_idx);
   bool ensure_session();
   bool open_session();
   void run_step();
+  Result<std::vector<SequenceOutput>> run_plan(const StepPlan& plan);
   void deliver(const SequenceStep& step, SequenceOutput& output);
   void deliver_prompt_scores(Choice& choice, SequenceOutput& output);
   void finish_choice(Choice& choice);
@@ -108,6 +112,7 @@ class ServingEngine final : public Engine {
   std::unordered_map<const Sequence*, Choice*> choices_;
   uint64_t next_sequence_id_ = 1;
   TimePoint down_since_{};
+  TimePoint last_publish_{};
   Status down_reason_;  // guarded by mutex_
   EngineStats counters_;
 

@@ -61,7 +61,8 @@ Status sample(TensorView logits,
   }
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
-      return cpu::sample(logits, rows, out, stream.pool());
+      cpu::sample(logits, rows, out, stream.pool());
+      return {};
     case DeviceKind::kCuda:
       return unimplemented("sample: this build has no CUDA");
   }
@@ -82,7 +83,8 @@ Status log_probabilities(TensorView logits,
   }
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
-      return cpu::log_probabilities(logits, targets, num_top, out, stream.pool());
+      cpu::log_probabilities(logits, targets, num_top, out, stream.pool());
+      return {};
     case DeviceKind::kCuda:
       return unimplemented("log_probabilities: this build has no CUDA");
   }

@@ -19,8 +19,10 @@ struct TokenLogprob {
   float logprob = 0.0F;  // natural log
 };
 
+inline constexpr int32_t kNoToken = -1;
+
 struct SampledToken {
-  int32_t id = 0;
+  int32_t id = kNoToken;
   float logprob = 0.0F;  // of `id`; only where logprobs were asked for
   std::vector<TokenLogprob>
       top_logprobs;  // num_logprobs of them, most probable first, smaller id first among equals
@@ -47,15 +49,15 @@ struct SampleRow {
 };
 
 // logits [S, V] f32, overwritten. out has S elements. Arg-max takes the smallest id among equals;
-// NaN never wins. Errors: kInvalidArgument on sizes that do not fit; kDataLoss if a row has no
-// finite logit.
+// NaN never wins. A row without a finite logit (all forbidden, or NaN) gives id kNoToken: its
+// sequence fails, the others do not. Errors: kInvalidArgument on sizes that do not fit.
 [[nodiscard]] Status sample(TensorView logits,
                             std::span<const SampleRow> rows,
                             std::span<SampledToken> out,
                             StreamView stream);
 
 // Log-probability of id targets[s] under row s of `logits` and the `num_top` most probable: for
-// prompt log-probabilities.
+// prompt log-probabilities. kNoToken as above.
 [[nodiscard]] Status log_probabilities(TensorView logits,
                                        std::span<const int32_t> targets,
                                        int32_t num_top,

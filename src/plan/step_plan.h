@@ -61,6 +61,7 @@ struct StepPlan {
 
 struct SequenceOutput {
   int32_t slot = 0;
+  bool failed = false;  // its logits hold no finite number: the sequence cannot go on
   bool sampled = false;
   ScoredToken token;                       // if sampled
   std::vector<ScoredToken> prompt_scores;  // num_scored successors, in order of position

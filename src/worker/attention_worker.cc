@@ -19,7 +19,9 @@ uint32_t unsigned_of(int32_t value) {
 AttentionWorker::AttentionWorker(const AttentionWorkerConfig& config,
                                  Endpoint& endpoint,
                                  StreamView stream)
-    : config_(config), endpoint_(endpoint), core_(config.core, stream) {}
+    : config_(config), endpoint_(endpoint), core_(config.core, stream) {
+  note_progress();
+}
 
 Result<AttentionWorker::Pending> AttentionWorker::advance() {
   while (true) {
@@ -32,15 +34,20 @@ Result<AttentionWorker::Pending> AttentionWorker::advance() {
       case PollResult::kReady:
         break;
     }
+    note_progress();  // before is_in_step: a long idle time must not look like a hanging step
     stats_.is_in_step = true;
     const Status handled = handle();
-    stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
+    note_progress();
     stats_.is_in_step = state_ != State::kPlan;
     if (!handled.ok()) {
       refuse(handled);
       return handled;
     }
   }
+}
+
+void AttentionWorker::note_progress() {
+  stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
 }
 
 Status AttentionWorker::serve(const std::atomic<bool>& should_stop,

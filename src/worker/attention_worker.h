@@ -59,6 +59,7 @@ class AttentionWorker {
  private:
   enum class State : uint8_t { kPlan, kQ, kKv };
 
+  void note_progress();
   [[nodiscard]] Pending awaited() const;
   Status handle();
   Status handle_plan(std::span<const std::byte> message);

@@ -114,8 +114,7 @@ Result<std::vector<SequenceOutput>> ModelWorker::read_logits(const StepPlan& pla
   std::vector<SequenceOutput> outputs;
   outputs.reserve(plan.sequences.size());
   for (const SequenceStep& step : plan.sequences) {
-    outputs.push_back(
-        {.slot = step.slot, .sampled = step.samples, .token = {}, .prompt_scores = {}});
+    outputs.push_back({.slot = step.slot});
   }
   LAMINA_RETURN_IF_ERROR(
       score_prompts(plan, outputs));  // first: sampling overwrites its rows, not these
@@ -139,8 +138,10 @@ Status ModelWorker::score_prompts(const StepPlan& plan, std::vector<SequenceOutp
                                                       std::max(0, state.sampling.num_logprobs),
                                                       scores,
                                                       stream_));
-    for (kernels::SampledToken& score : scores)
+    for (kernels::SampledToken& score : scores) {
+      outputs[i].failed |= score.id == kernels::kNoToken;
       outputs[i].prompt_scores.push_back(to_scored(std::move(score)));
+    }
     row += step.num_scored;
   }
   return {};
@@ -160,6 +161,9 @@ Status ModelWorker::sample_tokens(const StepPlan& plan, std::vector<SequenceOutp
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     if (!plan.sequences[i].samples) continue;
     outputs[i].token = to_scored(std::move(sampled[next++]));
+    outputs[i].failed |= outputs[i].token.id == kernels::kNoToken;
+    outputs[i].sampled = !outputs[i].failed;
+    if (outputs[i].failed) continue;
     slots_[static_cast<size_t>(plan.sequences[i].slot)].tokens.push_back(outputs[i].token.id);
   }
   return {};

@@ -13,6 +13,12 @@ namespace lamina {
 
 using wire::MessageKind;
 
+namespace {
+
+constexpr Duration kPollOthersInterval = std::chrono::milliseconds(2);
+
+}  // namespace
+
 RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
                                  std::vector<AttentionPeer> peers)
     : config_(config), peers_(std::move(peers)), wire_stats_(peers_.size()) {
@@ -112,15 +118,30 @@ Status RemoteAttention::send_tensors(size_t peer_idx,
   return sent.ok() ? sent : about(peer_idx, sent);
 }
 
+uint64_t RemoteAttention::expected_seq(uint32_t layer) const {
+  return wire::sequence_number(step_, layer, static_cast<uint32_t>(config_.num_layers));
+}
+
+// What a socket has not taken yet is sent by polls: the other peers are polled too, so that none of
+// them waits for its q until this one has answered.
+Status RemoteAttention::wait_for(size_t peer_idx, SlotIdx slot, uint64_t seq) {
+  const Deadline deadline = Deadline::after(config_.reply_timeout);
+  while (true) {
+    for (size_t other = 0; other < peers_.size(); ++other) {
+      if (other != peer_idx) static_cast<void>(peers_[other].endpoint->poll(slot, seq));
+    }
+    const bool is_alone = peers_.size() == 1;
+    const Status waited = peers_[peer_idx].endpoint->wait(
+        slot, seq, is_alone ? deadline : Deadline::after(kPollOthersInterval), config_.wait);
+    if (waited.code() != StatusCode::kDeadlineExceeded || deadline.has_passed()) return waited;
+  }
+}
+
 Status RemoteAttention::receive_from(size_t peer_idx, int32_t layer, TensorView out) {
   Endpoint& endpoint = *peers_[peer_idx].endpoint;
   const auto layer_idx = static_cast<uint32_t>(layer);
   const uint32_t slot = wire::slot_of(MessageKind::kOut, layer_idx);
-  LAMINA_RETURN_IF_ERROR(endpoint.wait(
-      slot,
-      wire::sequence_number(step_, layer_idx, static_cast<uint32_t>(config_.num_layers)),
-      Deadline::after(config_.reply_timeout),
-      config_.wait));
+  LAMINA_RETURN_IF_ERROR(wait_for(peer_idx, slot, expected_seq(layer_idx)));
   const std::span<const std::byte> message = endpoint.payload(slot);
   LAMINA_ASSIGN_OR_RETURN(const wire::MessageHeader head,
                           wire::decode_header(message,

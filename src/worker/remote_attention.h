@@ -66,6 +66,8 @@ class RemoteAttention final : public AttentionBackend {
                       wire::MessageKind kind,
                       int32_t layer,
                       std::span<const TensorView> parts);
+  [[nodiscard]] uint64_t expected_seq(uint32_t layer) const;
+  Status wait_for(size_t peer_idx, SlotIdx slot, uint64_t seq);
   Status receive_from(size_t peer_idx, int32_t layer, TensorView out);
   [[nodiscard]] Status about(size_t peer_idx, const Status& status) const;
 

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -218,69 +217,56 @@ int32_t find_first(std::span<const float> logits, float value) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), value) - logits.begin());
 }
 
-// False if the row has no finite logit.
-bool sample_row(std::span<float> logits, const SampleRow& row, SampledToken& token) {
+SampledToken sample_row(std::span<float> logits, const SampleRow& row) {
   SampleSpace& space = thread_space(logits.size());
   adjust_logits(logits, row, space);
   const LogitSummary summary = clean_logits(logits.data(), static_cast<int64_t>(logits.size()));
-  if (!summary.has_finite) return false;
-  token = SampledToken();
+  SampledToken token;
+  if (!summary.has_finite) return token;
   token.id = row.temperature > 0 ? draw_token(logits, summary.top, row, space)
                                  : find_first(logits, summary.top);
   if (row.num_logprobs >= 0) fill_logprobs(logits, summary.top, row.num_logprobs, space, token);
-  return true;
+  return token;
 }
 
-constexpr int64_t kNoRow = std::numeric_limits<int64_t>::max();
-
-void lower_to(std::atomic<int64_t>& lowest, int64_t value) {
-  int64_t seen = lowest.load();
-  while (value < seen && !lowest.compare_exchange_weak(seen, value)) {
-  }
+SampledToken score_row(std::span<float> logits, int32_t target, int32_t num_top) {
+  const LogitSummary summary = clean_logits(logits.data(), static_cast<int64_t>(logits.size()));
+  SampledToken token;
+  if (!summary.has_finite) return token;
+  token.id = target;
+  fill_logprobs(logits, summary.top, num_top, thread_space(logits.size()), token);
+  return token;
 }
 
-// Runs body(s) -> bool over all rows; kDataLoss names the first that failed.
 template <typename Body>
-Status for_each_row(const TensorView& logits, ThreadPool& pool, const Body& body) {
-  std::atomic<int64_t> first_bad = kNoRow;
-  const auto run = [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s) {
-      if (!body(s)) lower_to(first_bad, s);
-    }
-  };
-  pool.parallel_for(logits.shape[0], 1, [&run](int64_t begin, int64_t end) { run(begin, end); });
-  if (first_bad == kNoRow) return {};
-  return data_loss(fmt::format("logits of row {} hold no finite number", first_bad.load()));
+void for_each_row(const TensorView& logits, ThreadPool& pool, const Body& body) {
+  pool.parallel_for(logits.shape[0], 1, [&body](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) body(s);
+  });
 }
 
 }  // namespace
 
-Status sample(const TensorView& logits,
-              std::span<const SampleRow> rows,
-              std::span<SampledToken> out,
-              ThreadPool& pool) {
+void sample(const TensorView& logits,
+            std::span<const SampleRow> rows,
+            std::span<SampledToken> out,
+            ThreadPool& pool) {
   const auto vocab_size = static_cast<size_t>(logits.shape[1]);
-  return for_each_row(logits, pool, [&](int64_t s) {
-    return sample_row({logits.row<float>(s), vocab_size},
-                      rows[static_cast<size_t>(s)],
-                      out[static_cast<size_t>(s)]);
+  for_each_row(logits, pool, [&](int64_t s) {
+    const auto idx = static_cast<size_t>(s);
+    out[idx] = sample_row({logits.row<float>(s), vocab_size}, rows[idx]);
   });
 }
 
-Status log_probabilities(const TensorView& logits,
-                         std::span<const int32_t> targets,
-                         int32_t num_top,
-                         std::span<SampledToken> out,
-                         ThreadPool& pool) {
+void log_probabilities(const TensorView& logits,
+                       std::span<const int32_t> targets,
+                       int32_t num_top,
+                       std::span<SampledToken> out,
+                       ThreadPool& pool) {
   const auto vocab_size = static_cast<size_t>(logits.shape[1]);
-  return for_each_row(logits, pool, [&](int64_t s) {
-    const std::span<float> row(logits.row<float>(s), vocab_size);
-    const LogitSummary summary = clean_logits(row.data(), logits.shape[1]);
-    if (!summary.has_finite) return false;
-    SampledToken& token = out[static_cast<size_t>(s)];
-    token.id = targets[static_cast<size_t>(s)];
-    fill_logprobs(row, summary.top, num_top, thread_space(vocab_size), token);
-    return true;
+  for_each_row(logits, pool, [&](int64_t s) {
+    const auto idx = static_cast<size_t>(s);
+    out[idx] = score_row({logits.row<float>(s), vocab_size}, targets[idx], num_top);
   });
 }
 

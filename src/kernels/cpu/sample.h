@@ -9,15 +9,15 @@
 
 namespace lamina::kernels::cpu {
 
-[[nodiscard]] Status sample(const TensorView& logits,
-                            std::span<const SampleRow> rows,
-                            std::span<SampledToken> out,
-                            ThreadPool& pool);
+void sample(const TensorView& logits,
+            std::span<const SampleRow> rows,
+            std::span<SampledToken> out,
+            ThreadPool& pool);
 
-[[nodiscard]] Status log_probabilities(const TensorView& logits,
-                                       std::span<const int32_t> targets,
-                                       int32_t num_top,
-                                       std::span<SampledToken> out,
-                                       ThreadPool& pool);
+void log_probabilities(const TensorView& logits,
+                       std::span<const int32_t> targets,
+                       int32_t num_top,
+                       std::span<SampledToken> out,
+                       ThreadPool& pool);
 
 }  // namespace lamina::kernels::cpu
