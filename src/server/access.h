@@ -1,5 +1,5 @@
 // Access: who may call what: API keys, browsers' origins, request ids. Pure functions of the
-// request and the configuration; used by connection.cc before a body is read.
+// request and the configuration; used by connections before a body is read.
 #pragma once
 
 #include <optional>

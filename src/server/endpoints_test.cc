@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <fstream>
 
+#include <nlohmann/json.hpp>
+
 #include "server/server_test_fixture.h"
 #include "support/paths.h"
 

@@ -2,6 +2,8 @@
 // serves the next one.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "server/server_test_fixture.h"
 
 namespace lamina::server {

@@ -1,4 +1,4 @@
-// HttpRequest and HttpReply: what the rest of the server sees of HTTP, so that only connection.cc
+// HttpRequest and HttpReply: what the rest of the server sees of HTTP, so that only http_channel.cc
 // knows Beast. Plain values.
 #pragma once
 
@@ -6,7 +6,11 @@
 #include <utility>
 #include <vector>
 
+#include "server/openai/api_error.h"
+
 namespace lamina::server {
+
+using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpRequest {
   std::string method;  // "GET"
@@ -20,7 +24,13 @@ struct HttpReply {
   int status = 200;
   std::string body;
   std::string content_type = "application/json";
-  std::vector<std::pair<std::string, std::string>> headers;  // besides those of every reply
+  HttpHeaders headers;  // besides those of every reply
 };
+
+// A client must be able to try again within the time that a generation takes to end.
+inline constexpr const char* kRetryAfterSeconds = "1";
+
+// The reply that tells of `error`, with the headers that its status asks for.
+HttpReply to_reply(const ApiError& error);
 
 }  // namespace lamina::server

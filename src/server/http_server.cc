@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "server/connection.h"
+#include "server/http_channel.h"
 
 namespace lamina::server {
 

@@ -6,8 +6,9 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "server/fake_engine.h"
 #include "server/fake_tokenizer.h"
@@ -20,23 +21,8 @@ class ServerTest : public ::testing::Test {
  protected:
   using Json = nlohmann::json;
 
-  ServerTest() {
-    config_.port = 0;
-    config_.served_model_names = {"tiny", "org/alias"};
-    config_.version = "1.2.3";
-    config_.vocab_size = FakeTokenizer::kVocabSize;
-    // Prompts are "role: content" lines.
-    config_.render_chat = [](const std::string& context_json) -> Result<std::string> {
-      std::string prompt;
-      const Json context = Json::parse(context_json);
-      for (const Json& message : context["messages"]) {
-        if (message["role"] == "bad") return invalid_argument("no such role");
-        prompt += message["role"].get<std::string>() + ": " +
-                  message["content"].get<std::string>() + "\n";
-      }
-      return prompt;
-    };
-  }
+  // The chat template makes prompts of "role: content" lines and knows no role "bad".
+  ServerTest();
 
   void start(const Tokenizer* tokenizer) {
     server_ = std::make_unique<HttpServer>(config_, engine_, tokenizer);
@@ -55,15 +41,7 @@ class ServerTest : public ::testing::Test {
     return call(port(), "GET", path, {}, headers);
   }
   // The body's "error" object; checks its form.
-  static Json error_of(const TestReply& reply) {
-    const Json body = Json::parse(reply.body, nullptr, false);
-    EXPECT_TRUE(body.is_object() && body.contains("error")) << reply.status << " " << reply.body;
-    if (!body.is_object() || !body.contains("error")) return Json::object();
-    for (const char* member : {"message", "type", "param", "code"}) {
-      EXPECT_TRUE(body["error"].contains(member)) << reply.body;
-    }
-    return body["error"];
-  }
+  static Json error_of(const TestReply& reply);
 
   FakeEngine engine_{saying("h\xC3\xB6!")};
   FakeTokenizer tokenizer_;

@@ -2,6 +2,8 @@
 // leaves, slow readers, the end of the server.
 #include <thread>
 
+#include <nlohmann/json.hpp>
+
 #include "server/server_test_fixture.h"
 
 namespace lamina::server {
