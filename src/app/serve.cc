@@ -64,12 +64,12 @@ int run_serve(const ServeOptions& options, const std::string& log_level) {
   const Placement placement =
       place(options.placement, model, options.max_queued_requests, log_level);
   server::HttpServer server(config, *placement.engine, model.tokenizer.get());
+  starting.reset();  // from here on the process ends in order
   server.start();
   log_info("ready after {:.2f} s: http://{}:{}",
            std::chrono::duration<double>(steady_clock().now() - begin).count(),
            options.host,
            server.port());
-  starting.reset();
   wait_for_termination();
   unblock_termination_signals();
   log_info("ending: running requests get {:.0f} s", options.shutdown_timeout);

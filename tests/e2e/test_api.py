@@ -67,3 +67,27 @@ def test_api_key_guards_all_but_health():
             assert server.request("GET", path)[0] == 200
             assert server.request("GET", path, headers={"Authorization": "Bearer wrong"})[0] == 401
         assert server.request("GET", "/health", headers={"Authorization": ""})[0] == 200
+
+
+def test_echo_of_a_long_prompt_comes_whole():
+    # Scores come in chunks of at most 64 rows; the answer must hold them all, for each choice.
+    prompt = [(7 * i) % 500 for i in range(200)]
+    body = {"prompt": prompt, "max_tokens": 2, "temperature": 0, "echo": True, "logprobs": 1, "n": 2, "ignore_eos": True}
+    with Server(MODEL, *OPTIONS, "--max-num-seqs", "4") as server:
+        answer = server.post("/v1/completions", body)
+        both = [choice["logprobs"]["token_logprobs"] for choice in answer["choices"]]
+        assert [len(values) for values in both] == [202, 202]
+        assert both[0] == both[1]
+        assert all(value is not None for value in both[0][1:])
+        short = server.post("/v1/completions", body | {"prompt": prompt[:20], "n": 1})["choices"][0]["logprobs"]
+        for first, second in zip(both[0][1:20], short["token_logprobs"][1:20]):
+            assert abs(first - second) < 1e-4
+
+
+def test_a_request_that_forbids_every_token_fails_alone():
+    with Server(FIXTURES / "models/llama-gqa", *OPTIONS) as server:
+        status, answer, _ = server.request("POST", "/v1/completions", {
+            "prompt": [1, 2], "max_tokens": 4, "min_tokens": 2, "stop_token_ids": list(range(512))})
+        assert status in (400, 500), answer
+        assert len(server.complete_ids([1, 2, 3], 8)) == 8
+        server.wait_until_idle()

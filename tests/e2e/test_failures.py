@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness import FIXTURES, AttentionWorker, Refused, Server
+from harness import FIXTURES, AttentionWorker, Process, Refused, Server
 
 MODEL = FIXTURES / "models/llama-gqa"
 OPTIONS = ["--dtype", "float32", "--skip-tokenizer-init"]
@@ -139,3 +139,40 @@ def test_killed_server_takes_its_workers_along():
               for pid in pids):
         assert time.monotonic() < deadline, "workers outlive the server"
         time.sleep(0.02)
+
+
+def test_a_worker_that_cannot_take_part_does_not_disturb_the_others():
+    secret = {"LAMINA_CLUSTER_SECRET": "a secret of the test"}
+    good = AttentionWorker(environment=secret)
+    poor = AttentionWorker("--kv-cache-memory-bytes", "1000", environment=secret)  # no room for one sequence
+    try:
+        with Server(MODEL, *OPTIONS, "--attention-worker", good.address, "--attention-worker", poor.address,
+                    environment=secret) as server:
+            first = server.complete_ids([5, 6, 7], 20)
+            assert server.complete_ids([5, 6, 7], 20) == first
+            assert server.metric("lamina:worker_up") == 1
+    finally:
+        good.kill()
+        poor.kill()
+
+
+def test_a_restarted_server_waits_for_the_lease_of_the_dead_one():
+    secret = {"LAMINA_CLUSTER_SECRET": "a secret of the test"}
+    worker = AttentionWorker(environment=secret)
+    try:
+        options = [*OPTIONS, "--attention-worker", worker.address]
+        dead = Server(MODEL, *options, environment=secret)
+        expected = dead.complete_ids([5, 6, 7], 20)
+        dead.kill()
+        with Server(MODEL, *options, environment=secret) as server:
+            assert server.complete_ids([5, 6, 7], 20) == expected
+    finally:
+        worker.kill()
+
+
+def test_sigterm_ends_a_server_that_is_still_starting():
+    begin = time.monotonic()
+    process = Process("serve", MODEL, *OPTIONS, "--port", "0", "--attention-worker", "127.0.0.1:9")  # nobody there
+    process.wait_for_line("KV heads")
+    process.stop(expect=128 + signal.SIGTERM)
+    assert time.monotonic() - begin < 10
