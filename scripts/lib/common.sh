@@ -47,12 +47,14 @@ install_python() {
   cp scripts/lib/requirements.txt "$stamp"
 }
 
-# build PRESET [TARGET...]: configures and builds, quietly unless it fails.
+# build PRESET [TARGET...]: configures and builds, quietly unless it fails. With targets named, tests are left out: they
+# need more packages.
 build() {
-  local preset=$1
+  local preset=$1 with_tests=ON
   shift
+  [ $# -eq 0 ] || with_tests=OFF
   say "building ($preset)"
-  cmake --preset "$preset" >"build-$preset.log" 2>&1 || {
+  cmake --preset "$preset" -DLAMINA_BUILD_TESTS="$with_tests" >"build-$preset.log" 2>&1 || {
     tail -n 30 "build-$preset.log" >&2
     fail "cmake --preset $preset failed; the whole log is in build-$preset.log"
   }
