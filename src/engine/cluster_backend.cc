@@ -357,7 +357,6 @@ void ClusterBackend::close_session() {
     const std::lock_guard lock(mutex_);
     ended = std::move(remote_);
   }
-  ended.reset();  // workers see the data connection close
   for (const Member& member : std::exchange(members_, {})) {
     bool is_up = false;
     {
@@ -370,6 +369,7 @@ void ClusterBackend::close_session() {
         clients_[member.worker_idx]->end_session(epoch_, config_.monitor.call_timeout);
     if (!status.ok()) log_warning("ending session {}: {}", epoch_, status.to_string());
   }
+  ended.reset();  // after their sessions: a closed data connection would be a loss to them
   const std::lock_guard lock(mutex_);
   lost_.reset();  // after unwatch(): no later word on this session counts
 }
