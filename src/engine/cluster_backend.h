@@ -42,6 +42,8 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   // `program` and the stream's pool outlive the backend. Throws what ModelWorker and the control
   // clients throw.
   ClusterBackend(ClusterBackendConfig config, const ModelProgram& program, StreamView stream);
+  ClusterBackend(const ClusterBackend&) = delete;
+  ClusterBackend& operator=(const ClusterBackend&) = delete;
   ~ClusterBackend() override;
 
   Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override;

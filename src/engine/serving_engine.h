@@ -38,6 +38,8 @@ class ServingEngine final : public Engine {
   ServingEngine(ServingEngineConfig config,
                 std::unique_ptr<StepBackend> backend,
                 const Tokenizer* tokenizer);
+  ServingEngine(const ServingEngine&) = delete;
+  ServingEngine& operator=(const ServingEngine&) = delete;
   ~ServingEngine() override;
 
   Result<uint64_t> submit(GenerationRequest request, EventSink sink) override;
