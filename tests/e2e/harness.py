@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -18,12 +17,6 @@ SHARED = pathlib.Path(os.environ.get("LAMINA_SHARED_DIR", REPOSITORY.parent / "s
 DEFAULT_MODEL = REPOSITORY / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
 START_TIMEOUT_S = 60
 KV_MEMORY = "256MiB"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def clean_environment():
@@ -46,6 +39,7 @@ class Process:
             [BINARY, *map(str, arguments)], stderr=subprocess.PIPE, text=True, errors="replace",
             env=clean_environment() | (environment or {}))
         self.lines = []
+        self._is_over = False  # the program closed its standard error
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -56,6 +50,7 @@ class Process:
                 self.lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
         with self._changed:
+            self._is_over = True
             self._changed.notify_all()
 
     @property
@@ -73,6 +68,7 @@ class Process:
                     if found:
                         return found
                 position = len(self.lines)
+                assert not self._is_over, f"ended before a line matched {pattern!r}:\n{self.log}"
                 left = deadline - time.monotonic()
                 assert left > 0, f"no line matches {pattern!r}:\n{self.log}"
                 self._changed.wait(left)
@@ -116,25 +112,18 @@ class Server(Process):
     """`lamina serve`, waited for until it is healthy."""
 
     def __init__(self, model, *arguments, environment=None, api_key=None):
-        self.port = free_port()
         self.api_key = api_key
-        super().__init__("serve", model, "--port", self.port, "--kv-cache-memory-bytes", KV_MEMORY, *arguments,
+        super().__init__("serve", model, "--port", 0, "--kv-cache-memory-bytes", KV_MEMORY, *arguments,
                          environment=environment)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.is_healthy():
-            assert self.process.poll() is None, f"the server ended:\n{self.log}"
-            assert time.monotonic() < deadline, f"not healthy after {START_TIMEOUT_S} s:\n{self.log}"
-            time.sleep(0.02)
+        self.port = int(self.wait_for_line(r"ready after .*http://\S+:(\d+)").group(1))
+        assert self.is_healthy(), self.log
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
     def is_healthy(self):
-        try:
-            return self.request("GET", "/health")[0] == 200
-        except OSError:
-            return False
+        return self.request("GET", "/health")[0] == 200
 
     def connect(self, timeout=120):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
