@@ -1,7 +1,6 @@
 #include "engine/choice_text.h"
 
 #include <algorithm>
-#include <array>
 
 namespace lamina {
 namespace {
@@ -20,19 +19,10 @@ size_t overlap(const std::string& text, const std::string& stop) {
 
 }  // namespace
 
-GeneratedToken describe_token(const Tokenizer* tokenizer, const ScoredToken& token) {
-  GeneratedToken described{.scored = token, .text = {}};
-  if (tokenizer != nullptr) {
-    const std::array<int32_t, 1> id = {token.id};
-    described.text = tokenizer->decode(id, /*skip_special_tokens=*/false);
-  }
-  return described;
-}
-
 ChoiceText::ChoiceText(const Tokenizer* tokenizer,
                        const GenerationRequest& request,
                        const std::vector<int32_t>& eos_ids)
-    : tokenizer_(tokenizer), request_(&request), eos_ids_(&eos_ids) {
+    : request_(&request), eos_ids_(&eos_ids) {
   if (tokenizer != nullptr) {
     detokenizer_.emplace(*tokenizer, request.skip_special_tokens, /*continues_text=*/true);
   }
@@ -49,11 +39,7 @@ bool ChoiceText::is_stop_id(int32_t id) const {
 GenerationDelta ChoiceText::add(const ScoredToken& token, bool is_last) {
   GenerationDelta delta;
   ++num_tokens_;
-  // The token's own text matters only to log-probabilities: streaming text goes through the
-  // detokenizer.
-  delta.tokens.push_back(request_->sampling.num_logprobs >= 0
-                             ? describe_token(tokenizer_, token)
-                             : GeneratedToken{.scored = token, .text = {}});
+  delta.tokens.push_back(token);
   const bool may_stop = num_tokens_ >= request_->min_tokens;
   if (is_stop_id(token.id) || is_eos(token.id)) {
     if (request_->include_stop_str_in_output && detokenizer_) held_ += detokenizer_->add(token.id);

@@ -31,15 +31,11 @@ class ChoiceText {
   bool find_stop_string(GenerationDelta& delta);
   void release_certain_text(GenerationDelta& delta);
 
-  const Tokenizer* tokenizer_;
   const GenerationRequest* request_;
   const std::vector<int32_t>* eos_ids_;
   std::optional<Detokenizer> detokenizer_;
   std::string held_;  // text that may be the beginning of a stop string
   int32_t num_tokens_ = 0;
 };
-
-// Decodes a token for a log-probability entry.
-GeneratedToken describe_token(const Tokenizer* tokenizer, const ScoredToken& token);
 
 }  // namespace lamina

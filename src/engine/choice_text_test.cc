@@ -124,7 +124,7 @@ TEST(ChoiceText, WorksWithoutATokenizer) {
   ChoiceText text(nullptr, request, eos_ids);
   const GenerationDelta delta = text.add({.id = 7}, true);
   EXPECT_EQ(delta.text, "");
-  EXPECT_EQ(delta.tokens[0].scored.id, 7);
+  EXPECT_EQ(delta.tokens[0].id, 7);
   EXPECT_EQ(delta.finish_reason, FinishReason::kLength);
 }
 

@@ -38,18 +38,11 @@ struct GenerationRequest {
 
 enum class FinishReason : uint8_t { kStop, kLength };
 
-// One token of one choice, with the text it completed (empty while a character or a stop string may
-// be unfinished).
-struct GeneratedToken {
-  ScoredToken scored;
-  std::string text;  // this token alone, decoded, for logprobs; may hold a replacement character
-};
-
 // Something happened to choice `choice_idx`. Text deltas of a choice, joined, are its text.
 struct GenerationDelta {
   int32_t choice_idx = 0;
   std::string text;
-  std::vector<GeneratedToken> tokens;
+  std::vector<ScoredToken> tokens;
   std::optional<FinishReason> finish_reason;  // set on the last delta of the choice
   std::optional<std::variant<int32_t, std::string>>
       stop_reason;  // the stop id or string that ended it
@@ -57,7 +50,7 @@ struct GenerationDelta {
 // Before the first delta, where prompt_logprobs was asked for: tokens 1.. of the prompt (token 0
 // has no score).
 struct PromptScores {
-  std::vector<GeneratedToken> tokens;
+  std::vector<ScoredToken> tokens;
 };
 // The request ended in an error; nothing follows. Other requests are not affected.
 struct GenerationFailure {

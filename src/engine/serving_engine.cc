@@ -308,9 +308,8 @@ void ServingEngine::deliver(const SequenceStep& step, SequenceOutput& output) {
 // Scores come in chunks, with the prefill; they are handed on once, whole. Then the request's other
 // choices start.
 void ServingEngine::deliver_prompt_scores(Choice& choice, SequenceOutput& output) {
-  std::vector<GeneratedToken>& tokens = choice.prompt_scores.tokens;
-  for (const ScoredToken& token : output.prompt_scores)
-    tokens.push_back(describe_token(tokenizer_, token));
+  std::vector<ScoredToken>& tokens = choice.prompt_scores.tokens;
+  tokens.insert(tokens.end(), output.prompt_scores.begin(), output.prompt_scores.end());
   if (choice.has_sent_scores || choice.sequence.num_scored < choice.sequence.num_prompt_tokens - 1)
     return;
   choice.has_sent_scores = true;

@@ -126,11 +126,10 @@ class Collector {
     return [this](GenerationEvent event) {
       const std::lock_guard lock(mutex_);
       if (const auto* delta = std::get_if<GenerationDelta>(&event)) {
-        for (const GeneratedToken& token : delta->tokens)
-          ids_[delta->choice_idx].push_back(token.scored.id);
+        for (const ScoredToken& token : delta->tokens) ids_[delta->choice_idx].push_back(token.id);
         if (delta->finish_reason) ++num_finished_;
       } else if (const auto* scores = std::get_if<PromptScores>(&event)) {
-        for (const GeneratedToken& token : scores->tokens) scored_.push_back(token.scored.id);
+        for (const ScoredToken& token : scores->tokens) scored_.push_back(token.id);
       } else {
         failure_ = std::get<GenerationFailure>(event).status;
       }

@@ -8,12 +8,12 @@ namespace {
 
 constexpr auto kPatience = std::chrono::seconds(10);
 
-GeneratedToken make_token(const GenerationRequest& request, int32_t id) {
-  GeneratedToken token;
-  token.scored.id = id;
-  token.scored.logprob = -0.25F;
+ScoredToken make_token(const GenerationRequest& request, int32_t id) {
+  ScoredToken token;
+  token.id = id;
+  token.logprob = -0.25F;
   for (int32_t i = 0; i < request.sampling.num_logprobs; ++i) {
-    token.scored.top_logprobs.push_back({id + i, -0.25F - static_cast<float>(i)});
+    token.top_logprobs.push_back({id + i, -0.25F - static_cast<float>(i)});
   }
   return token;
 }

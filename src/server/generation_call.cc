@@ -10,10 +10,9 @@ namespace {
 // About what an event takes in memory: bounds need no exact figure.
 size_t size_bytes(const GenerationEvent& event) {
   size_t size = sizeof(CallEvent);
-  const auto add_tokens = [&size](const std::vector<GeneratedToken>& tokens) {
-    for (const GeneratedToken& token : tokens) {
-      size += sizeof(token) + token.text.size() +
-              token.scored.top_logprobs.size() * sizeof(TokenLogprob);
+  const auto add_tokens = [&size](const std::vector<ScoredToken>& tokens) {
+    for (const ScoredToken& token : tokens) {
+      size += sizeof(token) + token.top_logprobs.size() * sizeof(TokenLogprob);
     }
   };
   if (const auto* delta = std::get_if<GenerationDelta>(&event)) {

@@ -51,21 +51,13 @@ void add_prompt_logprobs(const std::vector<int32_t>& prompt_ids,
                          const PromptScores& scores,
                          CompletionLogprobs* logprobs) {
   if (!prompt_ids.empty()) logprobs->add_unscored(prompt_ids.front());
-  for (const GeneratedToken& token : scores.tokens) logprobs->add(token.scored);
+  for (const ScoredToken& token : scores.tokens) logprobs->add(token);
 }
 
-const ScoredToken& scored_of(const ScoredToken& token) {
-  return token;
-}
-const ScoredToken& scored_of(const GeneratedToken& token) {
-  return token.scored;
-}
-
-template <typename Token>
-Json chat_logprobs_json(const ResponseContext& context, const std::vector<Token>& tokens) {
+Json chat_logprobs_json(const ResponseContext& context, const std::vector<ScoredToken>& tokens) {
   Json content = Json::array();
-  for (const Token& token : tokens) {
-    content.push_back(chat_logprob(context.tokenizer, scored_of(token)));
+  for (const ScoredToken& token : tokens) {
+    content.push_back(chat_logprob(context.tokenizer, token));
   }
   Json logprobs;
   logprobs["content"] = std::move(content);
@@ -73,10 +65,9 @@ Json chat_logprobs_json(const ResponseContext& context, const std::vector<Token>
   return logprobs;
 }
 
-template <typename Token>
-Json token_ids_json(const std::vector<Token>& tokens) {
+Json token_ids_json(const std::vector<ScoredToken>& tokens) {
   Json ids = Json::array();
-  for (const Token& token : tokens) ids.push_back(scored_of(token).id);
+  for (const ScoredToken& token : tokens) ids.push_back(token.id);
   return ids;
 }
 
@@ -126,7 +117,7 @@ void ResponseBody::add(int32_t prompt_idx, GenerationDelta delta) {
   Choice& choice = choices_[static_cast<size_t>(progress_.add(prompt_idx, delta))];
   choice.text += delta.text;
   if (context_.wants_logprobs || context_.return_token_ids) {
-    for (GeneratedToken& token : delta.tokens) choice.tokens.push_back(std::move(token.scored));
+    for (ScoredToken& token : delta.tokens) choice.tokens.push_back(std::move(token));
   }
   if (!delta.finish_reason) return;
   choice.finish_reason = delta.finish_reason;
@@ -240,7 +231,7 @@ std::string ResponseStream::add(int32_t prompt_idx, const GenerationDelta& delta
     choice["text"] = delta.text;
     if (context_.wants_logprobs && !delta.tokens.empty()) {
       CompletionLogprobs lists(context_.tokenizer, context_.skip_special_tokens, state.text_offset);
-      for (const GeneratedToken& token : delta.tokens) lists.add(token.scored);
+      for (const ScoredToken& token : delta.tokens) lists.add(token);
       state.text_offset = lists.text_offset();
       logprobs = lists.take();
     }

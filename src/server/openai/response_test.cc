@@ -33,9 +33,7 @@ GenerationDelta make_delta(const std::string& text, std::vector<int32_t> ids) {
   GenerationDelta delta;
   delta.text = text;
   for (const int32_t id : ids) {
-    GeneratedToken token;
-    token.scored = {id, -0.5F, {{id, -0.5F}, {'z', -1.5F}}};
-    delta.tokens.push_back(std::move(token));
+    delta.tokens.push_back({id, -0.5F, {{id, -0.5F}, {'z', -1.5F}}});
   }
   return delta;
 }
