@@ -8,6 +8,7 @@
 #include "base/checked_math.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/host.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/rng.h"
@@ -109,6 +110,16 @@ TEST_F(FileTest, RefusesWhatIsNotAFile) {
 TEST(Log, RefusesUnknownLevels) {
   EXPECT_EQ(parse_log_level("warning"), LogLevel::kWarning);
   EXPECT_THROW(parse_log_level("loud"), Error);
+}
+
+TEST(Host, KnowsLoopback) {
+  for (const char* host : {"127.0.0.1", "127.9.8.7", "::1", "localhost"}) {
+    EXPECT_TRUE(is_loopback_host(host)) << host;
+  }
+  for (const char* host :
+       {"0.0.0.0", "::", "128.0.0.1", "10.0.0.1", "localhost.evil", "127.0.0.1.evil", ""}) {
+    EXPECT_FALSE(is_loopback_host(host)) << host;
+  }
 }
 
 }  // namespace

@@ -21,8 +21,4 @@ struct ControlAddress {
 // Reads "host:port" or "[v6]:port". kInvalidArgument otherwise.
 Result<ControlAddress> parse_control_address(std::string_view text);
 
-// Whether `host` can only be reached from this machine: localhost, 127.0.0.0/8, ::1. Other names
-// are not resolved and count as reachable.
-bool is_loopback_host(const std::string& host);
-
 }  // namespace lamina::control

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/host.h"
 #include "base/log.h"
 #include "control/attention_control_client.h"
 #include "plan/kv_budget.h"
@@ -338,8 +339,8 @@ control::SessionConfig ClusterBackend::session_config(const Member& member,
 
 TransportKind ClusterBackend::transport_for(size_t worker_idx) const {
   if (config_.transport) return *config_.transport;
-  return control::is_loopback_host(config_.workers[worker_idx].host) ? TransportKind::kShm
-                                                                     : TransportKind::kTcp;
+  return is_loopback_host(config_.workers[worker_idx].host) ? TransportKind::kShm
+                                                            : TransportKind::kTcp;
 }
 
 // A worker that answers but cannot take part is left alone for a while, longer each time: every

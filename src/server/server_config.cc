@@ -1,9 +1,9 @@
 #include "server/server_config.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/host.h"
 
 namespace lamina::server {
 
@@ -14,15 +14,6 @@ void require(bool condition, const char* what) {
 }
 
 }  // namespace
-
-bool is_loopback_host(std::string_view host) {
-  if (host == "localhost") return true;
-  const std::string text(host);
-  in_addr v4{};
-  if (inet_pton(AF_INET, text.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  in6_addr v6{};
-  return inet_pton(AF_INET6, text.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
-}
 
 void ServerConfig::validate() const {
   require(!host.empty(), "host is empty");

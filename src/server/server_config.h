@@ -54,7 +54,4 @@ struct ServerConfig {
   void validate() const;
 };
 
-// "localhost" or a numeric loopback address. Other names are not resolved, and not trusted.
-bool is_loopback_host(std::string_view host);
-
 }  // namespace lamina::server
