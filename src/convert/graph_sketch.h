@@ -23,10 +23,10 @@ class GraphSketch {
     return graph.add(OpKind::kLinear, std::move(name), {x, weight({width, width_of(x)})});
   }
   ValueId norm(ValueId x) {
-    return graph.add(OpKind::kRmsNorm, "", {x, weight({width_of(x)})}, RmsNormAttrs{});
+    return graph.add(OpKind::kNorm, "", {x, weight({width_of(x)})}, NormAttrs{});
   }
   ValueId add(ValueId a, ValueId b) { return graph.add(OpKind::kAdd, "", {a, b}); }
-  ValueId silu(ValueId x) { return graph.add(OpKind::kSilu, "", {x}); }
+  ValueId silu(ValueId x) { return graph.add(OpKind::kActivation, "", {x}, ActivationAttrs{}); }
   ValueId rope_table() {
     return graph.add(OpKind::kRopeTable, "", {positions}, RopeTableAttrs{{1.0F, 0.1F}, 1.0F});
   }
@@ -40,7 +40,8 @@ class GraphSketch {
     const AttentionAttrs attrs{.layer_idx = num_attentions_++,
                                .num_heads = static_cast<int32_t>(graph.type(q).row_shape[0]),
                                .num_kv_heads = static_cast<int32_t>(graph.type(k).row_shape[0]),
-                               .head_dim = 8};
+                               .head_dim = 8,
+                               .value_dim = 8};
     return graph.add(OpKind::kAttention, "attn", {q, k, v}, attrs);
   }
   // Of flat values [T, E] that are q, k and v already; flat again.

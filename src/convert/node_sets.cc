@@ -9,18 +9,29 @@ bool is_cheap_kind(OpKind kind) {
   switch (kind) {
     case OpKind::kInput:
     case OpKind::kWeight:
-    case OpKind::kRmsNorm:
-    case OpKind::kRopeTable:
-    case OpKind::kRope:
+    case OpKind::kNorm:
+    case OpKind::kAddNorm:
     case OpKind::kAdd:
     case OpKind::kMul:
-    case OpKind::kSilu:
-    case OpKind::kReshape:
+    case OpKind::kScale:
+    case OpKind::kSoftCap:
+    case OpKind::kActivation:
+    case OpKind::kGatedActivation:
+    case OpKind::kRopeTable:
+    case OpKind::kRope:
+    case OpKind::kRoute:
+    case OpKind::kConcat:
     case OpKind::kGatherRows:
+    case OpKind::kReshape:
+    case OpKind::kColumns:
       return true;
     case OpKind::kEmbedding:
     case OpKind::kLinear:
+    case OpKind::kHeadLinear:
+    case OpKind::kExperts:
     case OpKind::kAttention:
+    case OpKind::kAllReduce:
+    case OpKind::kAllGather:
       return false;
   }
   return false;

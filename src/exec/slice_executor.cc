@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "kernels/experts.h"
 #include "kernels/linear.h"
 #include "kernels/pointwise.h"
 
@@ -106,34 +107,84 @@ Status SliceExecutor::run(const Instruction& instruction, AttentionPort& port) {
 
 Status SliceExecutor::compute(const Node& node) {
   const TensorView out = view(node.id);
+  const auto optional_input = [&](size_t index) {
+    return index < node.inputs.size() ? input(node, index) : TensorView();
+  };
   switch (node.kind) {
-    case OpKind::kEmbedding:
-      return kernels::embedding(input(node, 0), input(node, 1), out, stream_);
-    case OpKind::kLinear:
-      return kernels::linear({.x = input(node, 0),
-                              .weight = input(node, 1),
-                              .bias = node.inputs.size() > 2 ? input(node, 2) : TensorView(),
-                              .out = out},
-                             stream_);
-    case OpKind::kRmsNorm:
-      return kernels::rms_norm(
-          input(node, 0), input(node, 1), std::get<RmsNormAttrs>(node.attrs).eps, out, stream_);
-    case OpKind::kRopeTable: {
-      const auto& attrs = std::get<RopeTableAttrs>(node.attrs);
-      return kernels::rope_table(input(node, 0), attrs.inv_freq, attrs.magnitude, out, stream_);
+    case OpKind::kEmbedding: {
+      const auto* shard = std::get_if<EmbeddingAttrs>(&node.attrs);
+      if (shard == nullptr) return kernels::embedding(input(node, 0), input(node, 1), out, stream_);
+      return kernels::embedding_shard(
+          input(node, 0), shard->first_id, input(node, 1), out, stream_);
     }
-    case OpKind::kRope:
-      return kernels::rope(input(node, 0), input(node, 1), out, stream_);
+    case OpKind::kLinear:
+      return kernels::linear(
+          {.x = input(node, 0), .weight = input(node, 1), .bias = optional_input(2), .out = out},
+          stream_);
+    case OpKind::kHeadLinear:
+      return kernels::head_linear(input(node, 0), input(node, 1), out, stream_);
+    case OpKind::kExperts:
+      return kernels::experts({.x = input(node, 0),
+                               .routes = input(node, 1),
+                               .gate_up = input(node, 2),
+                               .down = input(node, 3),
+                               .gate_up_bias = optional_input(4),
+                               .down_bias = optional_input(5),
+                               .out = out,
+                               .attrs = std::get<GatedActivationAttrs>(node.attrs)},
+                              stream_);
+    case OpKind::kNorm:
+      return kernels::norm({.x = input(node, 0),
+                            .weight = input(node, 1),
+                            .bias = optional_input(2),
+                            .out = out,
+                            .attrs = std::get<NormAttrs>(node.attrs)},
+                           stream_);
+    case OpKind::kAddNorm:
+      return kernels::add_norm({.a = input(node, 0),
+                                .b = input(node, 1),
+                                .weight = input(node, 2),
+                                .bias = optional_input(3),
+                                .out = out,
+                                .attrs = std::get<NormAttrs>(node.attrs)},
+                               stream_);
     case OpKind::kAdd:
       return kernels::add(input(node, 0), input(node, 1), out, stream_);
     case OpKind::kMul:
       return kernels::mul(input(node, 0), input(node, 1), out, stream_);
-    case OpKind::kSilu:
-      return kernels::silu(input(node, 0), out, stream_);
+    case OpKind::kScale:
+      return kernels::scale(input(node, 0), std::get<ScaleAttrs>(node.attrs).factor, out, stream_);
+    case OpKind::kSoftCap:
+      return kernels::soft_cap(
+          input(node, 0), std::get<SoftCapAttrs>(node.attrs).cap, out, stream_);
+    case OpKind::kActivation:
+      return kernels::activation(
+          input(node, 0), std::get<ActivationAttrs>(node.attrs).activation, out, stream_);
+    case OpKind::kGatedActivation:
+      return kernels::gated_activation(
+          input(node, 0), std::get<GatedActivationAttrs>(node.attrs), out, stream_);
+    case OpKind::kRopeTable: {
+      const auto& attrs = std::get<RopeTableAttrs>(node.attrs);
+      return kernels::rope_table(input(node, 0), attrs.inv_freq, attrs.magnitude, out, stream_);
+    }
+    case OpKind::kRope: {
+      const auto* attrs = std::get_if<RopeAttrs>(&node.attrs);
+      const bool interleaved = attrs != nullptr && attrs->interleaved;
+      return kernels::rope(input(node, 0), input(node, 1), interleaved, out, stream_);
+    }
+    case OpKind::kRoute:
+      return kernels::route(
+          input(node, 0), optional_input(1), std::get<RouteAttrs>(node.attrs), out, stream_);
+    case OpKind::kConcat:
+      return kernels::concat(input(node, 0), input(node, 1), out, stream_);
     case OpKind::kGatherRows:
       return kernels::gather_rows(input(node, 0), input(node, 1), out, stream_);
     case OpKind::kReshape:
-      return {};  // the same memory under another shape
+    case OpKind::kColumns:
+      return {};  // the same memory seen otherwise
+    case OpKind::kAllReduce:
+    case OpKind::kAllGather:
+      return unimplemented(fmt::format("'{}' needs a tensor-parallel group", node.name));
     case OpKind::kInput:
     case OpKind::kWeight:
     case OpKind::kAttention:

@@ -41,8 +41,30 @@ struct AttrsText {
   std::string operator()(const LinearAttrs& attrs) const {
     return fmt::format(" out={}", short_name(attrs.out_dtype));
   }
-  std::string operator()(const RmsNormAttrs& attrs) const {
-    return fmt::format(" eps={}", attrs.eps);
+  std::string operator()(const WeightAttrs& attrs) const {
+    return is_whole_tensor(attrs.source) ? "" : " " + to_string(attrs.source);
+  }
+  std::string operator()(const EmbeddingAttrs& attrs) const {
+    return fmt::format(" first_id={}", attrs.first_id);
+  }
+  std::string operator()(const NormAttrs& attrs) const {
+    const std::string offset =
+        attrs.weight_offset == 0.0F ? "" : fmt::format(" weight_offset={}", attrs.weight_offset);
+    return fmt::format(
+        " {} eps={}{}", attrs.kind == NormKind::kRms ? "rms" : "layer", attrs.eps, offset);
+  }
+  std::string operator()(const ActivationAttrs& attrs) const {
+    return fmt::format(" {}", activation_name(attrs.activation));
+  }
+  std::string operator()(const GatedActivationAttrs& attrs) const {
+    const std::string limit = attrs.limit ? fmt::format(" limit={}", *attrs.limit) : "";
+    return fmt::format(" {}{}", activation_name(attrs.activation), limit);
+  }
+  std::string operator()(const ScaleAttrs& attrs) const {
+    return fmt::format(" factor={}", attrs.factor);
+  }
+  std::string operator()(const SoftCapAttrs& attrs) const {
+    return fmt::format(" cap={}", attrs.cap);
   }
   std::string operator()(const RopeTableAttrs& attrs) const {
     return fmt::format(" inv_freq={} to {} magnitude={}",
@@ -50,9 +72,35 @@ struct AttrsText {
                        attrs.inv_freq.back(),
                        attrs.magnitude);
   }
+  std::string operator()(const RopeAttrs& attrs) const {
+    return attrs.interleaved ? " interleaved" : "";
+  }
+  std::string operator()(const RouteAttrs& attrs) const {
+    std::string text = fmt::format(" top_k={} {}{}",
+                                   attrs.top_k,
+                                   attrs.scoring == RouteScoring::kSoftmax ? "softmax" : "sigmoid",
+                                   attrs.renormalize ? " renormalize" : "");
+    if (attrs.scale != 1.0F) text += fmt::format(" scale={}", attrs.scale);
+    if (attrs.num_groups > 1) {
+      text += fmt::format(" groups={} of {}", attrs.top_groups, attrs.num_groups);
+    }
+    return text;
+  }
   std::string operator()(const AttentionAttrs& attrs) const {
-    const std::string window = attrs.window ? fmt::format(" window={}", *attrs.window) : "";
-    return fmt::format(" layer={} scale={}{}", attrs.layer_idx, attrs.scale, window);
+    std::string text = fmt::format(" layer={} scale={}", attrs.layer_idx, attrs.scale);
+    if (attrs.latent) text += " latent";
+    if (attrs.soft_cap) text += fmt::format(" soft_cap={}", *attrs.soft_cap);
+    if (attrs.window) text += fmt::format(" window={}", *attrs.window);
+    if (!attrs.alibi_slopes.empty()) {
+      text += fmt::format(" alibi={} to {}", attrs.alibi_slopes.front(), attrs.alibi_slopes.back());
+    }
+    return text;
+  }
+  std::string operator()(const ColumnsAttrs& attrs) const {
+    return fmt::format(" {}:{}", attrs.begin, attrs.begin + attrs.count);
+  }
+  std::string operator()(const AllGatherAttrs& attrs) const {
+    return fmt::format(" ranks={}", attrs.num_ranks);
   }
 };
 

@@ -13,47 +13,15 @@
 namespace lamina {
 namespace {
 
-bool has_given_type(OpKind kind) {
-  return kind == OpKind::kInput || kind == OpKind::kWeight || kind == OpKind::kReshape;
-}
-
 bool is_leaf(OpKind kind) {
   return kind == OpKind::kInput || kind == OpKind::kWeight;
 }
 
-}  // namespace
-
-std::string_view op_kind_name(OpKind kind) {
-  switch (kind) {
-    case OpKind::kInput:
-      return "input";
-    case OpKind::kWeight:
-      return "weight";
-    case OpKind::kEmbedding:
-      return "embedding";
-    case OpKind::kLinear:
-      return "linear";
-    case OpKind::kRmsNorm:
-      return "rms_norm";
-    case OpKind::kRopeTable:
-      return "rope_table";
-    case OpKind::kRope:
-      return "rope";
-    case OpKind::kAttention:
-      return "attention";
-    case OpKind::kAdd:
-      return "add";
-    case OpKind::kMul:
-      return "mul";
-    case OpKind::kSilu:
-      return "silu";
-    case OpKind::kReshape:
-      return "reshape";
-    case OpKind::kGatherRows:
-      return "gather_rows";
-  }
-  return "unknown";
+bool has_given_type(OpKind kind) {
+  return is_leaf(kind) || kind == OpKind::kReshape;
 }
+
+}  // namespace
 
 ValueId Graph::append(Node node) {
   node.id = static_cast<NodeId>(nodes_.size());
@@ -97,19 +65,41 @@ ValueId Graph::add_input(std::string name, ValueType type) {
   return append({.kind = OpKind::kInput, .name = std::move(name), .type = type});
 }
 
-ValueId Graph::add_weight(std::string name, ValueType type) {
+ValueId Graph::add_weight(std::string name, ValueType type, WeightSource source) {
   if (const Node* known = find_named(OpKind::kWeight, name); known != nullptr) {
-    if (known->type == type) return known->id;
-    throw Error(
-        StatusCode::kInvalidArgument,
-        fmt::format(
-            "weight '{}' is used as {} and as {}", name, to_string(known->type), to_string(type)));
+    if (known->type != type) {
+      throw Error(StatusCode::kInvalidArgument,
+                  fmt::format("weight '{}' is used as {} and as {}",
+                              name,
+                              to_string(known->type),
+                              to_string(type)));
+    }
+    if (std::get<WeightAttrs>(known->attrs).source != source) {
+      throw Error(StatusCode::kInvalidArgument, fmt::format("weight '{}' has two sources", name));
+    }
+    return known->id;
   }
   if (type.rows != RowAxis::kFixed) {
     throw Error(StatusCode::kInvalidArgument,
                 fmt::format("weight '{}' is {}: weights have no rows", name, to_string(type)));
   }
-  return append({.kind = OpKind::kWeight, .name = std::move(name), .type = type});
+  if (num_rows(source) * num_columns(source) != type.row_shape.num_elements()) {
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("weight '{}' is {}, its source is {} rows of {}",
+                            name,
+                            to_string(type),
+                            num_rows(source),
+                            num_columns(source)));
+  }
+  return append({.kind = OpKind::kWeight,
+                 .name = std::move(name),
+                 .attrs = WeightAttrs{std::move(source)},
+                 .type = type});
+}
+
+ValueId Graph::add_weight(std::string name, ValueType type) {
+  WeightSource source = whole_tensor(name, type.row_shape);
+  return add_weight(std::move(name), type, std::move(source));
 }
 
 ValueId Graph::add_reshape(std::string name, ValueId x, Shape row_shape) {

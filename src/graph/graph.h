@@ -6,36 +6,17 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
+#include "graph/operators.h"
+#include "graph/weight_source.h"
 #include "tensor/dtype.h"
 #include "tensor/shape.h"
 
 namespace lamina {
-
-enum class OpKind : uint8_t {
-  kInput,      // token_ids, positions [T] i32; logits_rows [S] i32: named by Node::name
-  kWeight,     // a parameter, named by Node::name as Hugging Face spells it
-  kEmbedding,  // (table [V, E], ids [T]) -> [T, E]
-  kLinear,     // (x [T, K], weight [N, K], optional bias [N]) -> [T, N] = x weight^T + bias
-  kRmsNorm,    // (x [T, ..., D], weight [D]) -> x's shape; over the last axis
-  kRopeTable,  // (positions [T]) -> [T, rotary_dim] f32: cos in the first half, sin in the second
-  kRope,  // (x [T, H, D], table) -> x's shape; rotates the first rotary_dim of D, pairs (i, i +
-          // rotary_dim / 2)
-  kAttention,   // (q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, D]) -> [T, Hq, D]; causal, over the
-                // sequence's cache
-  kAdd,         // (a, b) -> same shape
-  kMul,         // (a, b) -> same shape
-  kSilu,        // (x) -> same shape
-  kReshape,     // (x) -> same elements per row, another row shape
-  kGatherRows,  // (x [T, ...], rows [S]) -> [S, ...]
-};
-std::string_view op_kind_name(OpKind kind);
 
 // What axis 0 of a value counts. Known only when a step runs, but for kFixed.
 enum class RowAxis : uint8_t {
@@ -60,31 +41,6 @@ struct ValueType {
 // "[T, 8, 64] bf16"; axis 0 is T for kTokens and S for kLogits.
 std::string to_string(const ValueType& type);
 
-// Optional on kLinear: without it the output has x's dtype.
-struct LinearAttrs {
-  DType out_dtype = DType::kF32;  // x's dtype or kF32: products accumulate in f32 anyway
-};
-struct RmsNormAttrs {
-  float eps = 1e-6F;
-};
-struct RopeTableAttrs {
-  std::vector<float>
-      inv_freq;            // rotary_dim / 2 angular steps per position, scaling already applied
-  float magnitude = 1.0F;  // yarn's attention factor: multiplies cos and sin
-};
-struct AttentionAttrs {
-  int32_t layer_idx = 0;
-  int32_t num_heads = 0;
-  int32_t num_kv_heads = 0;
-  int32_t head_dim = 0;
-  float scale = 1.0F;                            // multiplies q.k
-  std::optional<int32_t> window = std::nullopt;  // token i sees keys j with i - window < j <= i
-
-  friend bool operator==(const AttentionAttrs&, const AttentionAttrs&) = default;
-};
-using NodeAttrs =
-    std::variant<std::monostate, LinearAttrs, RmsNormAttrs, RopeTableAttrs, AttentionAttrs>;
-
 using NodeId = int32_t;
 using ValueId = int32_t;  // equal to the producing node's id: one output a node
 
@@ -104,7 +60,9 @@ class Graph {
   ValueId add(OpKind kind, std::string name, std::vector<ValueId> inputs, NodeAttrs attrs = {});
   // Throws for a name that is taken, and for a kFixed type.
   ValueId add_input(std::string name, ValueType type);
-  // The same name gives the same value (tied weights); another type for it throws.
+  // The same name gives the same value (tied weights); another type or source for it throws.
+  ValueId add_weight(std::string name, ValueType type, WeightSource source);
+  // The stored tensor of that name.
   ValueId add_weight(std::string name, ValueType type);
   // Another row shape with the same number of elements.
   ValueId add_reshape(std::string name, ValueId x, Shape row_shape);

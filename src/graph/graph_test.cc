@@ -37,7 +37,12 @@ void expect_invalid(const std::string& text, const std::function<void()>& body) 
 }
 
 AttentionAttrs attention_attrs(int32_t layer_idx = 0) {
-  return {.layer_idx = layer_idx, .num_heads = 4, .num_kv_heads = 2, .head_dim = 8, .scale = 0.5F};
+  return {.layer_idx = layer_idx,
+          .num_heads = 4,
+          .num_kv_heads = 2,
+          .head_dim = 8,
+          .value_dim = 8,
+          .scale = 0.5F};
 }
 
 // One of each operator, in the order of OpKind where that is possible.
@@ -52,7 +57,7 @@ struct OneOfEach {
   ValueId bias = graph.add_weight("b", fixed({16}));
   ValueId norm = graph.add_weight("norm", fixed({32}));
   ValueId x = graph.add(OpKind::kEmbedding, "embed", {table, ids});
-  ValueId y = graph.add(OpKind::kRmsNorm, "norm", {x, norm}, RmsNormAttrs{1e-5F});
+  ValueId y = graph.add(OpKind::kNorm, "norm", {x, norm}, NormAttrs{.eps = 1e-5F});
   ValueId angles = graph.add(
       OpKind::kRopeTable, "angles", {positions}, RopeTableAttrs{{1.0F, 0.5F, 0.25F}, 1.0F});
   ValueId q = graph.add_reshape("q", graph.add(OpKind::kLinear, "q", {y, weight}), {4, 8});
@@ -61,7 +66,8 @@ struct OneOfEach {
   ValueId out = graph.add(OpKind::kAttention, "attn", {rotated, k, k}, attention_attrs());
   ValueId flat = graph.add_reshape("", out, {32});
   ValueId sum = graph.add(OpKind::kAdd, "", {x, flat});
-  ValueId product = graph.add(OpKind::kMul, "", {sum, graph.add(OpKind::kSilu, "silu", {sum})});
+  ValueId product = graph.add(
+      OpKind::kMul, "", {sum, graph.add(OpKind::kActivation, "silu", {sum}, ActivationAttrs{})});
   ValueId gathered = graph.add(OpKind::kGatherRows, "last", {product, rows_wanted});
   ValueId logits = graph.add(OpKind::kLinear, "head", {gathered, table}, LinearAttrs{DType::kF32});
 
@@ -99,7 +105,7 @@ TEST(GraphTest, DumpsOneLineANode) {
   const std::string text = g.graph.dump();
   EXPECT_THAT(text, HasSubstr("%0 = input() [T] i32  # token_ids\n"));
   EXPECT_THAT(text, HasSubstr("%3 = weight() [100, 32] bf16  # embed\n"));
-  EXPECT_THAT(text, HasSubstr("%9 = rms_norm(%8, %7) eps=1e-05 [T, 32] bf16  # norm\n"));
+  EXPECT_THAT(text, HasSubstr("%9 = norm(%8, %7) rms eps=1e-05 [T, 32] bf16  # norm\n"));
   EXPECT_THAT(text,
               HasSubstr("rope_table(%1) inv_freq=1 to 0.25 magnitude=1 [T, 6] f32  # angles\n"));
   EXPECT_THAT(text, HasSubstr(") layer=0 scale=0.5 [T, 4, 8] bf16  # attn\n"));
@@ -114,7 +120,12 @@ TEST(GraphTest, SameWeightNameIsTheSameValue) {
   EXPECT_EQ(graph.add_weight("w", fixed({4, 4})), weight);
   expect_invalid("weight 'w' is used as [4, 4] bf16 and as [4, 8] bf16",
                  [&] { graph.add_weight("w", fixed({4, 8})); });
-  expect_invalid("weights have no rows", [&] { graph.add_weight("v", rows({4})); });
+  expect_invalid("weights have no rows", [&] { graph.add_weight("v", rows({4}), {}); });
+  expect_invalid("weight 'w' has two sources",
+                 [&] { graph.add_weight("w", fixed({4, 4}), transposed_tensor("w", {4, 4})); });
+  expect_invalid("its source is 3 rows of 4", [&] {
+    graph.add_weight("part", fixed({2, 4}), take_rows(whole_tensor("w", {4, 4}), {0, 3}));
+  });
 }
 
 TEST(GraphTest, RefusesLeavesThatLie) {
@@ -144,21 +155,21 @@ TEST(GraphTest, RefusesOperandsThatDoNotFit) {
   expect_invalid("makes float16 of bfloat16", [&] {
     graph.add(OpKind::kLinear, "l", {g.x, g.weight}, LinearAttrs{DType::kF16});
   });
-  expect_invalid("rms_norm 'n': x is [T, 64] bf16",
-                 [&] { graph.add(OpKind::kRmsNorm, "n", {wide, g.norm}, RmsNormAttrs{}); });
-  expect_invalid("needs RmsNormAttrs", [&] { graph.add(OpKind::kRmsNorm, "n", {g.x, g.norm}); });
+  expect_invalid("norm 'n': weight is [32] bf16, not [64] bf16",
+                 [&] { graph.add(OpKind::kNorm, "n", {wide, g.norm}, NormAttrs{}); });
+  expect_invalid("needs NormAttrs", [&] { graph.add(OpKind::kNorm, "n", {g.x, g.norm}); });
   expect_invalid("eps is not positive",
-                 [&] { graph.add(OpKind::kRmsNorm, "n", {g.x, g.norm}, RmsNormAttrs{0.0F}); });
+                 [&] { graph.add(OpKind::kNorm, "n", {g.x, g.norm}, NormAttrs{.eps = 0.0F}); });
   expect_invalid("inv_freq is empty",
                  [&] { graph.add(OpKind::kRopeTable, "t", {g.positions}, RopeTableAttrs{}); });
   expect_invalid("rope 'r': x is [T, 32] bf16, table is",
                  [&] { graph.add(OpKind::kRope, "r", {g.x, g.angles}); });
   expect_invalid("add 'a': operands are [T, 32] bf16 and [T, 64] bf16",
                  [&] { graph.add(OpKind::kAdd, "a", {g.x, wide}); });
-  expect_invalid("silu 's': x is [T] i32, not rows of floats",
-                 [&] { graph.add(OpKind::kSilu, "s", {g.ids}); });
+  expect_invalid("activation 's': x is [T] i32, not rows of floats",
+                 [&] { graph.add(OpKind::kActivation, "s", {g.ids}, ActivationAttrs{}); });
   expect_invalid("takes no attributes",
-                 [&] { graph.add(OpKind::kSilu, "s", {g.x}, RmsNormAttrs{}); });
+                 [&] { graph.add(OpKind::kAdd, "s", {g.x, g.x}, NormAttrs{}); });
   expect_invalid("reshape 'r': [T, 64] bf16 does not become [T, 4, 8] bf16",
                  [&] { graph.add_reshape("r", wide, {4, 8}); });
   expect_invalid("gather_rows 'g': x is [S, 32] bf16",
@@ -174,14 +185,84 @@ TEST(GraphTest, RefusesAttentionThatDoesNotFit) {
         [&graph = g.graph, attrs, q, k] { graph.add(OpKind::kAttention, "a", {q, k, k}, attrs); };
   };
   AttentionAttrs attrs = attention_attrs(1);
-  expect_invalid("the attributes say [T, 4, 8] bf16 and twice [T, 2, 8] bf16",
+  expect_invalid("the attributes say [T, 4, 8] bf16, [T, 2, 8] bf16, [T, 2, 8] bf16",
                  attend(attrs, g.q, g.q));
   attrs.window = 0;
   expect_invalid("window is 0", attend(attrs, g.q, g.k));
   attrs = attention_attrs(1);
+  attrs.soft_cap = 0.0F;
+  expect_invalid("soft cap is 0", attend(attrs, g.q, g.k));
+  attrs = attention_attrs(1);
+  attrs.alibi_slopes = {0.5F};
+  expect_invalid("1 ALiBi slopes for 4 heads", attend(attrs, g.q, g.k));
+  attrs = attention_attrs(1);
+  attrs.latent = true;
+  attrs.value_dim = 9;
+  expect_invalid("values of 9 elements do not lie in keys of 8", attend(attrs, g.q, g.k));
+  attrs = attention_attrs(1);
   attrs.num_kv_heads = 3;
   const ValueId three = g.graph.add_input("three", rows({3, 8}));
   expect_invalid("4 heads do not share 3 KV heads evenly", attend(attrs, g.q, three));
+}
+
+TEST(GraphTest, LatentAttentionReadsItsValuesFromTheKeys) {
+  OneOfEach g;
+  AttentionAttrs attrs = attention_attrs(1);
+  attrs.latent = true;
+  attrs.value_dim = 6;
+  const ValueId sinks = g.graph.add_weight("sinks", fixed({4}));
+  const ValueId out = g.graph.add(OpKind::kAttention, "a", {g.q, g.k, g.k, sinks}, attrs);
+  EXPECT_EQ(g.graph.type(out), rows({4, 6}));
+}
+
+// Operators that OneOfEach has no use for.
+TEST(GraphTest, InfersTheTypesOfBranchesAndExperts) {
+  OneOfEach g;
+  Graph& graph = g.graph;
+  const auto weight = [&](const char* name, Shape shape) {
+    return graph.add_weight(name, fixed(shape));
+  };
+  const ValueId pair =
+      graph.add(OpKind::kAddNorm, "n", {g.x, g.flat, g.norm}, NormAttrs{.kind = NormKind::kLayer});
+  EXPECT_EQ(graph.type(pair), rows({2, 32}));
+  EXPECT_EQ(graph.type(graph.add(OpKind::kColumns, "", {pair}, ColumnsAttrs{1, 1})), rows({1, 32}));
+  EXPECT_EQ(graph.type(graph.add(OpKind::kGatedActivation, "", {pair}, GatedActivationAttrs{})),
+            rows({32}));
+  const ValueId factor = graph.add(OpKind::kLinear, "", {g.x, weight("one", {1, 32})});
+  EXPECT_EQ(graph.type(graph.add(OpKind::kMul, "", {g.x, factor})), rows({32}));
+  const ValueId lifted = graph.add(OpKind::kHeadLinear, "", {g.q, weight("heads", {4, 6, 8})});
+  EXPECT_EQ(graph.type(lifted), rows({4, 6}));
+  EXPECT_EQ(graph.type(graph.add(OpKind::kConcat, "", {lifted, g.q})), rows({4, 14}));
+  const ValueId scores =
+      graph.add(OpKind::kLinear, "", {g.x, weight("router", {8, 32})}, LinearAttrs{DType::kF32});
+  const ValueId routes = graph.add(OpKind::kRoute, "", {scores}, RouteAttrs{.top_k = 2});
+  EXPECT_EQ(graph.type(routes), rows({8}, DType::kF32));
+  const ValueId experts =
+      graph.add(OpKind::kExperts,
+                "",
+                {g.x, routes, weight("gate_up", {8, 24, 32}), weight("down", {8, 32, 12})},
+                GatedActivationAttrs{});
+  EXPECT_EQ(graph.type(experts), rows({32}));
+  EXPECT_EQ(graph.type(graph.add(OpKind::kAllGather, "", {g.x}, AllGatherAttrs{3})), rows({96}));
+  EXPECT_EQ(graph.type(graph.add(OpKind::kAllReduce, "", {experts})), rows({32}));
+
+  expect_invalid("cannot choose 3 of 8 experts in 1 of 4 groups", [&] {
+    graph.add(OpKind::kRoute, "r", {scores}, RouteAttrs{.top_k = 3, .num_groups = 4});
+  });
+  expect_invalid("x, routes, gate_up, down are", [&] {
+    graph.add(OpKind::kExperts,
+              "e",
+              {g.x, routes, weight("narrower", {8, 22, 32}), weight("down", {8, 32, 12})},
+              GatedActivationAttrs{});
+  });
+  expect_invalid("columns [30, 34) of [T, 32] bf16",
+                 [&] { graph.add(OpKind::kColumns, "c", {g.x}, ColumnsAttrs{30, 4}); });
+  expect_invalid("takes both biases or none", [&] {
+    graph.add(OpKind::kExperts,
+              "e",
+              {g.x, routes, weight("gate_up", {8, 24, 32}), weight("down", {8, 32, 12}), g.norm},
+              GatedActivationAttrs{});
+  });
 }
 
 TEST(GraphTest, VerifyFindsMissingOutputAndLayerOrder) {
@@ -195,7 +276,7 @@ TEST(GraphTest, VerifyFindsMissingOutputAndLayerOrder) {
 
 TEST(GraphDeathTest, ForeignValuesAreABug) {
   Graph graph;
-  EXPECT_DEATH(graph.add(OpKind::kSilu, "s", {7}), "values of its own graph");
+  EXPECT_DEATH(graph.add(OpKind::kAdd, "s", {7, 7}), "values of its own graph");
 }
 
 }  // namespace

@@ -31,8 +31,9 @@ struct RaggedBatch {
 
 // Writes this step's k and v into the cache at their positions. Writing by position makes a replay
 // harmless.
-//   k, v [T, Hkv, D], any dtype of the float three; k_cache, v_cache [P, Hkv, block_size, D],
-//   converted to their dtype.
+//   k [T, Hkv, D], v [T, Hkv, Dv], any dtype of the float three
+//   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv]; converted to their dtype
+// v and v_cache are both empty views where values lie in the keys (latent attention).
 // Errors: kInvalidArgument on shapes that do not fit, or a block id outside [0, P). Nothing is
 // written then.
 struct AppendKvArgs {
@@ -46,15 +47,21 @@ struct AppendKvArgs {
 
 // Causal attention of this step's queries over the cache (append_kv ran before).
 //   q [T, Hq, D] f32, f16 or bf16, RoPE applied; head h reads KV head h / (Hq / Hkv)
-//   k_cache, v_cache [P, Hkv, block_size, D], one dtype
-//   out [T, Hq, D] f32 or q's dtype, normalised     lse [T, Hq] f32, natural log; empty view where
+//   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv], one dtype
+//   out [T, Hq, Dv] f32 or q's dtype, normalised     lse [T, Hq] f32, natural log; empty view where
 //   not wanted
-// scale multiplies q.k. window: token at position i sees keys j with i - window < j <= i.
-// A query without a visible key gives out = 0, lse = -inf: the identity of merge_partials. f32
-// accumulation; the order of summation depends only on the context length, so a sequence's result
-// does not depend on the rest of the batch. Reads 2 * sum(context) * Hkv * D elements per query
-// chunk. Errors: kInvalidArgument as for append_kv; nothing is written then. Source: online softmax
-// (arXiv 1805.02867) over paged KV (arXiv 2309.06180).
+// Latent: v_cache is an empty view; a value is the first Dv elements of its key, Dv <= D.
+// The score of key j for the query at position i of head h is
+//   s = scale * q.k;  s = soft_cap * tanh(s / soft_cap) if there is one;  s += slopes[h] * (j - i)
+// window: the query at position i sees keys j with i - window < j <= i.
+// sinks: [Hq] scores of a key without a value, which takes part in the softmax: a partial with
+// out = 0, lse = sinks[h]. Where attention is split, one part alone is given the sinks.
+// A query without a visible key or sink gives out = 0, lse = -inf: the identity of merge_partials.
+// f32 accumulation; the order of summation depends only on the context length, so a sequence's
+// result does not depend on the rest of the batch. Reads sum(context) * Hkv * (D + Dv) elements per
+// query chunk. Errors: kInvalidArgument as for append_kv; nothing is written then. Sources: online
+// softmax (arXiv 1805.02867) over paged KV (arXiv 2309.06180); ALiBi (arXiv 2108.12409); sinks
+// (arXiv 2309.17453); latent attention (arXiv 2405.04434).
 struct RaggedAttentionArgs {
   TensorView q;
   TensorView k_cache;
@@ -64,11 +71,14 @@ struct RaggedAttentionArgs {
   RaggedBatch batch;
   float scale = 1.0F;
   std::optional<int32_t> window;
+  std::optional<float> soft_cap;
+  std::span<const float> alibi_slopes;  // [Hq] or empty
+  std::span<const float> sinks;         // [Hq] or empty
 };
 [[nodiscard]] Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream);
 
 // into := merge(into, from): the attention over the union of two disjoint key sets.
-//   outs [T, H, D] f32, lses [T, H] f32. lse = -inf is the identity on either side. Associative up
+//   outs [T, H, Dv] f32, lses [T, H] f32. lse = -inf is the identity on either side. Associative up
 //   to rounding.
 struct AttentionPartial {
   TensorView out;

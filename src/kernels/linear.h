@@ -20,4 +20,12 @@ struct LinearArgs {
 };
 [[nodiscard]] Status linear(const LinearArgs& args, StreamView stream);
 
+// out[t, h] = weight[h] x[t, h]: every head by its own matrix.  x [T, H, K], weight [H, N, K]
+// contiguous, out [T, H, N]; one dtype. f32 accumulation, batch-invariant. Errors: kInvalidArgument
+// on shapes or dtypes that do not fit.
+[[nodiscard]] Status head_linear(TensorView x,
+                                 TensorView weight,
+                                 TensorView out,
+                                 StreamView stream);
+
 }  // namespace lamina::kernels

@@ -133,7 +133,7 @@ TEST(BuilderTest, Qwen3NormalisesHeadsBeforeTheRotation) {
   for (const Node& node : graph.nodes()) {
     if (node.kind != OpKind::kRope) continue;
     const Node& norm = graph.node(node.inputs[0]);
-    EXPECT_EQ(norm.kind, OpKind::kRmsNorm);
+    EXPECT_EQ(norm.kind, OpKind::kNorm);
     EXPECT_EQ(graph.node(norm.inputs[0]).kind, OpKind::kReshape);
   }
 }

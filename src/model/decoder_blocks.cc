@@ -62,7 +62,7 @@ Sym self_attention(const Scope& self_attn,
   k = k.rope(angles);
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
   const auto window = config.windows[static_cast<size_t>(options.layer_idx)];
-  const Sym out = self_attn.attention(q, k, v, scale, window);
+  const Sym out = self_attn.attention(q, k, v, {.scale = scale, .window = window});
   return (self_attn / "o_proj")
       .linear(out.join_heads(), config.hidden_size, {.bias = config.output_bias});
 }
@@ -71,7 +71,8 @@ Sym gated_mlp(const Scope& mlp, const ModelConfig& config, Sym x) {
   const LinearOptions options{.bias = config.mlp_bias};
   const Sym gate = (mlp / "gate_proj").linear(x, config.intermediate_size, options);
   const Sym up = (mlp / "up_proj").linear(x, config.intermediate_size, options);
-  return (mlp / "down_proj").linear(silu(gate) * up, config.hidden_size, options);
+  return (mlp / "down_proj")
+      .linear(gate.activated(Activation::kSilu) * up, config.hidden_size, options);
 }
 
 Sym lm_head(ModelTracer& tracer, const ModelConfig& config, Sym x) {
