@@ -148,11 +148,11 @@ ValueType infer_experts(const Call& call) {
   return {x.dtype, x.rows, {out_width}};
 }
 
-// The weight and bias of a norm over rows of `width`, from input `first` on.
-void check_norm_weights(const Call& call, size_t first, int64_t width, DType dtype) {
+// The weight and bias of a norm, from input `first` on.
+void check_norm_weights(const Call& call, size_t first, const Shape& shape, DType dtype) {
   if (!(call.attrs_as<NormAttrs>("NormAttrs").eps > 0.0F)) call.fail("eps is not positive");
-  call.expect_weight_shape(first, "weight", {width}, dtype);
-  if (call.inputs.size() > first + 1) call.expect_weight_shape(first + 1, "bias", {width}, dtype);
+  call.expect_weight_shape(first, "weight", shape, dtype);
+  if (call.inputs.size() > first + 1) call.expect_weight_shape(first + 1, "bias", shape, dtype);
 }
 
 ValueType infer_norm(const Call& call) {
@@ -160,7 +160,8 @@ ValueType infer_norm(const Call& call) {
   const ValueType& x = call.inputs[0];
   call.expect_float_rows(x, "x");
   if (x.row_shape.rank() < 1) call.fail(fmt::format("x is {}", to_string(x)));
-  check_norm_weights(call, 1, x.row_shape[-1], x.dtype);
+  const bool by_head = x.row_shape.rank() == 2 && call.inputs[1].row_shape.rank() == 2;
+  check_norm_weights(call, 1, by_head ? x.row_shape : Shape{x.row_shape[-1]}, x.dtype);
   return x;
 }
 
@@ -171,7 +172,7 @@ ValueType infer_add_norm(const Call& call) {
   if (a.row_shape.rank() != 1 || call.inputs[1] != a) {
     call.fail(fmt::format("a and b are {} and {}", to_string(a), to_string(call.inputs[1])));
   }
-  check_norm_weights(call, 2, a.row_shape[0], a.dtype);
+  check_norm_weights(call, 2, {a.row_shape[0]}, a.dtype);
   return {a.dtype, a.rows, {2, a.row_shape[0]}};
 }
 

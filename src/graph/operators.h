@@ -32,7 +32,8 @@ enum class OpKind : uint8_t {
                // the first Dv elements count
 
   // Row by row, small beside the products.
-  kNorm,             // (x [T, ..., D], weight [D], optional bias [D]) -> x's shape; last axis
+  kNorm,  // (x [T, ..., D], weight [D], optional bias [D]) -> x's shape; last axis. For x [T, H, D]
+          // weight and bias may be [H, D]: every head has its own
   kAddNorm,          // (a [T, D], b [T, D], weight, optional bias) -> [T, 2, D]: a + b, its norm
   kAdd,              // (a, b) -> same shape
   kMul,              // (a, b) -> same shape; b may be [T, 1]: one factor for each row

@@ -99,6 +99,17 @@ WeightSource transposed_tensor(std::string tensor, const Shape& stored) {
   return matrix_of(std::move(tensor), stored, true);
 }
 
+WeightSource transposed_rows(std::string tensor, const Shape& stored, int64_t begin, int64_t rows) {
+  WeightSource source = matrix_of(std::move(tensor), stored, true);
+  WeightPart& part = source.front();
+  if (begin < 0 || rows <= 0 || begin + rows > part.matrix_rows) {
+    fail(fmt::format("rows [{}, {}) of {}", begin, begin + rows, to_string(source)));
+  }
+  part.matrix_begin = begin;
+  part.matrix_rows = part.num_columns = rows;
+  return source;
+}
+
 bool is_whole_tensor(const WeightSource& source) {
   return source.size() == 1 && source == whole_tensor(source[0].tensor, source[0].stored);
 }

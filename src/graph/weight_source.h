@@ -47,6 +47,8 @@ using WeightSource = std::vector<WeightPart>;
 WeightSource whole_tensor(std::string tensor, const Shape& stored);
 // A stored matrix [in, out], turned into [out, in].
 WeightSource transposed_tensor(std::string tensor, const Shape& stored);
+// Rows [begin, begin + rows) of a stored matrix, turned: one expert of a stack of [in, out].
+WeightSource transposed_rows(std::string tensor, const Shape& stored, int64_t begin, int64_t rows);
 [[nodiscard]] bool is_whole_tensor(const WeightSource& source);
 
 [[nodiscard]] int64_t num_rows(const WeightSource& source);

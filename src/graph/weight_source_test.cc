@@ -50,6 +50,10 @@ TEST(WeightSourceTest, WholeAndTransposedTensors) {
   EXPECT_THAT(elements(turned), ElementsAreArray({0, 3, 1, 4, 2, 5}));
   EXPECT_EQ(num_rows(whole_tensor("b", {7})), 7);
   EXPECT_THROW((void)transposed_tensor("b", {7}), Error);
+  const WeightSource expert = transposed_rows("experts", {2, 2, 3}, 2, 2);
+  EXPECT_THAT(elements(expert), ElementsAreArray({6, 9, 7, 10, 8, 11}));
+  EXPECT_EQ(to_string(expert), "experts(2:4)^T");
+  EXPECT_THROW((void)transposed_rows("experts", {2, 2, 3}, 3, 2), Error);
 }
 
 // Every consecutive range of a pattern of a pattern equals the same range of what it walks.

@@ -23,7 +23,7 @@ namespace lamina::kernels {
     TensorView table, int64_t first_id, TensorView ids, TensorView out, StreamView stream);
 
 // Normalises the last axis, then * (weight + weight_offset) + bias.  x, out [T, ..., D]; weight
-// [D]; bias [D] or an empty view.
+// [D], or [H, D] for x [T, H, D]; bias of weight's shape or an empty view.
 struct NormArgs {
   TensorView x;
   TensorView weight;

@@ -3,48 +3,26 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
-#include <array>
-
 #include "base/error.h"
-#include "model/families.h"
+#include "model/family.h"
 
 namespace lamina {
-namespace {
-
-struct Family {
-  std::string_view model_type;
-  Graph (*build)(const ModelConfig& config, DType dtype);
-};
-
-// Sorted by name.
-constexpr std::array kFamilies = {Family{"llama", build_llama},
-                                  Family{"mistral", build_llama},
-                                  Family{"qwen2", build_llama},
-                                  Family{"qwen3", build_qwen3}};
-
-constexpr auto kModelTypes = [] {
-  std::array<std::string_view, kFamilies.size()> names;
-  std::ranges::transform(kFamilies, names.begin(), &Family::model_type);
-  return names;
-}();
-static_assert(std::ranges::is_sorted(kModelTypes));
-
-}  // namespace
 
 Graph build_graph(const ModelConfig& config, DType dtype) {
-  const auto* family = std::ranges::find(kFamilies, config.model_type, &Family::model_type);
-  if (family == kFamilies.end()) {
+  const Family* family = find_family(config.model_type);
+  if (family == nullptr) {
     throw Error(StatusCode::kUnimplemented,
                 fmt::format("model type '{}' is not supported; supported are {}",
                             config.model_type,
-                            fmt::join(kModelTypes, ", ")));
+                            fmt::join(supported_model_types(), ", ")));
   }
   return family->build(config, dtype);
 }
 
-std::span<const std::string_view> supported_model_types() {
-  return kModelTypes;
+std::vector<std::string_view> supported_model_types() {
+  std::vector<std::string_view> names;
+  for (const Family& family : all_families()) names.push_back(family.model_type);
+  return names;
 }
 
 }  // namespace lamina

@@ -2,8 +2,8 @@
 // nothing of slicing, devices or networks; adding a family touches this room alone.
 #pragma once
 
-#include <span>
 #include <string_view>
+#include <vector>
 
 #include "graph/graph.h"
 #include "model/model_config.h"
@@ -16,6 +16,6 @@ namespace lamina {
 Graph build_graph(const ModelConfig& config, DType dtype);
 
 // Names of supported model types, sorted.
-std::span<const std::string_view> supported_model_types();
+std::vector<std::string_view> supported_model_types();
 
 }  // namespace lamina

@@ -3,12 +3,17 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
+#include "model/json_fields.h"
 #include "model/sampling_params.h"
 #include "tensor/dtype.h"
+#include "tensor/op_attrs.h"
 
 namespace lamina {
 
@@ -32,7 +37,7 @@ struct RopeConfig {
 };
 
 struct ModelConfig {
-  std::string model_type;  // "llama", "mistral", "qwen2", "qwen3"
+  std::string model_type;
   int32_t vocab_size = 0;
   int32_t hidden_size = 0;
   int32_t intermediate_size = 0;
@@ -41,14 +46,21 @@ struct ModelConfig {
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
   int32_t max_position_embeddings = 0;
-  float rms_norm_eps = 1e-6F;
+  float norm_eps = 1e-6F;
+  Activation activation = Activation::kSilu;
   bool tie_word_embeddings = false;
   bool qkv_bias = false;     // llama attention_bias; always for qwen2
   bool output_bias = false;  // of the attention's output projection
   bool mlp_bias = false;
   RopeConfig rope;
+  std::optional<RopeConfig> sliding_rope;       // where layers with a window have their own
   std::vector<std::optional<int32_t>> windows;  // sliding window of each layer, num_layers entries
   DType stored_dtype = DType::kBF16;            // what the file says; for information
+
+  // What only the model's family reads: the whole of config.json. Empty where there is none (GGUF).
+  std::shared_ptr<const nlohmann::json> json;
+  std::string source = "model";  // where it came from, for messages
+  [[nodiscard]] JsonFields fields() const;
 };
 
 // Defaults of the model's own generation_config.json (or GGUF metadata).

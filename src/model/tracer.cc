@@ -2,12 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <utility>
 
 #include "base/error.h"
 
 namespace lamina {
 namespace {
+
+float default_scale(int64_t head_dim) {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)));
+}
 
 int32_t to_extent(int64_t extent) {
   return static_cast<int32_t>(extent);
@@ -157,6 +162,11 @@ Sym Scope::layer_norm(Sym x, float eps, bool bias) const {
   return norm(x, {.kind = NormKind::kLayer, .eps = eps}, bias);
 }
 
+Sym Scope::head_layer_norm(Sym x, Sym weight, float eps) const {
+  return apply(
+      OpKind::kNorm, {x.id(), weight.id()}, NormAttrs{.kind = NormKind::kLayer, .eps = eps});
+}
+
 Sym Scope::attention(Sym q, Sym k, Sym v, const AttentionOptions& options) const {
   const AttentionAttrs attrs{
       .layer_idx = tracer_->next_layer_idx(),
@@ -165,7 +175,7 @@ Sym Scope::attention(Sym q, Sym k, Sym v, const AttentionOptions& options) const
       .head_dim = to_extent(q.width()),
       .value_dim = options.latent_width ? *options.latent_width : to_extent(v.width()),
       .latent = options.latent_width.has_value(),
-      .scale = options.scale,
+      .scale = options.scale.value_or(default_scale(q.width())),
       .soft_cap = options.soft_cap,
       .window = options.window,
       .alibi_slopes = options.alibi_slopes};

@@ -74,7 +74,7 @@ struct LinearOptions {
 };
 
 struct AttentionOptions {
-  float scale = 1.0F;
+  std::optional<float> scale = std::nullopt;  // 1 / sqrt(head_dim) otherwise
   std::optional<float> soft_cap = std::nullopt;
   std::optional<int32_t> window = std::nullopt;
   std::vector<float> alibi_slopes = {};
@@ -103,6 +103,8 @@ class Scope {
   [[nodiscard]] Sym linear(Sym x, int64_t out_width, const LinearOptions& options = {}) const;
   [[nodiscard]] Sym rms_norm(Sym x, float eps, float weight_offset = 0.0F) const;
   [[nodiscard]] Sym layer_norm(Sym x, float eps, bool bias = true) const;
+  // x [T, H, D] with a weight [H, D]: every head has its own.
+  [[nodiscard]] Sym head_layer_norm(Sym x, Sym weight, float eps) const;
   // Causal attention over the sequence's cache; the next layer's index is counted here. Without a
   // latent width v [T, Hkv, Dv] is a value of its own, else it is k.
   [[nodiscard]] Sym attention(Sym q, Sym k, Sym v, const AttentionOptions& options) const;

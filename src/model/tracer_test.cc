@@ -33,7 +33,7 @@ TEST(TracerTest, CountsAttentionLayersInOrderOfTracing) {
   EXPECT_EQ(heads.type().row_shape, (Shape{2, 4}));
   const Scope attn = tracer.module("attn");
   const Sym first = attn.attention(heads, heads, heads, {});
-  const Sym second = attn.attention(first, heads, heads, {.window = 5});
+  const Sym second = attn.attention(first, heads, heads, {.scale = 1.0F, .window = 5});
   const Graph graph = tracer.finish(second.join_heads());
   EXPECT_EQ(std::get<AttentionAttrs>(graph.node(first.id()).attrs).layer_idx, 0);
   const auto& attrs = std::get<AttentionAttrs>(graph.node(second.id()).attrs);

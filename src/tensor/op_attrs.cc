@@ -22,4 +22,16 @@ std::string_view activation_name(Activation activation) {
   return "unknown";
 }
 
+std::optional<Activation> parse_activation(std::string_view name) {
+  if (name == "relu") return Activation::kRelu;
+  if (name == "relu2") return Activation::kReluSquared;
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu") return Activation::kGelu;
+  for (const std::string_view tanh : {"gelu_new", "gelu_pytorch_tanh", "gelu_fast"}) {
+    if (name == tanh) return Activation::kGeluTanh;
+  }
+  if (name == "quick_gelu") return Activation::kQuickGelu;
+  return std::nullopt;
+}
+
 }  // namespace lamina

@@ -28,6 +28,8 @@ enum class Activation : uint8_t {
   kSigmoid,
 };
 std::string_view activation_name(Activation activation);
+// By the names that model configurations use ("silu", "gelu_new"); nothing for another name.
+std::optional<Activation> parse_activation(std::string_view name);
 struct ActivationAttrs {
   Activation activation = Activation::kSilu;
 };

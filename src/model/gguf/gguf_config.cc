@@ -71,7 +71,7 @@ void read_sizes(const GgufFile& file, const std::string& architecture, ModelConf
   const auto eps = metadata.number(key("attention.layer_norm_rms_epsilon"), 0.0, 1.0);
   if (!eps)
     metadata.refuse(fmt::format("'{}' is missing", key("attention.layer_norm_rms_epsilon")));
-  config.rms_norm_eps = static_cast<float>(*eps);
+  config.norm_eps = static_cast<float>(*eps);
 }
 
 // The vocabulary's size is the embedding's: the metadata may round it differently.

@@ -52,7 +52,7 @@ TEST(GgufConfig, ReadsLlamaWithDefaults) {
   EXPECT_EQ(config.num_kv_heads, 4);
   EXPECT_EQ(config.head_dim, 8);
   EXPECT_EQ(config.max_position_embeddings, 128);
-  EXPECT_FLOAT_EQ(config.rms_norm_eps, 1e-5F);
+  EXPECT_FLOAT_EQ(config.norm_eps, 1e-5F);
   EXPECT_TRUE(config.tie_word_embeddings);
   EXPECT_FALSE(config.qkv_bias);
   EXPECT_EQ(config.rope.type, RopeType::kDefault);

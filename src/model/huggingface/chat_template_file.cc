@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "model/huggingface/json_fields.h"
+#include "model/json_fields.h"
 
 namespace lamina {
 namespace {

@@ -1,44 +1,51 @@
 #include "model/huggingface/config_json.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
+#include <initializer_list>
 
 #include <nlohmann/json.hpp>
 
-#include "model/huggingface/json_fields.h"
+#include "model/builder.h"
+#include "model/family.h"
 #include "model/huggingface/rope_json.h"
+#include "model/json_fields.h"
 #include "model/weights/config_check.h"
 #include "model/weights/printable.h"
 
 namespace lamina {
 namespace {
 
-// What the reference implementation assumes where config.json is silent. 0: derived.
-struct Family {
-  std::string_view model_type;
-  int32_t num_kv_heads;  // 0: as many as attention heads
-  int32_t head_dim;      // 0: hidden_size / attention heads
-  int32_t max_position_embeddings;
-};
-constexpr std::array<Family, 4> kFamilies = {{
-    {"llama", 0, 0, 2048},
-    {"mistral", 8, 0, 131072},
-    {"qwen2", 32, 0, 32768},
-    {"qwen3", 32, 128, 32768},
-}};
-constexpr int32_t kDefaultWindow = 4096;  // mistral, qwen2, qwen3
 constexpr IntegerRange kWindowRange{1, INT32_MAX};
 
-const Family& find_family(const JsonFields& config) {
-  const std::string model_type = config.text("model_type").value_or("");
-  for (const Family& family : kFamilies) {
-    if (family.model_type == model_type) return family;
+// Families name the same thing differently; the first name that is there counts.
+using Names = std::initializer_list<const char*>;
+constexpr Names kHiddenSize = {"hidden_size", "n_embd", "n_embed", "d_model"};
+constexpr Names kIntermediateSize = {"intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"};
+constexpr Names kNumLayers = {"num_hidden_layers", "n_layer"};
+constexpr Names kNumHeads = {"num_attention_heads", "n_head"};
+constexpr Names kNumKvHeads = {"num_key_value_heads", "num_kv_heads", "n_head_kv"};
+constexpr Names kMaxPositions = {"max_position_embeddings", "n_positions", "seq_length"};
+constexpr Names kNormEps = {"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"};
+constexpr Names kActivation = {
+    "hidden_activation", "hidden_act", "activation_function", "activation"};
+
+const char* name_in(const JsonFields& config, Names names) {
+  for (const char* name : names) {
+    if (config.has(name)) return name;
   }
+  return *names.begin();
+}
+
+const Family& family_of(const JsonFields& config) {
+  const std::string model_type = config.text("model_type").value_or("");
   if (model_type.empty()) config.refuse("'model_type' is missing");
-  config.refuse(fmt::format("model_type {} is not supported (llama, mistral, qwen2, qwen3 are)",
-                            printable(model_type)));
+  if (const Family* family = find_family(model_type)) return *family;
+  config.refuse(fmt::format("model_type {} is not supported ({} are)",
+                            printable(model_type),
+                            fmt::join(supported_model_types(), ", ")));
 }
 
 void refuse_unsupported(const JsonFields& config) {
@@ -47,14 +54,17 @@ void refuse_unsupported(const JsonFields& config) {
     config.refuse(fmt::format("quantization_config (quant_method {}) is not supported",
                               printable(fields.text("quant_method").value_or("unknown"))));
   }
-  const std::string activation = config.text("hidden_act").value_or("silu");
-  if (activation != "silu") {
-    config.refuse(fmt::format("hidden_act {} is not supported (silu is)", printable(activation)));
+  for (const char* field : {"add_cross_attention", "use_bidirectional_attention"}) {
+    if (config.boolean(field).value_or(false)) {
+      config.refuse(fmt::format("'{}' true is not supported", field));
+    }
   }
   const nlohmann::json* architectures = config.find("architectures");
   if (architectures == nullptr || !architectures->is_array()) return;
   for (const nlohmann::json& name : *architectures) {
-    if (name.is_string() && name.get_ref<const std::string&>().ends_with("ForCausalLM")) return;
+    if (!name.is_string()) continue;
+    const auto& text = name.get_ref<const std::string&>();
+    if (text.ends_with("ForCausalLM") || text.ends_with("LMHeadModel")) return;
   }
   if (architectures->empty()) return;
   config.refuse(fmt::format(
@@ -62,20 +72,35 @@ void refuse_unsupported(const JsonFields& config) {
       printable(architectures->dump(-1, ' ', true, nlohmann::json::error_handler_t::replace))));
 }
 
-void read_sizes(const JsonFields& config, const Family& family, ModelConfig& model) {
+Activation read_activation(const JsonFields& config, Activation assumed) {
+  const char* field = name_in(config, kActivation);
+  const std::optional<std::string> name = config.text(field);
+  if (!name) return assumed;
+  const std::optional<Activation> activation = parse_activation(*name);
+  if (activation) return *activation;
+  config.refuse(fmt::format("{} {} is not supported", field, printable(*name)));
+}
+
+void read_sizes(const JsonFields& config, const ConfigDefaults& defaults, ModelConfig& model) {
   constexpr IntegerRange kWidth{1, kMaxWidth};
   constexpr IntegerRange kHeads{1, kMaxHeads};
   model.vocab_size = config.required_integer("vocab_size", kWidth);
-  model.hidden_size = config.required_integer("hidden_size", kWidth);
-  model.intermediate_size = config.required_integer("intermediate_size", kWidth);
-  model.num_layers = config.required_integer("num_hidden_layers", {1, kMaxLayers});
-  model.num_heads = config.required_integer("num_attention_heads", kHeads);
+  model.hidden_size = config.required_integer(name_in(config, kHiddenSize), kWidth);
+  const char* intermediate_size = name_in(config, kIntermediateSize);
+  if (defaults.intermediate_factor > 0 && !config.has(intermediate_size)) {
+    model.intermediate_size = model.hidden_size * defaults.intermediate_factor;
+  } else {
+    model.intermediate_size = config.required_integer(intermediate_size, kWidth);
+  }
+  model.num_layers = config.required_integer(name_in(config, kNumLayers), {1, kMaxLayers});
+  model.num_heads = config.required_integer(name_in(config, kNumHeads), kHeads);
   // An explicit null means as many as attention heads, whatever the family assumes of silence.
   const bool silent = !config.mentions("num_key_value_heads");
-  const int32_t assumed = silent && family.num_kv_heads > 0 ? family.num_kv_heads : model.num_heads;
-  model.num_kv_heads = config.integer("num_key_value_heads", kHeads).value_or(assumed);
+  const int32_t assumed =
+      silent && defaults.num_kv_heads > 0 ? defaults.num_kv_heads : model.num_heads;
+  model.num_kv_heads = config.integer(name_in(config, kNumKvHeads), kHeads).value_or(assumed);
   const bool has_head_dim = config.has("head_dim");
-  const bool assume_head_dim = !config.mentions("head_dim") && family.head_dim > 0;
+  const bool assume_head_dim = !config.mentions("head_dim") && defaults.head_dim > 0;
   if (!has_head_dim && !assume_head_dim && model.hidden_size % model.num_heads != 0) {
     config.refuse(fmt::format("hidden_size {} is not a multiple of {} attention heads",
                               model.hidden_size,
@@ -83,29 +108,20 @@ void read_sizes(const JsonFields& config, const Family& family, ModelConfig& mod
   }
   model.head_dim =
       config.integer("head_dim", {2, kMaxHeadDim})
-          .value_or(assume_head_dim ? family.head_dim : model.hidden_size / model.num_heads);
-  model.max_position_embeddings = config.integer("max_position_embeddings", {1, INT32_MAX})
-                                      .value_or(family.max_position_embeddings);
-  model.rms_norm_eps = static_cast<float>(config.number("rms_norm_eps", {0.0, 1.0}).value_or(1e-6));
-}
-
-void read_biases(const JsonFields& config, ModelConfig& model) {
-  const bool attention_bias = config.boolean("attention_bias").value_or(false);
-  if (model.model_type == "llama" || model.model_type == "qwen3") {
-    model.qkv_bias = attention_bias;
-    model.output_bias = attention_bias;
-  }
-  if (model.model_type == "qwen2") model.qkv_bias = true;
-  if (model.model_type == "llama") model.mlp_bias = config.boolean("mlp_bias").value_or(false);
+          .value_or(assume_head_dim ? defaults.head_dim : model.hidden_size / model.num_heads);
+  model.max_position_embeddings = config.integer(name_in(config, kMaxPositions), {1, INT32_MAX})
+                                      .value_or(defaults.max_position_embeddings);
+  model.norm_eps = static_cast<float>(
+      config.number(name_in(config, kNormEps), {0.0, 1.0}).value_or(defaults.norm_eps));
 }
 
 // The window of those layers that slide, if any may.
-std::optional<int32_t> read_window(const JsonFields& config, const std::string& model_type) {
-  if (model_type == "llama") return std::nullopt;
-  const bool is_qwen = model_type != "mistral";
-  if (is_qwen && !config.boolean("use_sliding_window").value_or(false)) return std::nullopt;
-  if (!config.mentions("sliding_window")) return kDefaultWindow;
-  return config.integer("sliding_window", kWindowRange);
+std::optional<int32_t> read_window(const JsonFields& config, const ConfigDefaults& defaults) {
+  if (defaults.window_rule == WindowRule::kNone) return std::nullopt;
+  const bool asks_first = defaults.window_rule == WindowRule::kFromLayer;
+  if (asks_first && !config.boolean("use_sliding_window").value_or(false)) return std::nullopt;
+  if (config.mentions("sliding_window")) return config.integer("sliding_window", kWindowRange);
+  return defaults.window > 0 ? std::optional(defaults.window) : std::nullopt;
 }
 
 // Which layers slide by `layer_types`, one flag a layer.
@@ -126,25 +142,47 @@ std::vector<bool> read_layer_types(const JsonFields& config,
   return slides;
 }
 
-// Llama never slides, mistral does in every layer, qwen2 and qwen3 from layer max_window_layers on
-// unless `layer_types` says which.
-void read_windows(const JsonFields& config, ModelConfig& model) {
-  const std::optional<int32_t> window = read_window(config, model.model_type);
-  const bool is_qwen = model.model_type == "qwen2" || model.model_type == "qwen3";
-  const int32_t first =
-      is_qwen ? config.integer("max_window_layers", {0, INT32_MAX}).value_or(28) : 0;
+// Which layers slide by the family's rule, given that there is a window.
+std::vector<bool> sliding_layers(const JsonFields& config,
+                                 const ConfigDefaults& defaults,
+                                 int32_t num_layers) {
+  const int32_t first = config.integer("max_window_layers", {0, INT32_MAX}).value_or(28);
+  const int32_t full_every = config.integer("sliding_window_pattern", {1, INT32_MAX})
+                                 .value_or(std::max(1, defaults.full_every));
   std::vector<bool> slides;
-  for (int32_t layer_idx = 0; layer_idx < model.num_layers; ++layer_idx) {
-    slides.push_back(window.has_value() && layer_idx >= first);
+  for (int32_t layer_idx = 0; layer_idx < num_layers; ++layer_idx) {
+    switch (defaults.window_rule) {
+      case WindowRule::kNone:
+        slides.push_back(false);
+        break;
+      case WindowRule::kAll:
+        slides.push_back(true);
+        break;
+      case WindowRule::kNthIsFull:
+        slides.push_back((layer_idx + 1) % full_every != 0);
+        break;
+      case WindowRule::kFromLayer:
+        slides.push_back(layer_idx >= first);
+        break;
+    }
   }
+  return slides;
+}
+
+void read_windows(const JsonFields& config, const ConfigDefaults& defaults, ModelConfig& model) {
+  const std::optional<int32_t> window = read_window(config, defaults);
+  std::vector<bool> slides = window ? sliding_layers(config, defaults, model.num_layers)
+                                    : std::vector<bool>(static_cast<size_t>(model.num_layers));
   if (const nlohmann::json* types = config.find("layer_types")) {
     const std::vector<bool> told = read_layer_types(config, *types, model.num_layers);
     const bool any = std::find(told.begin(), told.end(), true) != told.end();
     if (any && !window) {
       config.refuse("'layer_types' has sliding_attention, but no sliding window is in use");
     }
-    // Only the qwen families look at layer_types; elsewhere it may not contradict.
-    if (!is_qwen && told != slides) {
+    // Only some families look at layer_types; elsewhere it may not contradict.
+    const bool is_read = defaults.window_rule == WindowRule::kNthIsFull ||
+                         defaults.window_rule == WindowRule::kFromLayer;
+    if (!is_read && told != slides) {
       config.refuse(fmt::format("'layer_types' contradicts what {} does", model.model_type));
     }
     slides = told;
@@ -161,18 +199,21 @@ DType read_stored_dtype(const JsonFields& config) {
 }  // namespace
 
 ModelConfig parse_config_json(std::string_view text, const std::string& source) {
-  const nlohmann::json json = parse_json_object(text, source);
-  const JsonFields config(json, source);
-  const Family& family = find_family(config);
-  refuse_unsupported(config);
   ModelConfig model;
+  model.json = std::make_shared<const nlohmann::json>(parse_json_object(text, source));
+  model.source = source;
+  const JsonFields config = model.fields();
+  const Family& family = family_of(config);
+  refuse_unsupported(config);
   model.model_type = family.model_type;
-  read_sizes(config, family, model);
-  read_biases(config, model);
-  model.tie_word_embeddings = config.boolean("tie_word_embeddings").value_or(false);
-  model.rope = read_rope(config, model.max_position_embeddings);
-  read_windows(config, model);
+  read_sizes(config, family.defaults, model);
+  model.activation = read_activation(config, family.defaults.activation);
+  model.tie_word_embeddings =
+      config.boolean("tie_word_embeddings").value_or(family.defaults.tie_word_embeddings);
+  read_rope(config, family.defaults, model);
+  read_windows(config, family.defaults, model);
   model.stored_dtype = read_stored_dtype(config);
+  if (family.complete != nullptr) family.complete(model);
   check_config(model, source);
   return model;
 }

@@ -1,6 +1,5 @@
-// config.json of a Hugging Face folder to ModelConfig, for the families llama, mistral, qwen2 and
-// qwen3, with the defaults that the reference implementation has for absent fields. Pure function
-// over hostile text.
+// config.json of a Hugging Face folder to ModelConfig: the rules that families share, with each
+// family's defaults for absent fields (model/family.h). Pure function over hostile text.
 #pragma once
 
 #include <string>

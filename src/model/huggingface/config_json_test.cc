@@ -151,6 +151,9 @@ TEST(ConfigJson, RefusesRopeByName) {
   EXPECT_THAT(rope({{"type", "yarn"}}), HasSubstr("'factor' is missing"));
   EXPECT_THAT(rope({{"type", "llama3"}, {"factor", 8}}), HasSubstr("original_max_position"));
   EXPECT_THAT(rope({{"full_attention", {{"rope_type", "default"}}}}), HasSubstr("layer type"));
+  const nlohmann::json by_type = {{"full_attention", {{"rope_type", "default"}}}};
+  EXPECT_THAT(refusal("gemma3_text", {{"rope_parameters", by_type}}),
+              HasSubstr("'sliding_attention' is missing"));
   EXPECT_THAT(rope("linear"), HasSubstr("not a JSON object"));
   EXPECT_THAT(refusal("llama", {{"rope_theta", 0}}), HasSubstr("'rope_theta'"));
   EXPECT_THAT(refusal("llama", {{"partial_rotary_factor", 0.4}}), HasSubstr("rotary"));
@@ -170,7 +173,7 @@ TEST(ConfigJson, AssumesWhatTheReferenceDoes) {
   const ModelConfig mistral = parse_config_json(silent.dump(), "config.json");
   EXPECT_EQ(mistral.num_kv_heads, 8);
   EXPECT_EQ(mistral.max_position_embeddings, 131072);
-  EXPECT_FLOAT_EQ(mistral.rms_norm_eps, 1e-6F);
+  EXPECT_FLOAT_EQ(mistral.norm_eps, 1e-6F);
   EXPECT_FALSE(mistral.tie_word_embeddings);
 }
 
@@ -217,9 +220,9 @@ TEST(ConfigJson, FollowsTheWindowRulesOfEachFamily) {
 }
 
 TEST(ConfigJson, RefusesByName) {
-  EXPECT_THAT(refusal("gemma2", {}), HasSubstr("model_type 'gemma2' is not supported"));
+  EXPECT_THAT(refusal("gemma9", {}), HasSubstr("model_type 'gemma9' is not supported"));
   EXPECT_THAT(refusal("llama", {{"model_type", nullptr}}), HasSubstr("'model_type' is missing"));
-  EXPECT_THAT(refusal("llama", {{"hidden_act", "gelu"}}), HasSubstr("hidden_act 'gelu'"));
+  EXPECT_THAT(refusal("llama", {{"hidden_act", "gelu_10"}}), HasSubstr("hidden_act 'gelu_10'"));
   EXPECT_THAT(refusal("llama", {{"quantization_config", {{"quant_method", "gptq"}}}}),
               HasSubstr("quantization_config (quant_method 'gptq') is not supported"));
   EXPECT_THAT(refusal("llama", {{"architectures", {"LlamaForSequenceClassification"}}}),

@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model/huggingface/json_fields.h"
+#include "model/json_fields.h"
 
 namespace lamina {
 namespace {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 
 #include <nlohmann/json.hpp>
 
@@ -71,26 +72,25 @@ const nlohmann::json* scaling_object(const JsonFields& config) {
   return parameters != nullptr ? parameters : config.find("rope_scaling");
 }
 
-}  // namespace
-
-RopeConfig read_rope(const JsonFields& config, int32_t max_position_embeddings) {
-  static const nlohmann::json kEmpty = nlohmann::json::object();
-  const nlohmann::json* scaling = scaling_object(config);
-  const JsonFields fields(scaling != nullptr ? *scaling : kEmpty,
-                          fmt::format("{}: rope parameters", config.where()));
-  for (const char* per_layer : {"full_attention", "sliding_attention"}) {
-    if (fields.has(per_layer)) {
-      fields.refuse("separate parameters for each layer type are not supported");
+// One set of parameters; what `fields` does not say, the top level of `config` may.
+RopeConfig read_parameters(const JsonFields& fields,
+                           const JsonFields& config,
+                           const ConfigDefaults& defaults,
+                           int32_t max_position_embeddings) {
+  const auto number = [&](std::initializer_list<const char*> names, NumberRange range) {
+    for (const JsonFields* place : {&fields, &config}) {
+      for (const char* name : names) {
+        if (const auto value = place->number(name, range)) return value;
+      }
     }
-  }
+    return std::optional<double>();
+  };
   RopeConfig rope;
   const auto name = fields.text("rope_type");
   rope.type = parse_rope_type(name ? *name : fields.text("type").value_or("default"), fields);
-  const auto own_theta = fields.number("rope_theta", kTheta);
-  rope.theta = own_theta ? *own_theta : config.number("rope_theta", kTheta).value_or(10000.0);
-  const auto own_part = fields.number("partial_rotary_factor", {0.0, 1.0});
-  rope.partial_rotary_factor =
-      own_part ? *own_part : config.number("partial_rotary_factor", {0.0, 1.0}).value_or(1.0);
+  rope.theta = number({"rope_theta", "rotary_emb_base"}, kTheta).value_or(defaults.rope_theta);
+  rope.partial_rotary_factor = number({"partial_rotary_factor", "rotary_pct"}, {0.0, 1.0})
+                                   .value_or(defaults.partial_rotary_factor);
   const auto original = fields.integer("original_max_position_embeddings", kPositions);
   rope.original_max_position_embeddings =
       original ? *original
@@ -110,6 +110,32 @@ RopeConfig read_rope(const JsonFields& config, int32_t max_position_embeddings) 
       break;
   }
   return rope;
+}
+
+}  // namespace
+
+void read_rope(const JsonFields& config, const ConfigDefaults& defaults, ModelConfig& model) {
+  static const nlohmann::json kEmpty = nlohmann::json::object();
+  const nlohmann::json* scaling = scaling_object(config);
+  const JsonFields fields(scaling != nullptr ? *scaling : kEmpty,
+                          fmt::format("{}: rope parameters", config.where()));
+  const auto read = [&](const JsonFields& parameters) {
+    return read_parameters(parameters, config, defaults, model.max_position_embeddings);
+  };
+  if (!fields.has("full_attention") && !fields.has("sliding_attention")) {
+    model.rope = read(fields);
+    return;
+  }
+  if (!defaults.own_sliding_rope) {
+    fields.refuse("separate parameters for each layer type are not supported");
+  }
+  const auto read_type = [&](const char* layer_type) {
+    const nlohmann::json* object = fields.find(layer_type);
+    if (object == nullptr) fields.refuse(fmt::format("'{}' is missing", layer_type));
+    return read(JsonFields(*object, fmt::format("{}: {}", fields.where(), layer_type)));
+  };
+  model.rope = read_type("full_attention");
+  model.sliding_rope = read_type("sliding_attention");
 }
 
 }  // namespace lamina

@@ -2,12 +2,14 @@
 // and the new one (`rope_parameters`). Internal to huggingface/.
 #pragma once
 
-#include "model/huggingface/json_fields.h"
+#include "model/family.h"
+#include "model/json_fields.h"
 #include "model/model_config.h"
 
 namespace lamina {
 
+// Fills in `rope`, and `sliding_rope` where layers with a window have parameters of their own.
 // Throws Error kInvalidArgument; a rope type that is not supported is refused by name.
-RopeConfig read_rope(const JsonFields& config, int32_t max_position_embeddings);
+void read_rope(const JsonFields& config, const ConfigDefaults& defaults, ModelConfig& model);
 
 }  // namespace lamina

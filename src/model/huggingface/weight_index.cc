@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model/huggingface/json_fields.h"
+#include "model/json_fields.h"
 #include "model/weights/printable.h"
 
 namespace lamina {

@@ -1,4 +1,4 @@
-#include "model/huggingface/json_fields.h"
+#include "model/json_fields.h"
 
 #include <fmt/format.h>
 

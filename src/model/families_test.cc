@@ -1,0 +1,82 @@
+// Every tiny model of tests/fixtures against the builder of its family, without computing: the
+// graph reads exactly the tensors that the reference implementation wrote, each in the shape it
+// has.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "model/builder.h"
+#include "model/family.h"
+#include "model/huggingface/config_json.h"
+#include "model/safetensors/safetensors_file.h"
+#include "support/paths.h"
+
+namespace lamina {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> fixture_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(test::fixture_path("models"))) {
+    names.push_back(entry.path().filename());
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+ModelConfig config_of(const std::string& fixture) {
+  const fs::path path = test::fixture_path("models/" + fixture) / "config.json";
+  return parse_config_json(read_text_file(path, kMaxConfigBytes), path.string());
+}
+
+class FixtureTest : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(FixtureTest, GraphReadsExactlyTheStoredTensors) {
+  std::map<std::string, std::string> stored;
+  for (const StoredTensor& tensor :
+       open_safetensors(test::fixture_path("models/" + GetParam()) / "model.safetensors")) {
+    stored[tensor.name] = tensor.shape.to_string();
+  }
+  std::map<std::string, std::string> read;
+  const Graph graph = build_graph(config_of(GetParam()), DType::kF32);
+  for (const Node& node : graph.nodes()) {
+    if (node.kind != OpKind::kWeight) continue;
+    for (const WeightPart& part : std::get<WeightAttrs>(node.attrs).source) {
+      read[part.tensor] = part.stored.to_string();
+    }
+  }
+  EXPECT_EQ(read, stored);
+}
+
+// A test name cannot have a dash.
+std::string test_name(const ::testing::TestParamInfo<std::string>& fixture) {
+  std::string name = fixture.param;
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(Fixtures, FixtureTest, ::testing::ValuesIn(fixture_names()), test_name);
+
+TEST(FamiliesTest, EveryFamilyHasAFixture) {
+  std::set<std::string> covered;
+  for (const std::string& fixture : fixture_names()) covered.insert(config_of(fixture).model_type);
+  for (const std::string_view type : supported_model_types()) {
+    EXPECT_TRUE(covered.contains(std::string(type))) << type;
+  }
+}
+
+TEST(FamiliesTest, FindsByModelType) {
+  ASSERT_NE(find_family("gemma2"), nullptr);
+  EXPECT_EQ(find_family("gemma2")->model_type, "gemma2");
+  EXPECT_EQ(find_family("gemma4"), nullptr);
+  EXPECT_EQ(find_family(""), nullptr);
+}
+
+}  // namespace
+}  // namespace lamina
