@@ -257,7 +257,7 @@ TEST(GraphTest, InfersTheTypesOfBranchesAndExperts) {
   });
   expect_invalid("columns [30, 34) of [T, 32] bf16",
                  [&] { graph.add(OpKind::kColumns, "c", {g.x}, ColumnsAttrs{30, 4}); });
-  expect_invalid("takes both biases or none", [&] {
+  expect_invalid("gate_up_bias is [32] bf16, not [8, 24] bf16", [&] {
     graph.add(OpKind::kExperts,
               "e",
               {g.x, routes, weight("gate_up", {8, 24, 32}), weight("down", {8, 32, 12}), g.norm},

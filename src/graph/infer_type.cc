@@ -140,9 +140,10 @@ ValueType infer_experts(const Call& call) {
                           to_string(call.inputs[2]),
                           to_string(call.inputs[3])));
   }
-  if (call.inputs.size() == 5) call.fail("takes both biases or none");
-  if (call.inputs.size() == 6) {
+  if (call.inputs.size() > 4) {
     call.expect_weight_shape(4, "gate_up_bias", {num_experts, 2 * inner_width}, x.dtype);
+  }
+  if (call.inputs.size() > 5) {
     call.expect_weight_shape(5, "down_bias", {num_experts, out_width}, x.dtype);
   }
   return {x.dtype, x.rows, {out_width}};

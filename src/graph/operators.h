@@ -24,8 +24,8 @@ enum class OpKind : uint8_t {
   kLinear,      // (x [T, K], weight [N, K], optional bias [N]) -> [T, N] = x weight^T + bias
   kHeadLinear,  // (x [T, H, K], weight [H, N, K]) -> [T, H, N]: every head by its own matrix
   kExperts,     // (x [T, K], routes [T, X] f32, gate_up [X, 2 I, K], down [X, K, I], optional
-                // gate_up_bias [X, 2 I], down_bias [X, K]) -> [T, K] = sum over experts of route *
-                // down(gated activation(gate_up(x)))
+                // gate_up_bias [X, 2 I], then optional down_bias [X, K]) -> [T, K] = sum over
+                // experts of route * down(gated activation(gate_up(x)))
 
   kAttention,  // (q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, Dv], optional sinks [Hq]) ->
                // [T, Hq, Dv]; causal, over the sequence's cache. Latent: v is k itself, of which
