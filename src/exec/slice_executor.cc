@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "kernels/experts.h"
 #include "kernels/linear.h"
+#include "kernels/parts.h"
 #include "kernels/pointwise.h"
 
 namespace lamina {
@@ -35,10 +36,12 @@ TensorView input_view(std::span<const int32_t> values) {
 SliceExecutor::SliceExecutor(const SlicedModel& model,
                              const WeightStore& weights,
                              const StepLimits& limits,
-                             StreamView stream)
+                             StreamView stream,
+                             CollectivePort* collective)
     : model_(&model),
       limits_(limits),
       stream_(stream),
+      collective_(collective),
       plan_(plan_memory(model, limits)),
       scratch_(MemoryKind::kHost, plan_.scratch_bytes),
       carried_(MemoryKind::kHost, plan_.carried_bytes),
@@ -184,13 +187,29 @@ Status SliceExecutor::compute(const Node& node) {
       return {};  // the same memory seen otherwise
     case OpKind::kAllReduce:
     case OpKind::kAllGather:
-      return unimplemented(fmt::format("'{}' needs a tensor-parallel group", node.name));
+      return exchange(node, out);
     case OpKind::kInput:
     case OpKind::kWeight:
     case OpKind::kAttention:
       break;
   }
   return internal_error(fmt::format("'{}' is not an instruction of a slice", node.name));
+}
+
+Status SliceExecutor::exchange(const Node& node, TensorView out) {
+  if (collective_ == nullptr) {
+    return internal_error(fmt::format("'{}' needs a tensor-parallel group", node.name));
+  }
+  const TensorView x = input(node, 0);
+  LAMINA_CHECK(x.is_contiguous(), node.name);
+  LAMINA_RETURN_IF_ERROR(collective_->exchange({x.data, x.size_bytes()}));
+  parts_.clear();
+  for (const std::span<const std::byte> bytes : collective_->all()) {
+    // Operators only read what others sent; TensorView has no const form.
+    parts_.emplace_back(const_cast<std::byte*>(bytes.data()), x.dtype, x.shape);
+  }
+  return node.kind == OpKind::kAllReduce ? kernels::sum_parts(parts_, out, stream_)
+                                         : kernels::join_columns(parts_, out, stream_);
 }
 
 TensorView SliceExecutor::view(ValueId value) const {

@@ -30,6 +30,17 @@ class AttentionPort {
   virtual Status receive(int32_t attention_idx, TensorView out) = 0;
 };
 
+// Where a tensor-parallel rank meets the others: each gives all of them the same bytes and gets
+// theirs.
+class CollectivePort {
+ public:
+  virtual ~CollectivePort() = default;
+  // Blocks until every rank's bytes are there; all have the same size.
+  virtual Status exchange(std::span<const std::byte> mine) = 0;
+  // By rank, what the last exchange brought; valid until the next.
+  [[nodiscard]] virtual std::span<const std::span<const std::byte>> all() const = 0;
+};
+
 // What the host gives to a step. Spans outlive the step.
 struct StepInputs {
   std::span<const int32_t> token_ids;    // [T]
@@ -39,13 +50,15 @@ struct StepInputs {
 
 class SliceExecutor {
  public:
-  // `model` and `weights` outlive the executor. Throws Error kNotFound or kInvalidArgument if
+  // `model`, `weights` and `collective` outlive the executor. A model without kAllReduce and
+  // kAllGather needs no `collective`. Throws Error kNotFound or kInvalidArgument if
   // `weights` lacks a weight of the graph or has it in another shape or dtype; kResourceExhausted
   // if memory is short.
   SliceExecutor(const SlicedModel& model,
                 const WeightStore& weights,
                 const StepLimits& limits,
-                StreamView stream);
+                StreamView stream,
+                CollectivePort* collective = nullptr);
 
   // Starts a step. kInvalidArgument past the limits.
   Status begin(const StepInputs& inputs);
@@ -61,6 +74,7 @@ class SliceExecutor {
  private:
   Status run(const Instruction& instruction, AttentionPort& port);
   Status compute(const Node& node);
+  Status exchange(const Node& node, TensorView out);
   [[nodiscard]] TensorView view(ValueId value) const;
   [[nodiscard]] TensorView input(const Node& node, size_t index) const {
     return view(node.inputs[index]);
@@ -69,10 +83,12 @@ class SliceExecutor {
   const SlicedModel* model_;
   StepLimits limits_;
   StreamView stream_;
+  CollectivePort* collective_;
   MemoryPlan plan_;
   Buffer scratch_;
   Buffer carried_;
   std::vector<TensorView> weights_;  // by value id; empty views for the rest
+  std::vector<TensorView> parts_;    // of an exchange, by rank
   StepInputs inputs_;
   int32_t slice_idx_ = 0;  // the slice whose places view() uses
 };

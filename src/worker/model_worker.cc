@@ -7,28 +7,6 @@
 namespace lamina {
 namespace {
 
-// Passes calls on and adds up the time spent waiting for attention.
-class TimedPort final : public AttentionPort {
- public:
-  TimedPort(AttentionPort& port, Duration& waited) : port_(port), waited_(waited) {}
-  Status send_q(int32_t attention_idx, TensorView q) override {
-    return port_.send_q(attention_idx, q);
-  }
-  Status send_kv(int32_t attention_idx, TensorView k, TensorView v) override {
-    return port_.send_kv(attention_idx, k, v);
-  }
-  Status receive(int32_t attention_idx, TensorView out) override {
-    const TimePoint begin = steady_clock().now();
-    Status status = port_.receive(attention_idx, out);
-    waited_ += steady_clock().now() - begin;
-    return status;
-  }
-
- private:
-  AttentionPort& port_;
-  Duration& waited_;
-};
-
 ScoredToken to_scored(kernels::SampledToken&& token) {
   ScoredToken scored{.id = token.id, .logprob = token.logprob, .top_logprobs = {}};
   scored.top_logprobs.reserve(token.top_logprobs.size());
@@ -38,28 +16,27 @@ ScoredToken to_scored(kernels::SampledToken&& token) {
   return scored;
 }
 
+// How long a rank waits for the others: longer than any layer's attention may take, since another
+// rank may be waiting for that.
+constexpr Duration kExchangeTimeout = std::chrono::seconds(180);
+
 }  // namespace
 
-ModelWorker::ModelWorker(const SlicedModel& model,
-                         const WeightStore& weights,
+ModelWorker::ModelWorker(std::span<const RankModel> ranks,
                          const StepLimits& limits,
-                         int32_t num_slots,
-                         StreamView stream)
-    : executor_(model, weights, limits, stream),
-      stream_(stream),
+                         int32_t num_slots)
+    : ranks_(ranks, limits, kExchangeTimeout),
+      stream_(ranks.front().stream),
       slots_(static_cast<size_t>(num_slots)) {}
 
 Result<std::vector<SequenceOutput>> ModelWorker::run(const StepPlan& plan,
-                                                     AttentionBackend& attention) {
+                                                     std::span<AttentionBackend* const> attention) {
   apply_starts(plan);
   LAMINA_RETURN_IF_ERROR(gather_inputs(plan));
-  LAMINA_RETURN_IF_ERROR(executor_.begin(
-      {.token_ids = token_ids_, .positions = positions_, .logits_rows = logits_rows_}));
-  LAMINA_RETURN_IF_ERROR(attention.begin_step(plan));
-  LAMINA_RETURN_IF_ERROR(run_slices(attention));
-  auto outputs = read_logits(plan);
-  ++stats_.num_steps;
-  return outputs;
+  const StepInputs inputs{
+      .token_ids = token_ids_, .positions = positions_, .logits_rows = logits_rows_};
+  LAMINA_RETURN_IF_ERROR(ranks_.run(plan, inputs, attention));
+  return read_logits(plan);
 }
 
 void ModelWorker::apply_starts(const StepPlan& plan) {
@@ -98,18 +75,6 @@ Status ModelWorker::gather_inputs(const StepPlan& plan) {
   return {};
 }
 
-Status ModelWorker::run_slices(AttentionBackend& attention) {
-  const TimePoint begin = steady_clock().now();
-  Duration waited{};
-  TimedPort port(attention, waited);
-  for (int32_t slice = 0; slice < executor_.num_slices(); ++slice) {
-    LAMINA_RETURN_IF_ERROR(executor_.run_slice(slice, port));
-  }
-  stats_.attention_wait += waited;
-  stats_.slice_time += steady_clock().now() - begin - waited;
-  return {};
-}
-
 Result<std::vector<SequenceOutput>> ModelWorker::read_logits(const StepPlan& plan) {
   std::vector<SequenceOutput> outputs;
   outputs.reserve(plan.sequences.size());
@@ -123,7 +88,7 @@ Result<std::vector<SequenceOutput>> ModelWorker::read_logits(const StepPlan& pla
 }
 
 Status ModelWorker::score_prompts(const StepPlan& plan, std::vector<SequenceOutput>& outputs) {
-  const TensorView logits = executor_.logits();
+  const TensorView logits = ranks_.logits();
   int64_t row = num_sampled_;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const SequenceStep& step = plan.sequences[i];
@@ -156,7 +121,7 @@ Status ModelWorker::sample_tokens(const StepPlan& plan, std::vector<SequenceOutp
   }
   std::vector<kernels::SampledToken> sampled(rows.size());
   LAMINA_RETURN_IF_ERROR(
-      kernels::sample(executor_.logits().rows(0, num_sampled_), rows, sampled, stream_));
+      kernels::sample(ranks_.logits().rows(0, num_sampled_), rows, sampled, stream_));
   size_t next = 0;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     if (!plan.sequences[i].samples) continue;

@@ -7,35 +7,27 @@
 
 #include "base/clock.h"
 #include "base/result.h"
-#include "exec/slice_executor.h"
 #include "kernels/sample.h"
 #include "plan/step_plan.h"
 #include "worker/attention_backend.h"
+#include "worker/rank_group.h"
 
 namespace lamina {
 
-struct ModelWorkerStats {
-  uint64_t num_steps = 0;
-  Duration slice_time{};      // computing in slices, sends included
-  Duration attention_wait{};  // waiting for attention's output (colocated: computing it)
-};
-
 class ModelWorker {
  public:
-  // `model` and `weights` outlive the worker; `num_slots` sequences at once. Throws what
-  // SliceExecutor throws.
-  ModelWorker(const SlicedModel& model,
-              const WeightStore& weights,
-              const StepLimits& limits,
-              int32_t num_slots,
-              StreamView stream);
+  // `ranks`: the model's tensor-parallel shards, one where it is whole; `num_slots` sequences at
+  // once. Throws what RankGroup throws.
+  ModelWorker(std::span<const RankModel> ranks, const StepLimits& limits, int32_t num_slots);
 
-  // One step to its end; outputs in the order of plan.sequences. On an error the state of every
-  // slot is lost.
-  Result<std::vector<SequenceOutput>> run(const StepPlan& plan, AttentionBackend& attention);
+  // One step to its end, attention of rank r through attention[r]; outputs in the order of
+  // plan.sequences. On an error the state of every slot is lost.
+  Result<std::vector<SequenceOutput>> run(const StepPlan& plan,
+                                          std::span<AttentionBackend* const> attention);
 
-  [[nodiscard]] const ModelWorkerStats& stats() const { return stats_; }
-  [[nodiscard]] size_t activation_bytes() const { return executor_.activation_bytes(); }
+  [[nodiscard]] const RankGroupTimes& times() const { return ranks_.times(); }
+  [[nodiscard]] int32_t num_ranks() const { return ranks_.num_ranks(); }
+  [[nodiscard]] size_t activation_bytes() const { return ranks_.activation_bytes(); }
 
  private:
   struct SlotState {
@@ -46,7 +38,6 @@ class ModelWorker {
 
   void apply_starts(const StepPlan& plan);
   Status gather_inputs(const StepPlan& plan);
-  Status run_slices(AttentionBackend& attention);
   Result<std::vector<SequenceOutput>> read_logits(const StepPlan& plan);
   Status score_prompts(const StepPlan& plan, std::vector<SequenceOutput>& outputs);
   Status sample_tokens(const StepPlan& plan, std::vector<SequenceOutput>& outputs);
@@ -55,15 +46,14 @@ class ModelWorker {
     return slots_[static_cast<size_t>(idx)];
   }
 
-  SliceExecutor executor_;
-  StreamView stream_;
+  RankGroup ranks_;
+  StreamView stream_;  // of rank 0, which samples
   std::vector<SlotState> slots_;
   std::vector<int32_t> token_ids_;
   std::vector<int32_t> positions_;
   std::vector<int32_t> logits_rows_;
   std::vector<int32_t> scored_rows_;
   int64_t num_sampled_ = 0;  // of logits_rows_, the first ones
-  ModelWorkerStats stats_;
 };
 
 }  // namespace lamina
