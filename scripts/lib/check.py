@@ -116,6 +116,16 @@ def check_links(path, text, findings):
             findings.append(f"{path}: link to {target}, which is not there")
 
 
+def check_shown_files(path, text, findings):
+    """A document that shows a whole file shows it as it is."""
+    for shown, code in re.findall(r"<!-- file: (\S+) -->\n```\w*\n(.*?)```", text, re.S):
+        file = pathlib.Path(shown)
+        if not file.exists():
+            findings.append(f"{path}: shows {shown}, which is not there")
+        elif file.read_text() != code:
+            findings.append(f"{path}: shows {shown} otherwise than it is")
+
+
 def check_adr_numbers(findings):
     seen = {}
     for path in tracked("docs/adr/*.md"):
@@ -135,6 +145,7 @@ def main():
         check_shape(path, text, findings)
     for path in tracked("*.md"):
         if path.exists():
+            check_shown_files(path, path.read_text(), findings)
             check_links(path, path.read_text(), findings)
     check_adr_numbers(findings)
     for finding in findings:

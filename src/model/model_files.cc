@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "model/gguf/gguf_model.h"
+#include "model/huggingface/config_json.h"
 #include "model/huggingface/hf_model.h"
 
 namespace lamina {
@@ -26,7 +28,20 @@ std::vector<fs::path> gguf_files_in(const fs::path& folder) {
   return files;
 }
 
+ModelConfig read_config_json(const fs::path& path) {
+  return parse_config_json(read_text_file(path, kMaxConfigBytes), path.string());
+}
+
 }  // namespace
+
+ModelConfig read_model_config(const fs::path& path) {
+  std::error_code error;
+  if (fs::is_directory(path, error) && fs::exists(path / "config.json", error)) {
+    return read_config_json(path / "config.json");
+  }
+  if (path.extension() == ".json" && fs::exists(path, error)) return read_config_json(path);
+  return open_model(path)->config();
+}
 
 std::unique_ptr<ModelFiles> open_model(const fs::path& path) {
   std::error_code error;

@@ -34,6 +34,10 @@ class ModelFiles {
       DType dtype, const LoadProgress& progress) const = 0;
 };
 
+// What a model is, without its weights: `path` is a model as for open_model(), whose weights need
+// not be there, or a config.json under any name. Throws as open_model().
+ModelConfig read_model_config(const std::filesystem::path& path);
+
 // Throws Error, one line: kNotFound; kInvalidArgument for a file that lies or a model that is not
 // supported.
 std::unique_ptr<ModelFiles> open_model(const std::filesystem::path& path);
