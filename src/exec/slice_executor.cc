@@ -6,8 +6,11 @@
 #include "base/error.h"
 #include "kernels/experts.h"
 #include "kernels/linear.h"
+#include "kernels/norm.h"
 #include "kernels/parts.h"
 #include "kernels/pointwise.h"
+#include "kernels/rope.h"
+#include "kernels/rows.h"
 
 namespace lamina {
 namespace {

@@ -10,9 +10,31 @@
 namespace lamina::kernels {
 namespace {
 
+// v_cache is like k_cache but for the width of its rows; empty where values lie in the keys.
 Status check_caches(std::string_view op, const TensorView& k_cache, const TensorView& v_cache) {
   LAMINA_RETURN_IF_ERROR(check_float_tensor(op, "k_cache", k_cache, 4));
-  return check_tensor(op, "v_cache", v_cache, k_cache.shape, k_cache.dtype);
+  if (v_cache.empty()) return {};
+  LAMINA_RETURN_IF_ERROR(check_float_tensor(op, "v_cache", v_cache, 4));
+  const Shape wanted = k_cache.shape.with(3, v_cache.shape[3]);
+  return check_tensor(op, "v_cache", v_cache, wanted, k_cache.dtype);
+}
+
+// Per-head parameters: one for each head, or none.
+Status check_per_head(std::string_view name, std::span<const float> values, int64_t num_heads) {
+  if (values.empty() || static_cast<int64_t>(values.size()) == num_heads) return {};
+  return invalid_argument(
+      fmt::format("ragged_attention: {} {} for {} heads", values.size(), name, num_heads));
+}
+
+Status check_parameters(const RaggedAttentionArgs& args) {
+  if (args.window && *args.window < 0) {
+    return invalid_argument(fmt::format("ragged_attention: window {}", *args.window));
+  }
+  if (args.soft_cap && !(*args.soft_cap > 0.0F)) {
+    return invalid_argument(fmt::format("ragged_attention: soft cap {}", *args.soft_cap));
+  }
+  LAMINA_RETURN_IF_ERROR(check_per_head("slopes", args.alibi_slopes, args.q.shape[1]));
+  return check_per_head("sinks", args.sinks, args.q.shape[1]);
 }
 
 Status check(const AppendKvArgs& args) {
@@ -21,7 +43,14 @@ Status check(const AppendKvArgs& args) {
   LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "k", args.k, 3));
   const Shape wanted = {args.k.shape[0], args.k_cache.shape[1], args.k_cache.shape[3]};
   LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "k", args.k, wanted, args.k.dtype));
-  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "v", args.v, wanted, args.k.dtype));
+  if (args.v.empty() != args.v_cache.empty() && args.k.shape[0] > 0) {
+    return invalid_argument(
+        fmt::format("{}: v is {}, v_cache {}", kOp, describe(args.v), describe(args.v_cache)));
+  }
+  if (!args.v_cache.empty()) {
+    LAMINA_RETURN_IF_ERROR(
+        check_tensor(kOp, "v", args.v, wanted.with(2, args.v_cache.shape[3]), args.k.dtype));
+  }
   // Only the positions of the new tokens are touched: those that a window of 1 sees.
   return check_batch(kOp, args.batch, args.k_cache, args.k.shape[0], 1);
 }
@@ -38,14 +67,19 @@ Status check(const RaggedAttentionArgs& args) {
         fmt::format("{}: q is {}, k_cache {}", kOp, describe(args.q), describe(args.k_cache)));
   }
   const DType out_dtype = args.out.dtype == DType::kF32 ? DType::kF32 : args.q.dtype;
-  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "out", args.out, args.q.shape, out_dtype));
+  LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "out", args.out, 3));
+  const int64_t value_dim = args.v_cache.empty() ? args.out.shape[2] : args.v_cache.shape[3];
+  LAMINA_RETURN_IF_ERROR(
+      check_tensor(kOp, "out", args.out, {num_tokens, num_heads, value_dim}, out_dtype));
+  if (args.v_cache.empty() && value_dim > args.k_cache.shape[3]) {
+    return invalid_argument(
+        fmt::format("{}: values of {} in keys of {}", kOp, value_dim, args.k_cache.shape[3]));
+  }
   if (!args.lse.empty()) {
     LAMINA_RETURN_IF_ERROR(
         check_tensor(kOp, "lse", args.lse, {num_tokens, num_heads}, DType::kF32));
   }
-  if (args.window && *args.window < 0) {
-    return invalid_argument(fmt::format("{}: window {}", kOp, *args.window));
-  }
+  LAMINA_RETURN_IF_ERROR(check_parameters(args));
   const int64_t window = args.window ? *args.window : -1;
   return check_batch(kOp, args.batch, args.k_cache, num_tokens, window);
 }
@@ -69,7 +103,7 @@ Status append_kv(const AppendKvArgs& args, StreamView stream) {
       cpu::append_kv(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return unimplemented("append_kv: this build has no CUDA");
+      return no_cuda("append_kv");
   }
   return {};
 }
@@ -81,7 +115,7 @@ Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream) {
       cpu::ragged_attention(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return unimplemented("ragged_attention: this build has no CUDA");
+      return no_cuda("ragged_attention");
   }
   return {};
 }
@@ -95,7 +129,7 @@ Status merge_partials(const AttentionPartial& into,
       cpu::merge_partials(into, from, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return unimplemented("merge_partials: this build has no CUDA");
+      return no_cuda("merge_partials");
   }
   return {};
 }

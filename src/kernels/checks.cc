@@ -27,6 +27,20 @@ std::string describe(const TensorView& view) {
   return fmt::format("{} {}", dtype_name(view.dtype), view.shape.to_string());
 }
 
+Status no_cuda(std::string_view op) {
+  return unimplemented(fmt::format("{}: this build has no CUDA", op));
+}
+
+Status check_float(std::string_view op, std::string_view name, const TensorView& view) {
+  if (view.shape.rank() >= 1) return check_float_tensor(op, name, view, view.shape.rank());
+  return invalid_argument(fmt::format("{}: {} is a scalar", op, name));
+}
+
+Status check_same(std::string_view op, const TensorView& x, const TensorView& out) {
+  LAMINA_RETURN_IF_ERROR(check_float(op, "x", x));
+  return check_tensor(op, "out", out, x.shape, x.dtype);
+}
+
 Status check_tensor(std::string_view op,
                     std::string_view name,
                     const TensorView& view,

@@ -16,6 +16,17 @@ namespace lamina::kernels {
 // "float32 [2, 3]", or "nothing" for an empty view: for messages.
 std::string describe(const TensorView& view);
 
+// That this build has no CUDA.
+[[nodiscard]] Status no_cuda(std::string_view op);
+
+// A float view of any rank from 1 on.
+[[nodiscard]] Status check_float(std::string_view op,
+                                 std::string_view name,
+                                 const TensorView& view);
+
+// x a float view, out like it.
+[[nodiscard]] Status check_same(std::string_view op, const TensorView& x, const TensorView& out);
+
 // A non-empty view of `shape` and `dtype`, unless it has no elements.
 [[nodiscard]] Status check_tensor(std::string_view op,
                                   std::string_view name,

@@ -23,7 +23,29 @@ Status check(const LinearArgs& args) {
   return check_tensor("linear", "out", args.out, {num_tokens, num_columns}, out_dtype);
 }
 
+Status check_head_linear(const TensorView& x, const TensorView& weight, const TensorView& out) {
+  LAMINA_RETURN_IF_ERROR(check_float_tensor("head_linear", "x", x, 3));
+  LAMINA_RETURN_IF_ERROR(check_float_tensor("head_linear", "weight", weight, 3));
+  const int64_t num_heads = x.shape[1];
+  LAMINA_RETURN_IF_ERROR(check_tensor(
+      "head_linear", "weight", weight, {num_heads, weight.shape[1], x.shape[2]}, x.dtype));
+  if (!weight.is_contiguous()) return invalid_argument("head_linear: weight is not contiguous");
+  return check_tensor("head_linear", "out", out, {x.shape[0], num_heads, weight.shape[1]}, x.dtype);
+}
+
 }  // namespace
+
+Status head_linear(TensorView x, TensorView weight, TensorView out, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check_head_linear(x, weight, out));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::head_linear(x, weight, out, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return no_cuda("head_linear");
+  }
+  return {};
+}
 
 Status linear(const LinearArgs& args, StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check(args));
@@ -32,7 +54,7 @@ Status linear(const LinearArgs& args, StreamView stream) {
       cpu::linear(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return unimplemented("linear: this build has no CUDA");
+      return no_cuda("linear");
   }
   return {};
 }

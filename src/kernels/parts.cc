@@ -8,10 +8,6 @@
 namespace lamina::kernels {
 namespace {
 
-Status no_cuda(std::string_view op) {
-  return unimplemented(fmt::format("{}: this build has no CUDA", op));
-}
-
 Status check_sum(std::span<const TensorView> parts, const TensorView& out) {
   if (parts.empty() || out.shape.rank() < 1) return invalid_argument("sum_parts: nothing to sum");
   LAMINA_RETURN_IF_ERROR(check_float_tensor("sum_parts", "out", out, out.shape.rank()));

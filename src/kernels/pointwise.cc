@@ -8,64 +8,6 @@
 namespace lamina::kernels {
 namespace {
 
-Status no_cuda(std::string_view op) {
-  return unimplemented(fmt::format("{}: this build has no CUDA", op));
-}
-
-// A float view of any rank.
-Status check_float(std::string_view op, std::string_view name, const TensorView& view) {
-  if (view.shape.rank() >= 1) return check_float_tensor(op, name, view, view.shape.rank());
-  return invalid_argument(fmt::format("{}: {} is a scalar", op, name));
-}
-
-Status check_same(std::string_view op, const TensorView& x, const TensorView& out) {
-  LAMINA_RETURN_IF_ERROR(check_float(op, "x", x));
-  return check_tensor(op, "out", out, x.shape, x.dtype);
-}
-
-// That every id, [S] i32, is a row of `table`, and that out is [S, row of table].
-Status check_gather(std::string_view op,
-                    const TensorView& table,
-                    const TensorView& ids,
-                    const TensorView& out) {
-  LAMINA_RETURN_IF_ERROR(check_float(op, "source", table));
-  const int64_t count = ids.shape.rank() == 1 ? ids.shape[0] : 0;
-  LAMINA_RETURN_IF_ERROR(check_tensor(op, "ids", ids, {count}, DType::kI32));
-  LAMINA_RETURN_IF_ERROR(check_tensor(op, "out", out, table.shape.with(0, count), table.dtype));
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t id = *ids.row<int32_t>(i);
-    if (id < 0 || id >= table.shape[0]) {
-      return invalid_argument(fmt::format("{}: id {} at {} of {} rows", op, id, i, table.shape[0]));
-    }
-  }
-  return {};
-}
-
-Status check_rms_norm(const TensorView& x, const TensorView& weight, const TensorView& out) {
-  LAMINA_RETURN_IF_ERROR(check_same("rms_norm", x, out));
-  if (x.shape.rank() < 2) return invalid_argument("rms_norm: x needs a row axis");
-  return check_tensor("rms_norm", "weight", weight, {x.shape[-1]}, x.dtype);
-}
-
-Status check_rope_table(const TensorView& positions,
-                        std::span<const float> inv_freq,
-                        const TensorView& out) {
-  const int64_t count = positions.shape.rank() == 1 ? positions.shape[0] : 0;
-  LAMINA_RETURN_IF_ERROR(check_tensor("rope_table", "positions", positions, {count}, DType::kI32));
-  const auto width = 2 * static_cast<int64_t>(inv_freq.size());
-  return check_tensor("rope_table", "out", out, {count, width}, DType::kF32);
-}
-
-Status check_rope(const TensorView& x, const TensorView& table, const TensorView& out) {
-  LAMINA_RETURN_IF_ERROR(check_float_tensor("rope", "x", x, 3));
-  LAMINA_RETURN_IF_ERROR(check_tensor("rope", "out", out, x.shape, x.dtype));
-  const int64_t width = table.shape.rank() == 2 ? table.shape[1] : 0;
-  LAMINA_RETURN_IF_ERROR(check_tensor("rope", "table", table, {x.shape[0], width}, DType::kF32));
-  if (width % 2 == 0 && width <= x.shape[2]) return {};
-  return invalid_argument(
-      fmt::format("rope: {} rotated elements of a head of {}", width, x.shape[2]));
-}
-
 Status check_binary(std::string_view op,
                     const TensorView& a,
                     const TensorView& b,
@@ -74,59 +16,23 @@ Status check_binary(std::string_view op,
   return check_tensor(op, "b", b, a.shape, a.dtype);
 }
 
+bool is_row_factor(const TensorView& a, const TensorView& b) {
+  return a.shape.rank() == 2 && a.shape[1] != 1 && b.shape == Shape{a.shape[0], 1};
+}
+
+Status check_mul(const TensorView& a, const TensorView& b, const TensorView& out) {
+  if (!is_row_factor(a, b)) return check_binary("mul", a, b, out);
+  LAMINA_RETURN_IF_ERROR(check_same("mul", a, out));
+  return check_tensor("mul", "b", b, b.shape, a.dtype);
+}
+
+Status check_gated(const TensorView& x, const TensorView& out) {
+  LAMINA_RETURN_IF_ERROR(check_float_tensor("gated_activation", "x", x, 3));
+  if (x.shape[1] != 2) return invalid_argument("gated_activation: x is not [T, 2, N]");
+  return check_tensor("gated_activation", "out", out, {x.shape[0], x.shape[2]}, x.dtype);
+}
+
 }  // namespace
-
-Status embedding(TensorView table, TensorView ids, TensorView out, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check_gather("embedding", table, ids, out));
-  switch (stream.device().kind) {
-    case DeviceKind::kCpu:
-      cpu::gather_rows(table, ids, out, stream.pool());
-      return {};
-    case DeviceKind::kCuda:
-      return no_cuda("embedding");
-  }
-  return {};
-}
-
-Status rms_norm(TensorView x, TensorView weight, float eps, TensorView out, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check_rms_norm(x, weight, out));
-  switch (stream.device().kind) {
-    case DeviceKind::kCpu:
-      cpu::rms_norm(x, weight, eps, out, stream.pool());
-      return {};
-    case DeviceKind::kCuda:
-      return no_cuda("rms_norm");
-  }
-  return {};
-}
-
-Status rope_table(TensorView positions,
-                  std::span<const float> inv_freq,
-                  float magnitude,
-                  TensorView out,
-                  StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check_rope_table(positions, inv_freq, out));
-  switch (stream.device().kind) {
-    case DeviceKind::kCpu:
-      cpu::rope_table(positions, inv_freq, magnitude, out, stream.pool());
-      return {};
-    case DeviceKind::kCuda:
-      return no_cuda("rope_table");
-  }
-  return {};
-}
-
-Status rope(TensorView x, TensorView table, TensorView out, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check_rope(x, table, out));
-  switch (stream.device().kind) {
-    case DeviceKind::kCpu:
-      cpu::rope(x, table, out, stream.pool());
-      return {};
-    case DeviceKind::kCuda:
-      return no_cuda("rope");
-  }
-  return {};
-}
 
 Status add(TensorView a, TensorView b, TensorView out, StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check_binary("add", a, b, out));
@@ -141,10 +47,14 @@ Status add(TensorView a, TensorView b, TensorView out, StreamView stream) {
 }
 
 Status mul(TensorView a, TensorView b, TensorView out, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check_binary("mul", a, b, out));
+  LAMINA_RETURN_IF_ERROR(check_mul(a, b, out));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
-      cpu::mul(a, b, out, stream.pool());
+      if (is_row_factor(a, b)) {
+        cpu::mul_rows(a, b, out, stream.pool());
+      } else {
+        cpu::mul(a, b, out, stream.pool());
+      }
       return {};
     case DeviceKind::kCuda:
       return no_cuda("mul");
@@ -152,26 +62,54 @@ Status mul(TensorView a, TensorView b, TensorView out, StreamView stream) {
   return {};
 }
 
-Status silu(TensorView x, TensorView out, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check_same("silu", x, out));
+Status scale(TensorView x, float factor, TensorView out, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check_same("scale", x, out));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
-      cpu::silu(x, out, stream.pool());
+      cpu::scale(x, factor, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("silu");
+      return no_cuda("scale");
   }
   return {};
 }
 
-Status gather_rows(TensorView x, TensorView rows, TensorView out, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check_gather("gather_rows", x, rows, out));
+Status soft_cap(TensorView x, float cap, TensorView out, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check_same("soft_cap", x, out));
+  if (!(cap > 0.0F)) return invalid_argument(fmt::format("soft_cap: cap is {}", cap));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
-      cpu::gather_rows(x, rows, out, stream.pool());
+      cpu::soft_cap(x, cap, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("gather_rows");
+      return no_cuda("soft_cap");
+  }
+  return {};
+}
+
+Status activation(TensorView x, Activation kind, TensorView out, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check_same("activation", x, out));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::activation(x, kind, out, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return no_cuda("activation");
+  }
+  return {};
+}
+
+Status gated_activation(TensorView x,
+                        const GatedActivationAttrs& attrs,
+                        TensorView out,
+                        StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check_gated(x, out));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::gated_activation(x, attrs, out, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return no_cuda("gated_activation");
   }
   return {};
 }

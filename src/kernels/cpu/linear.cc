@@ -192,6 +192,32 @@ void linear_typed(LinearJob job, ThreadPool& pool) {
                     });
 }
 
+template <typename T>
+void linear_part_typed(const LinearJob& job, int64_t begin, int64_t end) {
+  pack_rows<T>(job, 0, job.args->x.shape[0]);
+  multiply_range<T>(job, begin, end);
+}
+
+void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
+  thread_local cpu::Scratch scratch;
+  LinearJob job;
+  job.args = &args;
+  job.depth_padded = round_up(args.x.shape[1], kStep);
+  job.packed = scratch.floats(static_cast<size_t>(args.x.shape[0] * job.depth_padded));
+  switch (args.x.dtype) {
+    case DType::kF32:
+      return linear_part_typed<float>(job, begin, end);
+    case DType::kF16:
+      return linear_part_typed<Float16>(job, begin, end);
+    case DType::kBF16:
+      return linear_part_typed<BFloat16>(job, begin, end);
+    case DType::kI32:
+    case DType::kU8:
+      break;
+  }
+  LAMINA_CHECK(false, "linear on a dtype that is no float");
+}
+
 void linear(const LinearArgs& args, ThreadPool& pool) {
   thread_local cpu::Scratch scratch;
   LinearJob job;
@@ -219,9 +245,35 @@ HWY_AFTER_NAMESPACE();
 namespace lamina::kernels::cpu {
 
 HWY_EXPORT(linear);
+HWY_EXPORT(linear_part);
 
 void linear(const LinearArgs& args, ThreadPool& pool) {
   HWY_DYNAMIC_DISPATCH(linear)(args, pool);
+}
+
+void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
+  HWY_DYNAMIC_DISPATCH(linear_part)(args, begin, end);
+}
+
+void head_linear(const TensorView& x,
+                 const TensorView& weight,
+                 const TensorView& out,
+                 ThreadPool& pool) {
+  const Shape head_weight = {weight.shape[1], weight.shape[2]};
+  const auto multiply_heads = [&](int64_t begin, int64_t end) {
+    for (int64_t head = begin; head < end; ++head) {
+      const auto of_head = [&](const TensorView& view) {
+        TensorView part = view.columns(head, 1);
+        part.shape = {view.shape[0], view.shape[2]};
+        return part;
+      };
+      const TensorView matrix(weight.rows(head, 1).data, weight.dtype, head_weight);
+      const LinearArgs args{of_head(x), matrix, {}, of_head(out)};
+      linear_part(args, 0, head_weight[0]);
+    }
+  };
+  pool.parallel_for(
+      x.shape[1], 1, [&multiply_heads](int64_t begin, int64_t end) { multiply_heads(begin, end); });
 }
 
 }  // namespace lamina::kernels::cpu

@@ -1,4 +1,4 @@
-// linear() on the CPU: arguments are those that passed its checks.
+// linear() and head_linear() on the CPU: arguments are those that passed their checks.
 #pragma once
 
 #include "device/thread_pool.h"
@@ -7,5 +7,12 @@
 namespace lamina::kernels::cpu {
 
 void linear(const LinearArgs& args, ThreadPool& pool);
+// Columns [begin, end) of out, in the calling thread; the same bits as linear(). `begin` is a
+// multiple of 8.
+void linear_part(const LinearArgs& args, int64_t begin, int64_t end);
+void head_linear(const TensorView& x,
+                 const TensorView& weight,
+                 const TensorView& out,
+                 ThreadPool& pool);
 
 }  // namespace lamina::kernels::cpu

@@ -34,9 +34,12 @@ inline constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity
 // What every thread of one call shares.
 struct AttentionJob {
   const RaggedAttentionArgs* args = nullptr;
-  int64_t group_size = 1;       // query heads per KV head
-  int64_t head_dim_padded = 0;  // to whole vectors
+  int64_t group_size = 1;    // query heads per KV head
+  int64_t key_floats = 0;    // elements of a key's row, in whole vectors
+  int64_t value_floats = 0;  // and of a value's
   int64_t chunk_queries = 1;
+
+  [[nodiscard]] bool is_latent() const { return args->v_cache.empty(); }
 };
 
 // One task: queries [begin, end) of sequence b, the first at `position`, for one KV head.
@@ -56,23 +59,24 @@ struct RowState {
 
 // Work space of one task, cut from one scratch allocation.
 struct AttentionSpace {
-  float* keys = nullptr;     // [kTileKeys, head_dim_padded]
-  float* values = nullptr;   // [kTileKeys, head_dim_padded]
-  float* queries = nullptr;  // [rows, head_dim_padded]
-  float* sums = nullptr;     // [rows, head_dim_padded]
+  float* keys = nullptr;     // [kTileKeys, key_floats]
+  float* values = nullptr;   // [kTileKeys, value_floats], or the keys themselves
+  float* queries = nullptr;  // [rows, key_floats]
+  float* sums = nullptr;     // [rows, value_floats]
   RowState* states = nullptr;
 
-  static size_t num_floats(int64_t num_rows, int64_t row_floats) {
-    return static_cast<size_t>((2 * kTileKeys + 2 * num_rows) * row_floats + 2 * num_rows);
+  static size_t num_floats(const AttentionJob& job, int64_t num_rows) {
+    const int64_t tile = kTileKeys * (job.key_floats + (job.is_latent() ? 0 : job.value_floats));
+    return static_cast<size_t>(tile + num_rows * (job.key_floats + job.value_floats + 2));
   }
-  AttentionSpace(float* memory, int64_t num_rows, int64_t row_floats)
-      : keys(memory),
-        values(keys + kTileKeys * row_floats),
-        queries(values + kTileKeys * row_floats),
-        sums(queries + num_rows * row_floats),
-        states(reinterpret_cast<RowState*>(sums + num_rows * row_floats)) {
-    std::fill(sums, sums + num_rows * row_floats, 0.0F);
-    std::fill(states, states + num_rows, RowState());
+  AttentionSpace(const AttentionJob& job, float* memory, int64_t num_rows) : keys(memory) {
+    float* after_keys = keys + kTileKeys * job.key_floats;
+    values = job.is_latent() ? keys : after_keys;
+    queries = job.is_latent() ? after_keys : values + kTileKeys * job.value_floats;
+    sums = queries + num_rows * job.key_floats;
+    states = reinterpret_cast<RowState*>(sums + num_rows * job.value_floats);
+    std::fill(sums, sums + num_rows * job.value_floats, 0.0F);
+    for (int64_t row = 0; row < num_rows; ++row) states[row] = RowState();
   }
 };
 static_assert(sizeof(RowState) == 2 * sizeof(float));
@@ -89,6 +93,7 @@ void gather_tile(const AttentionJob& job,
                  const TensorView& cache,
                  int64_t begin,
                  int64_t end,
+                 int64_t row_floats,
                  float* tile) {
   const RaggedBatch& batch = job.args->batch;
   const int64_t block_size = cache.shape[2];
@@ -104,7 +109,7 @@ void gather_tile(const AttentionJob& job,
         store_f32(load_upto(row + i, head_dim - i), tile + i);
       }
       row += head_dim;
-      tile += job.head_dim_padded;
+      tile += row_floats;
     }
   }
 }
@@ -126,6 +131,30 @@ HWY_INLINE void dot_keys(
     }
     sum_lanes_of_4(sums[0], sums[1], sums[2], sums[3], scores + i);
     sum_lanes_of_4(sums[4], sums[5], sums[6], sums[7], scores + i + 4);
+  }
+}
+
+// What is done to scores beyond the scale: for the query at `position` of a head whose slope is
+// `slope` (0: none), keys from position `first_key` on.
+HWY_INLINE void bend_scores(const RaggedAttentionArgs& args,
+                            float slope,
+                            int64_t distance,  // of the first key behind the query, <= 0
+                            int64_t num_keys,
+                            float* scores) {
+  const F32Tag d;
+  if (args.soft_cap) {
+    const F32Vector cap = hn::Set(d, *args.soft_cap);
+    for (int64_t i = 0; i < num_keys; i += kLanes) {
+      const F32Vector score = hn::LoadU(d, scores + i);
+      hn::StoreU(hn::Mul(hn::Tanh(d, hn::Div(score, cap)), cap), d, scores + i);
+    }
+  }
+  if (slope == 0.0F) return;
+  const F32Vector steps = hn::Iota(d, 0.0F);
+  for (int64_t i = 0; i < num_keys; i += kLanes) {
+    const F32Vector offset = hn::Add(steps, hn::Set(d, static_cast<float>(distance + i)));
+    const F32Vector score = hn::LoadU(d, scores + i);
+    hn::StoreU(hn::MulAdd(hn::Set(d, slope), offset, score), d, scores + i);
   }
 }
 
@@ -185,23 +214,29 @@ HWY_INLINE void add_values(const float* weights,
   }
 }
 
-// One row meets keys [0, num_keys) of a tile.
-HWY_NOINLINE void attend_tile(int64_t row_floats,
-                              const float* keys,
-                              const float* values,
-                              int64_t num_keys,
-                              const float* query,
-                              RowState& state,
-                              float* sums) {
+// One row (a query in one head) meets keys [0, num_keys) of a tile.
+struct TileRow {
+  const float* keys = nullptr;
+  const float* values = nullptr;
+  int64_t num_keys = 0;
+  int64_t distance = 0;  // position of the first of these keys less that of the query
+  const float* query = nullptr;
+  float slope = 0.0F;
+  RowState* state = nullptr;
+  float* sums = nullptr;
+};
+HWY_NOINLINE void attend_tile(const AttentionJob& job, const TileRow& row) {
   HWY_ALIGN float weights[kTileKeys + 8];
-  dot_keys(query, keys, num_keys, row_floats, weights);
-  const float shrink = update_softmax(weights, num_keys, state);
+  const int64_t stride = job.is_latent() ? job.key_floats : job.value_floats;
+  dot_keys(row.query, row.keys, row.num_keys, job.key_floats, weights);
+  bend_scores(*job.args, row.slope, row.distance, row.num_keys, weights);
+  const float shrink = update_softmax(weights, row.num_keys, *row.state);
   int64_t k = 0;
-  for (; k + 4 * kLanes <= row_floats; k += 4 * kLanes) {
-    add_values<4>(weights, values + k, num_keys, row_floats, shrink, sums + k);
+  for (; k + 4 * kLanes <= job.value_floats; k += 4 * kLanes) {
+    add_values<4>(weights, row.values + k, row.num_keys, stride, shrink, row.sums + k);
   }
-  for (; k < row_floats; k += kLanes) {
-    add_values<1>(weights, values + k, num_keys, row_floats, shrink, sums + k);
+  for (; k < job.value_floats; k += kLanes) {
+    add_values<1>(weights, row.values + k, row.num_keys, stride, shrink, row.sums + k);
   }
 }
 
@@ -218,7 +253,7 @@ void load_queries(const AttentionJob& job, const AttentionTask& task, float* que
         store_f32(hn::Mul(load_upto(row + i, head_dim - i), scale), queries + i);
       }
       row += head_dim;
-      queries += job.head_dim_padded;
+      queries += job.key_floats;
     }
   }
 }
@@ -226,19 +261,19 @@ void load_queries(const AttentionJob& job, const AttentionTask& task, float* que
 template <typename Out>
 void store_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpace& space) {
   const RaggedAttentionArgs& args = *job.args;
-  const int64_t head_dim = args.q.shape[2];
+  const int64_t value_dim = args.out.shape[2];
   int64_t row = 0;
   for (int64_t t = task.begin; t < task.end; ++t) {
     for (int64_t g = 0; g < job.group_size; ++g, ++row) {
       const int64_t head = task.kv_head * job.group_size + g;
       const RowState& state = space.states[row];
-      const float* sums = space.sums + row * job.head_dim_padded;
-      const bool saw_nothing = args.window == 0;
+      const float* sums = space.sums + row * job.value_floats;
+      const bool saw_nothing = state.top == kNegativeInfinity;
       const float total = saw_nothing ? 1.0F : state.total;
-      Out* out = args.out.row<Out>(t) + head * head_dim;
-      for (int64_t i = 0; i < head_dim; i += kLanes) {
+      Out* out = args.out.row<Out>(t) + head * value_dim;
+      for (int64_t i = 0; i < value_dim; i += kLanes) {
         const F32Vector mean = hn::Div(load_f32(sums + i), hn::Set(F32Tag(), total));
-        store_upto(mean, out + i, head_dim - i);
+        store_upto(mean, out + i, value_dim - i);
       }
       if (args.lse.empty()) continue;
       args.lse.row<float>(t)[head] =
@@ -247,38 +282,65 @@ void store_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpa
   }
 }
 
+// A sink is a key that was met first, with a value of zeros.
+void start_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpace& space) {
+  if (job.args->sinks.empty()) return;
+  const int64_t num_rows = (task.end - task.begin) * job.group_size;
+  for (int64_t row = 0; row < num_rows; ++row) {
+    const int64_t head = task.kv_head * job.group_size + row % job.group_size;
+    space.states[row] = {job.args->sinks[static_cast<size_t>(head)], 1.0F};
+  }
+}
+
+// The rows of a task meet positions [tile_begin, tile_end), which lie in `space`.
+void attend_rows(const AttentionJob& job,
+                 const AttentionTask& task,
+                 AttentionSpace& space,
+                 int64_t tile_begin,
+                 int64_t tile_end) {
+  const RaggedAttentionArgs& args = *job.args;
+  const int64_t num_rows = (task.end - task.begin) * job.group_size;
+  const int64_t value_stride = job.is_latent() ? job.key_floats : job.value_floats;
+  for (int64_t row = 0; row < num_rows; ++row) {
+    const int64_t position = task.position + row / job.group_size;
+    const int64_t head = task.kv_head * job.group_size + row % job.group_size;
+    const int64_t begin = std::max(tile_begin, first_visible(args, position));
+    const int64_t end = std::min(tile_end, position + 1);
+    if (begin >= end) continue;
+    const float slope =
+        args.alibi_slopes.empty() ? 0.0F : args.alibi_slopes[static_cast<size_t>(head)];
+    attend_tile(job,
+                {.keys = space.keys + (begin - tile_begin) * job.key_floats,
+                 .values = space.values + (begin - tile_begin) * value_stride,
+                 .num_keys = end - begin,
+                 .distance = begin - position,
+                 .query = space.queries + row * job.key_floats,
+                 .slope = slope,
+                 .state = space.states + row,
+                 .sums = space.sums + row * job.value_floats});
+  }
+}
+
 // C: dtype of the cache. Q: of the queries.
 template <typename C, typename Q>
 void run_task(const AttentionJob& job, const AttentionTask& task) {
   const RaggedAttentionArgs& args = *job.args;
-  const int64_t row_floats = job.head_dim_padded;
   const int64_t num_rows = (task.end - task.begin) * job.group_size;
   thread_local cpu::Scratch scratch;
-  AttentionSpace space(
-      scratch.floats(AttentionSpace::num_floats(num_rows, row_floats)), num_rows, row_floats);
+  AttentionSpace space(job, scratch.floats(AttentionSpace::num_floats(job, num_rows)), num_rows);
   load_queries<Q>(job, task, space.queries);
+  start_rows(job, task, space);
 
   const int64_t end = task.position + task.end - task.begin;
   const int64_t begin = first_visible(args, task.position);
   for (int64_t tile = begin / kTileKeys * kTileKeys; tile < end; tile += kTileKeys) {
     const int64_t tile_begin = std::max(tile, begin);
     const int64_t tile_end = std::min(tile + kTileKeys, end);
-    gather_tile<C>(job, task, args.k_cache, tile_begin, tile_end, space.keys);
-    gather_tile<C>(job, task, args.v_cache, tile_begin, tile_end, space.values);
-    for (int64_t row = 0; row < num_rows; ++row) {
-      const int64_t position = task.position + row / job.group_size;
-      const int64_t row_begin = std::max(tile, first_visible(args, position));
-      const int64_t row_end = std::min(tile_end, position + 1);
-      if (row_begin >= row_end) continue;
-      const int64_t offset = (row_begin - tile_begin) * row_floats;
-      attend_tile(row_floats,
-                  space.keys + offset,
-                  space.values + offset,
-                  row_end - row_begin,
-                  space.queries + row * row_floats,
-                  space.states[row],
-                  space.sums + row * row_floats);
+    gather_tile<C>(job, task, args.k_cache, tile_begin, tile_end, job.key_floats, space.keys);
+    if (!job.is_latent()) {
+      gather_tile<C>(job, task, args.v_cache, tile_begin, tile_end, job.value_floats, space.values);
     }
+    attend_rows(job, task, space, tile_begin, tile_end);
   }
   if (args.out.dtype == DType::kF32) {
     store_rows<float>(job, task, space);
@@ -347,7 +409,8 @@ void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
   AttentionJob job;
   job.args = &args;
   job.group_size = args.q.shape[1] / args.k_cache.shape[1];
-  job.head_dim_padded = round_up(args.q.shape[2], kLanes);
+  job.key_floats = round_up(args.q.shape[2], kLanes);
+  job.value_floats = round_up(args.out.shape[2], kLanes);
   job.chunk_queries = std::max<int64_t>(1, kChunkRows / std::max<int64_t>(1, job.group_size));
   switch (args.k_cache.dtype) {
     case DType::kF32:

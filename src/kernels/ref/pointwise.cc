@@ -1,6 +1,8 @@
 #include "kernels/ref/pointwise.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "kernels/ref/element.h"
 
@@ -14,18 +16,24 @@ void gather_rows(const TensorView& x, const TensorView& rows, const TensorView& 
   }
 }
 
-void rms_norm(const TensorView& x, const TensorView& weight, float eps, const TensorView& out) {
+void norm(const NormArgs& args) {
+  const TensorView& x = args.x;
   const int64_t width = x.shape[-1];
   for (int64_t t = 0; t < x.shape[0]; ++t) {
     for (int64_t begin = 0; begin < x.row_elements(); begin += width) {
+      double mean = 0.0;
       double squares = 0.0;
+      const auto value = [&](int64_t i) { return double{get(x, t, begin + i)}; };
+      for (int64_t i = 0; i < width; ++i) mean += value(i) / static_cast<double>(width);
+      if (args.attrs.kind == NormKind::kRms) mean = 0.0;
+      for (int64_t i = 0; i < width; ++i) squares += (value(i) - mean) * (value(i) - mean);
+      const double factor =
+          1.0 / std::sqrt(squares / static_cast<double>(width) + double{args.attrs.eps});
       for (int64_t i = 0; i < width; ++i) {
-        squares += double{get(x, t, begin + i)} * double{get(x, t, begin + i)};
-      }
-      const double factor = 1.0 / std::sqrt(squares / static_cast<double>(width) + double{eps});
-      for (int64_t i = 0; i < width; ++i) {
-        const double normed = double{get(x, t, begin + i)} * factor;
-        put(out, t, begin + i, static_cast<float>(normed * double{get(weight, i, 0)}));
+        const int64_t at = (begin + i) % args.weight.shape.num_elements();
+        const double weight = double{get(args.weight, 0, at)} + double{args.attrs.weight_offset};
+        const double bias = args.bias.empty() ? 0.0 : double{get(args.bias, 0, at)};
+        put(args.out, t, begin + i, static_cast<float>((value(i) - mean) * factor * weight + bias));
       }
     }
   }
@@ -50,18 +58,20 @@ void rope_table(const TensorView& positions,
   }
 }
 
-void rope(const TensorView& x, const TensorView& table, const TensorView& out) {
+void rope(const TensorView& x, const TensorView& table, bool interleaved, const TensorView& out) {
   const int64_t head_dim = x.shape[2];
   const int64_t half = table.shape[1] / 2;
   for (int64_t t = 0; t < x.shape[0]; ++t) {
     for (int64_t begin = 0; begin < x.row_elements(); begin += head_dim) {
       for (int64_t i = 0; i < half; ++i) {
-        const double a = get(x, t, begin + i);
-        const double b = get(x, t, begin + half + i);
+        const int64_t first = begin + (interleaved ? 2 * i : i);
+        const int64_t second = interleaved ? first + 1 : first + half;
+        const double a = get(x, t, first);
+        const double b = get(x, t, second);
         const double cosine = get(table, t, i);
         const double sine = get(table, t, half + i);
-        put(out, t, begin + i, static_cast<float>(a * cosine - b * sine));
-        put(out, t, begin + half + i, static_cast<float>(b * cosine + a * sine));
+        put(out, t, first, static_cast<float>(a * cosine - b * sine));
+        put(out, t, second, static_cast<float>(b * cosine + a * sine));
       }
       for (int64_t i = 2 * half; i < head_dim; ++i) {
         put(out, t, begin + i, get(x, t, begin + i));
@@ -82,11 +92,56 @@ void mul(const TensorView& a, const TensorView& b, const TensorView& out) {
   }
 }
 
-void silu(const TensorView& x, const TensorView& out) {
+void soft_cap(const TensorView& x, float cap, const TensorView& out) {
   for (int64_t t = 0; t < x.shape[0]; ++t) {
     for (int64_t i = 0; i < x.row_elements(); ++i) {
-      const double value = get(x, t, i);
-      put(out, t, i, static_cast<float>(value / (1.0 + std::exp(-value))));
+      put(out, t, i, static_cast<float>(double{cap} * std::tanh(double{get(x, t, i)} / cap)));
+    }
+  }
+}
+
+double activate(double x, Activation kind) {
+  switch (kind) {
+    case Activation::kRelu:
+      return std::max(x, 0.0);
+    case Activation::kReluSquared:
+      return std::max(x, 0.0) * std::max(x, 0.0);
+    case Activation::kSilu:
+      return x / (1.0 + std::exp(-x));
+    case Activation::kGelu:
+      return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::kGeluTanh:
+      return 0.5 * x *
+             (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case Activation::kQuickGelu:
+      return x / (1.0 + std::exp(-1.702 * x));
+    case Activation::kSigmoid:
+      return 1.0 / (1.0 + std::exp(-x));
+  }
+  return 0.0;
+}
+
+double gate(double gate, double up, const GatedActivationAttrs& attrs) {
+  if (!attrs.limit) return activate(gate, attrs.activation) * up;
+  const double limit = *attrs.limit;
+  return activate(std::min(gate, limit), attrs.activation) * (std::clamp(up, -limit, limit) + 1.0);
+}
+
+void activation(const TensorView& x, Activation kind, const TensorView& out) {
+  for (int64_t t = 0; t < x.shape[0]; ++t) {
+    for (int64_t i = 0; i < x.row_elements(); ++i) {
+      put(out, t, i, static_cast<float>(activate(get(x, t, i), kind)));
+    }
+  }
+}
+
+void gated_activation(const TensorView& x,
+                      const GatedActivationAttrs& attrs,
+                      const TensorView& out) {
+  const int64_t width = out.shape[1];
+  for (int64_t t = 0; t < x.shape[0]; ++t) {
+    for (int64_t i = 0; i < width; ++i) {
+      put(out, t, i, static_cast<float>(gate(get(x, t, i), get(x, t, width + i), attrs)));
     }
   }
 }

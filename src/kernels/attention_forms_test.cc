@@ -1,0 +1,287 @@
+// Forms of attention beyond the plain one: soft caps, ALiBi, sinks, values narrower than keys,
+// values that lie in the keys.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+
+#include "base/checked_math.h"
+#include "kernels/attention.h"
+#include "kernels/ref/attention.h"
+#include "kernels/test_tensors.h"
+
+namespace lamina::kernels {
+namespace {
+
+constexpr int64_t kBlockSize = 16;
+
+struct Form {
+  std::string name;
+  int64_t num_heads = 4;
+  int64_t num_kv_heads = 2;
+  int64_t key_dim = 24;
+  int64_t value_dim = 24;
+  bool latent = false;
+  std::optional<int32_t> window = std::nullopt;
+  std::optional<float> soft_cap = std::nullopt;
+  bool alibi = false;
+  bool sinks = false;
+};
+
+const std::vector<Form> kForms = {
+    {.name = "soft cap", .soft_cap = 5.0F},
+    {.name = "alibi", .alibi = true},
+    {.name = "sinks", .sinks = true},
+    {.name = "sinks and window", .window = 20, .sinks = true},
+    {.name = "soft cap, window, alibi", .window = 33, .soft_cap = 2.0F, .alibi = true},
+    {.name = "narrow values", .value_dim = 13},
+    {.name = "wide values", .key_dim = 8, .value_dim = 70},
+    {.name = "latent",
+     .num_heads = 16,
+     .num_kv_heads = 1,
+     .key_dim = 40,
+     .value_dim = 32,
+     .latent = true},
+    {.name = "latent of odd widths",
+     .num_heads = 3,
+     .num_kv_heads = 1,
+     .key_dim = 37,
+     .value_dim = 21,
+     .latent = true},
+    {.name = "latent of DeepSeek's size",
+     .num_heads = 128,
+     .num_kv_heads = 1,
+     .key_dim = 576,
+     .value_dim = 512,
+     .latent = true},
+    {.name = "everything",
+     .num_heads = 6,
+     .num_kv_heads = 3,
+     .value_dim = 16,
+     .window = 50,
+     .soft_cap = 3.0F,
+     .alibi = true,
+     .sinks = true}};
+
+// The reference computes element by element in f64: large heads get little to do.
+std::vector<std::pair<int32_t, int32_t>> contexts_for(const Form& form) {
+  if (form.key_dim > 256) return {{40, 2}, {18, 1}};
+  return {{1, 1}, {70, 1}, {150, 40}, {64, 64}};
+}
+
+// Sequences whose keys and values lie in a paged cache, one after the other.
+struct Problem {
+  Form form;
+  std::vector<int32_t> query_begin = {0};
+  std::vector<int32_t> context_len;
+  std::vector<int32_t> tables;
+  int64_t max_blocks = 12;
+  TestTensor q, k_cache, v_cache;
+  std::vector<float> slopes, sinks;
+
+  Problem(const Form& tested,
+          const std::vector<std::pair<int32_t, int32_t>>& contexts_and_queries,
+          DType q_dtype,
+          DType kv_dtype,
+          uint64_t seed = 1)
+      : form(tested) {
+    Rng rng(seed);
+    int32_t next_block = 1;
+    for (const auto& [context, num_queries] : contexts_and_queries) {
+      context_len.push_back(context);
+      query_begin.push_back(query_begin.back() + num_queries);
+      for (int64_t i = 0; i < max_blocks; ++i) {
+        tables.push_back(i < ceil_div<int64_t>(context, kBlockSize) ? next_block++ : -1);
+      }
+    }
+    const Shape cache = {next_block, form.num_kv_heads, kBlockSize, form.key_dim};
+    k_cache = TestTensor::random(kv_dtype, cache, rng, 2.0F);
+    if (!form.latent) v_cache = TestTensor::random(kv_dtype, cache.with(3, form.value_dim), rng);
+    q = TestTensor::random(q_dtype, {query_begin.back(), form.num_heads, form.key_dim}, rng);
+    for (int64_t head = 0; head < form.num_heads; ++head) {
+      if (form.alibi) slopes.push_back(0.5F / static_cast<float>(head + 1));
+      if (form.sinks) sinks.push_back(rng.next_float() * 4.0F - 2.0F);
+    }
+  }
+
+  [[nodiscard]] RaggedAttentionArgs args(const TestTensor& out, const TestTensor& lse) const {
+    return {.q = q.view(),
+            .k_cache = k_cache.view(),
+            .v_cache = form.latent ? TensorView() : v_cache.view(),
+            .out = out.view(),
+            .lse = lse.view(),
+            .batch = {query_begin, context_len, tables, max_blocks},
+            .scale = 1.0F / std::sqrt(static_cast<float>(form.key_dim)),
+            .window = form.window,
+            .soft_cap = form.soft_cap,
+            .alibi_slopes = slopes,
+            .sinks = sinks};
+  }
+  [[nodiscard]] TestTensor make_out(DType dtype) const {
+    TestTensor out(dtype, {query_begin.back(), form.num_heads, form.value_dim});
+    out.poison();
+    return out;
+  }
+  [[nodiscard]] TestTensor make_lse() const {
+    return {DType::kF32, {query_begin.back(), form.num_heads}};
+  }
+};
+
+TEST(AttentionForms, AgreeWithReference) {
+  for_each_target([&] {
+    for (const Form& form : kForms) {
+      for (const auto& [q_dtype, kv_dtype] : {std::pair{DType::kF32, DType::kF32},
+                                              {DType::kBF16, DType::kBF16},
+                                              {DType::kF16, DType::kF16},
+                                              {DType::kF32, DType::kBF16}}) {
+        const Problem problem(form, contexts_for(form), q_dtype, kv_dtype);
+        for (const DType out_dtype : {DType::kF32, q_dtype}) {
+          TestTensor out = problem.make_out(out_dtype);
+          TestTensor lse = problem.make_lse();
+          TestTensor expected = problem.make_out(out_dtype);
+          const TestTensor expected_lse = problem.make_lse();
+          ThreadPool pool(2);
+          ASSERT_TRUE(ragged_attention(problem.args(out, lse), StreamView(pool)).ok());
+          ref::ragged_attention(problem.args(expected, expected_lse));
+          const std::string what = fmt::format("{} {}", form.name, dtype_name(q_dtype));
+          expect_near(out, expected, 4.0F, what);
+          expect_near(lse, expected_lse, 8.0F, what + " lse");
+        }
+      }
+    }
+  });
+}
+
+// Decode, prefill in any chunking and any batch give the same bits.
+TEST(AttentionForms, AQueryDoesNotSeeItsBatch) {
+  for (const Form& form : kForms) {
+    if (form.key_dim > 256) continue;
+    const Problem all(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
+    TestTensor out = all.make_out(DType::kBF16);
+    ThreadPool pool(3);
+    ASSERT_TRUE(ragged_attention(all.args(out, all.make_lse()), StreamView(pool)).ok());
+    for (const int32_t query : {0, 7, 29}) {
+      Problem one(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
+      one.query_begin = {0, 1};
+      one.context_len = {90 - 29 + query};
+      one.tables.resize(static_cast<size_t>(one.max_blocks));
+      TestTensor row = one.make_out(DType::kBF16);
+      const TestTensor row_lse = one.make_lse();
+      RaggedAttentionArgs args = one.args(row, row_lse);
+      args.q = args.q.rows(query, 1);
+      ThreadPool single(1);
+      ASSERT_TRUE(ragged_attention(args, StreamView(single)).ok());
+      for (int64_t i = 0; i < row.size(); ++i) {
+        ASSERT_EQ(row.at(i), out.at(query * row.size() + i)) << form.name << " query " << query;
+      }
+    }
+  }
+}
+
+// A sequence whose keys are split over two caches, the sinks given to one part alone, merges to
+// what it is in one piece: the last query sees a prefix of whole blocks in one part and the rest,
+// moved to the front, in the other. (ALiBi and windows count positions, which a part has to be
+// told: they are not split here.)
+TEST(AttentionForms, SplitSequencesMergeToTheWhole) {
+  for (const Form& form : kForms) {
+    if (form.alibi || form.window) continue;
+    for (const int32_t cut : {16, 64, 112}) {
+      const Problem whole(form, {{130, 1}}, DType::kF32, DType::kF32);
+      TestTensor out = whole.make_out(DType::kF32);
+      TestTensor lse = whole.make_lse();
+      ThreadPool pool(1);
+      const StreamView stream(pool);
+      ASSERT_TRUE(ragged_attention(whole.args(out, lse), stream).ok());
+      const auto run_part = [&](int32_t begin,
+                                int32_t end,
+                                bool with_sinks,
+                                TestTensor& part_out,
+                                TestTensor& part_lse) {
+        Problem part = whole;
+        part.context_len = {end - begin};
+        std::rotate(part.tables.begin(), part.tables.begin() + begin / 16, part.tables.end());
+        if (!with_sinks) part.sinks.clear();
+        ASSERT_TRUE(ragged_attention(part.args(part_out, part_lse), stream).ok());
+      };
+      for (const bool sinks_first : {true, false}) {
+        TestTensor first = whole.make_out(DType::kF32);
+        TestTensor first_lse = whole.make_lse();
+        TestTensor second = whole.make_out(DType::kF32);
+        TestTensor second_lse = whole.make_lse();
+        run_part(0, cut, sinks_first, first, first_lse);
+        run_part(cut, 130, !sinks_first, second, second_lse);
+        ASSERT_TRUE(merge_partials({first.view(), first_lse.view()},
+                                   {second.view(), second_lse.view()},
+                                   stream)
+                        .ok());
+        expect_near(first, out, 4.0F, fmt::format("{} cut {}", form.name, cut));
+        expect_near(first_lse, lse, 8.0F, form.name);
+      }
+    }
+  }
+}
+
+TEST(AttentionForms, ASinkAloneIsAPartialWithoutValue) {
+  const Form form{.name = "nothing but a sink", .window = 0, .sinks = true};
+  const Problem problem(form, {{20, 3}}, DType::kF32, DType::kF32);
+  TestTensor out = problem.make_out(DType::kF32);
+  TestTensor lse = problem.make_lse();
+  ThreadPool pool(1);
+  ASSERT_TRUE(ragged_attention(problem.args(out, lse), StreamView(pool)).ok());
+  for (int64_t i = 0; i < out.size(); ++i) EXPECT_EQ(out.at(i), 0.0F);
+  for (int64_t i = 0; i < lse.size(); ++i) {
+    EXPECT_EQ(lse.at(i), problem.sinks[static_cast<size_t>(i % form.num_heads)]);
+  }
+}
+
+TEST(AttentionForms, AppendsKeysAndNarrowValues) {
+  for (const bool latent : {false, true}) {
+    const Form form{.name = "append", .key_dim = 24, .value_dim = 10, .latent = latent};
+    Problem problem(form, {{20, 5}}, DType::kF32, DType::kF32);
+    Rng rng(2);
+    const TestTensor k = TestTensor::random(DType::kBF16, {5, 2, 24}, rng);
+    const TestTensor v = TestTensor::random(DType::kBF16, {5, 2, 10}, rng);
+    TestTensor expected_keys = problem.k_cache;
+    TestTensor expected_values = problem.v_cache;
+    const RaggedBatch batch{
+        problem.query_begin, problem.context_len, problem.tables, problem.max_blocks};
+    const auto args = [&](const TestTensor& keys, const TestTensor& values) {
+      return AppendKvArgs{k.view(),
+                          latent ? TensorView() : v.view(),
+                          keys.view(),
+                          latent ? TensorView() : values.view(),
+                          batch};
+    };
+    ThreadPool pool(1);
+    ASSERT_TRUE(append_kv(args(problem.k_cache, problem.v_cache), StreamView(pool)).ok());
+    ref::append_kv(args(expected_keys, expected_values));
+    EXPECT_EQ(problem.k_cache, expected_keys);
+    EXPECT_EQ(problem.v_cache, expected_values);
+  }
+}
+
+TEST(AttentionForms, RefuseWhatDoesNotFit) {
+  const Problem problem({.name = "plain"}, {{20, 3}}, DType::kF32, DType::kF32);
+  const TestTensor out = problem.make_out(DType::kF32);
+  const TestTensor lse = problem.make_lse();
+  const std::vector<float> three = {1.0F, 1.0F, 1.0F};
+  const std::vector<std::function<void(RaggedAttentionArgs&)>> damages = {
+      [](RaggedAttentionArgs& args) { args.soft_cap = 0.0F; },
+      [&](RaggedAttentionArgs& args) { args.alibi_slopes = three; },
+      [&](RaggedAttentionArgs& args) { args.sinks = three; },
+      [](RaggedAttentionArgs& args) { args.out.shape = args.out.shape.with(2, 20); },
+      [](RaggedAttentionArgs& args) {
+        args.v_cache = TensorView();
+        args.out.shape = args.out.shape.with(2, 25);
+      }};
+  ThreadPool pool(1);
+  for (size_t i = 0; i < damages.size(); ++i) {
+    RaggedAttentionArgs args = problem.args(out, lse);
+    damages[i](args);
+    EXPECT_EQ(ragged_attention(args, StreamView(pool)).code(), StatusCode::kInvalidArgument) << i;
+  }
+}
+
+}  // namespace
+}  // namespace lamina::kernels

@@ -1,0 +1,95 @@
+#include "kernels/rows.h"
+
+#include <fmt/format.h>
+
+#include "kernels/checks.h"
+#include "kernels/cpu/rows.h"
+
+namespace lamina::kernels {
+namespace {
+
+// That every id, [S] i32, is in [0, limit), and that out is [S, row of table].
+Status check_gather(std::string_view op,
+                    const TensorView& table,
+                    const TensorView& ids,
+                    const TensorView& out,
+                    int64_t limit) {
+  LAMINA_RETURN_IF_ERROR(check_float(op, "source", table));
+  const int64_t count = ids.shape.rank() == 1 ? ids.shape[0] : 0;
+  LAMINA_RETURN_IF_ERROR(check_tensor(op, "ids", ids, {count}, DType::kI32));
+  LAMINA_RETURN_IF_ERROR(check_tensor(op, "out", out, table.shape.with(0, count), table.dtype));
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t id = *ids.row<int32_t>(i);
+    if (id < 0 || id >= limit) {
+      return invalid_argument(fmt::format("{}: id {} at {} of {} rows", op, id, i, limit));
+    }
+  }
+  return {};
+}
+
+Status check_concat(const TensorView& a, const TensorView& b, const TensorView& out) {
+  LAMINA_RETURN_IF_ERROR(check_float_tensor("concat", "a", a, 3));
+  LAMINA_RETURN_IF_ERROR(check_float_tensor("concat", "b", b, 3));
+  LAMINA_RETURN_IF_ERROR(
+      check_tensor("concat", "b", b, {a.shape[0], a.shape[1], b.shape[2]}, a.dtype));
+  return check_tensor(
+      "concat", "out", out, {a.shape[0], a.shape[1], a.shape[2] + b.shape[2]}, a.dtype);
+}
+
+}  // namespace
+
+Status embedding(TensorView table, TensorView ids, TensorView out, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(
+      check_gather("embedding", table, ids, out, table.shape.rank() > 0 ? table.shape[0] : 0));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::gather_rows(table, ids, out, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return no_cuda("embedding");
+  }
+  return {};
+}
+
+Status embedding_shard(
+    TensorView table, int64_t first_id, TensorView ids, TensorView out, StreamView stream) {
+  if (first_id < 0) {
+    return invalid_argument(fmt::format("embedding_shard: first id {}", first_id));
+  }
+  LAMINA_RETURN_IF_ERROR(check_gather("embedding_shard", table, ids, out, INT64_MAX));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::embedding_shard(table, first_id, ids, out, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return no_cuda("embedding_shard");
+  }
+  return {};
+}
+
+Status gather_rows(TensorView x, TensorView rows, TensorView out, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(
+      check_gather("gather_rows", x, rows, out, x.shape.rank() > 0 ? x.shape[0] : 0));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::gather_rows(x, rows, out, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return no_cuda("gather_rows");
+  }
+  return {};
+}
+
+Status concat(TensorView a, TensorView b, TensorView out, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check_concat(a, b, out));
+  switch (stream.device().kind) {
+    case DeviceKind::kCpu:
+      cpu::concat(a, b, out, stream.pool());
+      return {};
+    case DeviceKind::kCuda:
+      return no_cuda("concat");
+  }
+  return {};
+}
+
+}  // namespace lamina::kernels
