@@ -39,9 +39,9 @@ struct StepInputs {
 
 class SliceExecutor {
  public:
-  // `model` and `weights` outlive the executor. Throws Error kNotFound or kInvalidArgument if
-  // `weights` lacks a weight of the graph or has it in another shape or dtype; kResourceExhausted
-  // if memory is short.
+  // `model` and `weights` outlive the executor. `weights` were loaded for `model.graph`: CHECKed
+  // but for a weight that is missing, which throws Error kNotFound; kResourceExhausted if memory is
+  // short.
   SliceExecutor(const SlicedModel& model,
                 const WeightStore& weights,
                 const StepLimits& limits,
