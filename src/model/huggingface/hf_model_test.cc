@@ -134,6 +134,25 @@ TEST(HfModel, ReadsShards) {
               HasSubstr("lack tensor 'unlisted'"));
 }
 
+// Two halves of a block: elements of 0.5 scaled by 2, and of -6 scaled by 2.
+TEST(HfModel, ReadsMxfp4) {
+  const TemporaryFolder folder;
+  folder.write("config.json", small_config(true));
+  folder.write(
+      "model.safetensors",
+      safetensors_bytes(R"({"w_blocks":{"dtype":"U8","shape":[1,1,1,16],"data_offsets":[0,16]},)"
+                        R"("w_scales":{"dtype":"U8","shape":[1,1,1],"data_offsets":[16,17]}})",
+                        std::string(8, '\x11') + std::string(8, '\xFF') + '\x80'));
+  Graph graph;
+  graph.add_weight("w_blocks", {DType::kBF16, RowAxis::kFixed, Shape{1, 1, 32}});
+  const auto store = open_model(folder.path())->load_weights(graph, nullptr);
+  const auto* values = store->get("w_blocks").as<BFloat16>();
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(to_f32(values[i]), i < 16 ? 1.0F : -12.0F) << i;
+  EXPECT_THAT(
+      error_of([&] { open_model(folder.path())->load_weights(graph_of({"w_scales"}), nullptr); }),
+      HasSubstr("'w_scales' has dtype U8, which is not supported"));
+}
+
 TEST(HfModel, RefusesAnIndexThatLies) {
   const TemporaryFolder folder;
   folder.write("config.json", small_config(true));

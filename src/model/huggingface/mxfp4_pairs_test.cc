@@ -85,7 +85,8 @@ TEST(Mxfp4Pairs, DecodeToTheSpecifiedValues) {
 TEST(Mxfp4Pairs, AreTakenApartByRowsAndColumns) {
   const TemporaryFolder folder;
   const std::string blocks = random_bytes(kNumBlockBytes);
-  const std::string scales(kNumScales, '\x7E');
+  std::string scales;
+  for (size_t i = 0; i < kNumScales; ++i) scales += static_cast<char>(100 + i);
   const auto tensors = pair(folder, blocks, scales);
   const Shape stored{kExperts, kRows, kGroups * 32};
   WeightSource source;
