@@ -12,7 +12,6 @@
 #include "convert/slicer.h"
 #include "model/builder.h"
 #include "model/rope_scaling.h"
-#include "model/weight_check.h"
 
 namespace lamina::app {
 namespace {
@@ -85,8 +84,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
   // Half of the rows may sample, the other half score prompts (echo with logprobs).
   program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
   program.sliced = slice_model(build_graph(config, program.dtype));
-  program.weights = loaded.files->load_weights(program.dtype, progress_bar());
-  check_weights(program.sliced.graph, *program.weights);
+  program.weights = loaded.files->load_weights(program.sliced.graph, progress_bar());
   if (!options.skip_tokenizer_init) {
     loaded.tokenizer = loaded.files->load_tokenizer();
     loaded.bos_token = token_text(*loaded.tokenizer, loaded.tokenizer->bos_id());

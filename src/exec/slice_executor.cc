@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
-#include "base/error.h"
 #include "kernels/experts.h"
 #include "kernels/linear.h"
 #include "kernels/norm.h"
@@ -52,15 +51,7 @@ SliceExecutor::SliceExecutor(const SlicedModel& model,
   for (const Node& node : model.graph.nodes()) {
     if (node.kind != OpKind::kWeight) continue;
     const TensorView weight = weights.get(node.name);
-    if (weight.shape != node.type.row_shape || weight.dtype != node.type.dtype) {
-      throw Error(StatusCode::kInvalidArgument,
-                  fmt::format("weight '{}' is {} {}, the model's configuration implies {} {}",
-                              node.name,
-                              dtype_name(weight.dtype),
-                              weight.shape.to_string(),
-                              dtype_name(node.type.dtype),
-                              node.type.row_shape.to_string()));
-    }
+    LAMINA_CHECK(weight.shape == node.type.row_shape && weight.dtype == node.type.dtype, node.name);
     weights_[static_cast<size_t>(node.id)] = weight;
   }
 }

@@ -50,10 +50,10 @@ struct StepInputs {
 
 class SliceExecutor {
  public:
-  // `model`, `weights` and `collective` outlive the executor. A model without kAllReduce and
-  // kAllGather needs no `collective`. Throws Error kNotFound or kInvalidArgument if
-  // `weights` lacks a weight of the graph or has it in another shape or dtype; kResourceExhausted
-  // if memory is short.
+  // `model`, `weights` and `collective` outlive the executor. `weights` were loaded for
+  // `model.graph`: CHECKed but for a weight that is missing, which throws Error kNotFound;
+  // kResourceExhausted if memory is short. A model without kAllReduce and kAllGather needs no
+  // `collective`.
   SliceExecutor(const SlicedModel& model,
                 const WeightStore& weights,
                 const StepLimits& limits,

@@ -8,13 +8,14 @@
 #include <optional>
 #include <string>
 
+#include "graph/graph.h"
 #include "model/model_config.h"
 #include "model/weight_store.h"
 #include "text/tokenizer.h"
 
 namespace lamina {
 
-// Called with bytes done and bytes in all, from the loading thread.
+// Called with bytes of weights done and bytes in all, from the loading thread.
 using LoadProgress = std::function<void(uint64_t, uint64_t)>;
 
 class ModelFiles {
@@ -27,11 +28,11 @@ class ModelFiles {
   [[nodiscard]] virtual const std::optional<std::string>& chat_template() const = 0;
   // Throws Error as text/tokenizer.h says.
   [[nodiscard]] virtual std::unique_ptr<Tokenizer> load_tokenizer() const = 0;
-  // `dtype`: kF32, kF16 or kBF16. Throws Error kInvalidArgument for another dtype,
-  // kResourceExhausted. Whether every weight exists with the shape that the configuration implies
-  // is for weight_check.h to say, from the model's graph.
+  // Every weight that `graph` names, and nothing else. Throws Error kInvalidArgument, naming the
+  // stored tensor, where the files lack one or have it with another shape than the graph says;
+  // kResourceExhausted.
   [[nodiscard]] virtual std::unique_ptr<WeightStore> load_weights(
-      DType dtype, const LoadProgress& progress) const = 0;
+      const Graph& graph, const LoadProgress& progress) const = 0;
 };
 
 // What a model is, without its weights: `path` is a model as for open_model(), whose weights need

@@ -57,7 +57,7 @@ struct Model {
   explicit Model(const std::filesystem::path& folder)
       : files(open_model(folder)),
         sliced(slice_model(build_graph(files->config(), DType::kF32))),
-        weights(files->load_weights(DType::kF32, [](uint64_t, uint64_t) {})) {}
+        weights(files->load_weights(sliced.graph, nullptr)) {}
 
   [[nodiscard]] AttentionCoreConfig core(int32_t num_kv_heads) const {
     const AttentionAttrs& attention = sliced.attentions[0].attrs;

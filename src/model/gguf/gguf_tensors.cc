@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "model/weights/config_check.h"
 #include "model/weights/printable.h"
 
 namespace lamina {
@@ -105,7 +104,6 @@ std::vector<StoredTensor> list_gguf_tensors(const GgufFile& file,
                        .size_bytes = tensor.size_bytes,
                        .interleaved_heads = heads});
   }
-  settle_tied_head(tensors, config.tie_word_embeddings, file.metadata.source());
   return tensors;
 }
 

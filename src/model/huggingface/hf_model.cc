@@ -10,9 +10,9 @@
 #include "model/huggingface/chat_template_file.h"
 #include "model/huggingface/config_json.h"
 #include "model/huggingface/generation_json.h"
+#include "model/huggingface/mxfp4_pairs.h"
 #include "model/huggingface/weight_index.h"
 #include "model/safetensors/safetensors_file.h"
-#include "model/weights/config_check.h"
 #include "model/weights/loaded_weights.h"
 #include "model/weights/printable.h"
 
@@ -54,7 +54,7 @@ std::vector<StoredTensor> open_shards(const fs::path& model_dir, const fs::path&
       const auto found = stored.find(name);
       if (found != stored.end()) {
         tensors.push_back(std::move(found->second));
-      } else if (!name.ends_with(".rotary_emb.inv_freq")) {  // left out by open_safetensors()
+      } else {
         throw Error(
             StatusCode::kInvalidArgument,
             fmt::format("{}: {} has no tensor {}", source, printable(shard), printable(name)));
@@ -86,7 +86,7 @@ class HfModel final : public ModelFiles {
     generation_defaults_ = read_generation_defaults(model_dir_, text, config_.vocab_size);
     chat_template_ = read_chat_template(model_dir_);
     tensors_ = open_weights(model_dir_);
-    settle_tied_head(tensors_, config_.tie_word_embeddings, model_dir_.string());
+    join_mxfp4_pairs(tensors_);
   }
 
   [[nodiscard]] const ModelConfig& config() const override { return config_; }
@@ -100,8 +100,8 @@ class HfModel final : public ModelFiles {
     return lamina::load_tokenizer(model_dir_);
   }
   [[nodiscard]] std::unique_ptr<WeightStore> load_weights(
-      DType dtype, const LoadProgress& progress) const override {
-    return load_stored_tensors(tensors_, dtype, progress);
+      const Graph& graph, const LoadProgress& progress) const override {
+    return load_graph_weights(graph, tensors_, progress);
   }
 
  private:

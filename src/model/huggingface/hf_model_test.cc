@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/file.h"
+#include "model/builder.h"
 #include "model/model_files.h"
 #include "model/testing/model_test_support.h"
 #include "support/paths.h"
@@ -23,12 +24,12 @@ class HfFixture : public ::testing::TestWithParam<const char*> {};
 // Fixture weights are exact in bf16: both dtypes hold the same numbers.
 TEST_P(HfFixture, LoadsInEveryDtype) {
   const auto files = open_model(test::fixture_path("models") / GetParam());
-  const auto f32 = files->load_weights(DType::kF32, nullptr);
-  const auto bf16 = files->load_weights(DType::kBF16, nullptr);
   const ModelConfig& config = files->config();
+  const Graph f32_graph = build_graph(config, DType::kF32);
+  const auto f32 = files->load_weights(f32_graph, nullptr);
+  const auto bf16 = files->load_weights(build_graph(config, DType::kBF16), nullptr);
   for (const std::string& name : {std::string("model.embed_tokens.weight"),
-                                  std::string("model.layers.2.self_attn.k_proj.weight"),
-                                  std::string("lm_head.weight")}) {
+                                  std::string("model.layers.2.self_attn.k_proj.weight")}) {
     const TensorView a = f32->get(name);
     const TensorView b = bf16->get(name);
     ASSERT_EQ(a.shape, b.shape);
@@ -39,7 +40,7 @@ TEST_P(HfFixture, LoadsInEveryDtype) {
   }
   EXPECT_EQ(2 * bf16->resident_bytes(), f32->resident_bytes());
   EXPECT_NE(f32->fingerprint(), bf16->fingerprint());
-  EXPECT_EQ(f32->fingerprint(), files->load_weights(DType::kF32, nullptr)->fingerprint());
+  EXPECT_EQ(f32->fingerprint(), files->load_weights(f32_graph, nullptr)->fingerprint());
   EXPECT_EQ(files->generation_defaults().eos_ids, (std::vector<int32_t>{2}));
   EXPECT_EQ(files->generation_defaults().bos_id, 1);
   EXPECT_EQ(files->chat_template(), std::nullopt);
@@ -79,25 +80,35 @@ std::string weights(const std::vector<std::string>& names, float value = 1.0F) {
   return safetensors_bytes(header + "}", data);
 }
 
-TEST(HfModel, TiesHeadAndEmbeddingAsTheConfigurationSays) {
+// A graph of weights [1] in f32.
+Graph graph_of(const std::vector<std::string>& names) {
+  Graph graph;
+  for (const std::string& name : names) {
+    graph.add_weight(name, {DType::kF32, RowAxis::kFixed, Shape{1}});
+  }
+  return graph;
+}
+
+TEST(HfModel, LetsHeadAndEmbeddingStandForEachOtherWhereOneIsNamed) {
   const std::string embedding = "model.embed_tokens.weight";
   const std::string head = "lm_head.weight";
   const TemporaryFolder folder;
-  const auto has = [&](bool tied, const std::vector<std::string>& names) {
-    folder.write("config.json", small_config(tied));
-    folder.write("model.safetensors", weights(names));
-    return open_model(folder.path())->load_weights(DType::kF32, nullptr);
+  folder.write("config.json", small_config(true));
+  const auto load = [&](const std::vector<std::string>& named,
+                        const std::vector<std::string>& stored) {
+    folder.write("model.safetensors", weights(stored));
+    return open_model(folder.path())->load_weights(graph_of(named), nullptr);
   };
-  for (const auto& names :
-       {std::vector{embedding}, std::vector{head}, std::vector{head, embedding}}) {
-    const auto store = has(true, names);
-    EXPECT_EQ(store->get(head).data, store->get(embedding).data);
+  for (const std::string& named : {head, embedding}) {
+    for (const std::string& stored : {head, embedding}) {
+      EXPECT_EQ(*load({named}, {stored})->get(named).as<float>(), 1.0F) << named << " " << stored;
+    }
+    EXPECT_THAT(error_of([&] { load({named}, {"x"}); }), HasSubstr("lack tensor '" + named));
   }
-  const auto store = has(false, {head, embedding});
-  EXPECT_NE(store->get(head).data, store->get(embedding).data);
-  EXPECT_THAT(error_of([&] { has(false, {embedding}); }), HasSubstr("'lm_head.weight' is missing"));
-  EXPECT_THAT(error_of([&] { has(false, {head}); }), HasSubstr("embed_tokens.weight' is missing"));
-  EXPECT_THAT(error_of([&] { has(true, {"x"}); }), HasSubstr("embed_tokens.weight' is missing"));
+  const auto both = load({head, embedding}, {head, embedding});
+  EXPECT_NE(both->get(head).data, both->get(embedding).data);
+  EXPECT_THAT(error_of([&] { load({head, embedding}, {embedding}); }),
+              HasSubstr("lack tensor 'lm_head.weight' [1]"));
 }
 
 TEST(HfModel, ReadsShards) {
@@ -108,10 +119,38 @@ TEST(HfModel, ReadsShards) {
   folder.write("model.safetensors.index.json",
                R"({"metadata":{},"weight_map":{"model.norm.weight":"b.safetensors",)"
                R"("model.embed_tokens.weight":"a.safetensors"}})");
-  const auto store = open_model(folder.path())->load_weights(DType::kF32, nullptr);
+  const auto files = open_model(folder.path());
+  Graph graph = graph_of({"model.embed_tokens.weight", "model.norm.weight"});
+  graph.add_weight("both",
+                   {DType::kF32, RowAxis::kFixed, Shape{2}},
+                   stack(whole_tensor("model.norm.weight", {1}),
+                         whole_tensor("model.embed_tokens.weight", {1})));
+  const auto store = files->load_weights(graph, nullptr);
   EXPECT_EQ(*store->get("model.embed_tokens.weight").as<float>(), 1.0F);
   EXPECT_EQ(*store->get("model.norm.weight").as<float>(), 2.0F);
-  EXPECT_FALSE(store->has("unlisted"));
+  EXPECT_EQ(store->get("both").as<float>()[0], 2.0F);
+  EXPECT_EQ(store->get("both").as<float>()[1], 1.0F);
+  EXPECT_THAT(error_of([&] { files->load_weights(graph_of({"unlisted"}), nullptr); }),
+              HasSubstr("lack tensor 'unlisted'"));
+}
+
+// Two halves of a block: elements of 0.5 scaled by 2, and of -6 scaled by 2.
+TEST(HfModel, ReadsMxfp4) {
+  const TemporaryFolder folder;
+  folder.write("config.json", small_config(true));
+  folder.write(
+      "model.safetensors",
+      safetensors_bytes(R"({"w_blocks":{"dtype":"U8","shape":[1,1,1,16],"data_offsets":[0,16]},)"
+                        R"("w_scales":{"dtype":"U8","shape":[1,1,1],"data_offsets":[16,17]}})",
+                        std::string(8, '\x11') + std::string(8, '\xFF') + '\x80'));
+  Graph graph;
+  graph.add_weight("w_blocks", {DType::kBF16, RowAxis::kFixed, Shape{1, 1, 32}});
+  const auto store = open_model(folder.path())->load_weights(graph, nullptr);
+  const auto* values = store->get("w_blocks").as<BFloat16>();
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(to_f32(values[i]), i < 16 ? 1.0F : -12.0F) << i;
+  EXPECT_THAT(
+      error_of([&] { open_model(folder.path())->load_weights(graph_of({"w_scales"}), nullptr); }),
+      HasSubstr("'w_scales' has dtype U8, which is not supported"));
 }
 
 TEST(HfModel, RefusesAnIndexThatLies) {

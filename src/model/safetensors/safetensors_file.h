@@ -1,5 +1,4 @@
-// Opening safetensors files: mapping, header, and the tensors that a model can use. Used by
-// huggingface/.
+// Opening safetensors files: mapping, header, tensors. Used by huggingface/.
 #pragma once
 
 #include <filesystem>
@@ -9,10 +8,8 @@
 
 namespace lamina {
 
-// All tensors of the file under their own names. Buffers that old checkpoints carry and no model
-// needs ("*.rotary_emb.inv_freq") are left out. Throws Error as parse_safetensors() does, kNotFound
-// without the file, and kInvalidArgument, naming tensor and dtype, for a dtype that is not F32, F16
-// or BF16.
+// All tensors of the file under their own names, those with a dtype other than F32, F16 and BF16 as
+// kOpaque. Throws Error as parse_safetensors() does, and kNotFound without the file.
 std::vector<StoredTensor> open_safetensors(const std::filesystem::path& path);
 
 }  // namespace lamina

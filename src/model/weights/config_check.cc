@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "base/error.h"
 
 namespace lamina {
@@ -36,27 +34,6 @@ void check_config(const ModelConfig& config, std::string_view source) {
   require(config.windows.size() == static_cast<size_t>(config.num_layers),
           source,
           fmt::format("{} windows for {} layers", config.windows.size(), config.num_layers));
-}
-
-void settle_tied_head(std::vector<StoredTensor>& tensors, bool tied, std::string_view source) {
-  const auto find = [&](std::string_view name) {
-    return std::find_if(tensors.begin(), tensors.end(), [&](const StoredTensor& tensor) {
-      return tensor.name == name;
-    });
-  };
-  const auto head = find("lm_head.weight");
-  const bool has_head = head != tensors.end();
-  const bool has_embedding = find("model.embed_tokens.weight") != tensors.end();
-  if (tied) {
-    require(has_head || has_embedding, source, "tensor 'model.embed_tokens.weight' is missing");
-    if (has_head && has_embedding) tensors.erase(head);
-    return;
-  }
-  require(has_embedding, source, "tensor 'model.embed_tokens.weight' is missing");
-  require(has_head,
-          source,
-          "tensor 'lm_head.weight' is missing, and the configuration does not tie it to the "
-          "embedding");
 }
 
 }  // namespace lamina

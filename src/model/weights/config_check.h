@@ -1,12 +1,10 @@
-// Consistency of a ModelConfig, wherever it was read from, and the settling of tied heads. Used by
-// the readers of Hugging Face folders and GGUF files.
+// Consistency of a ModelConfig, wherever it was read from. Used by the readers of Hugging Face
+// folders and GGUF files.
 #pragma once
 
 #include <string_view>
-#include <vector>
 
 #include "model/model_config.h"
-#include "model/weights/stored_tensor.h"
 
 namespace lamina {
 
@@ -19,10 +17,5 @@ inline constexpr int64_t kMaxHeadDim = 4096;
 
 // Throws Error kInvalidArgument, naming `source` and the values that do not fit together.
 void check_config(const ModelConfig& config, std::string_view source);
-
-// Where head and embedding are tied, one of the two tensors is enough and a second is left out, as
-// in the reference implementation. Throws Error kInvalidArgument if a head is missing that the
-// configuration does not tie.
-void settle_tied_head(std::vector<StoredTensor>& tensors, bool tied, std::string_view source);
 
 }  // namespace lamina

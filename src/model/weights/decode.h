@@ -10,7 +10,8 @@
 
 namespace lamina {
 
-// Decodes out.size() elements, whole blocks of `type`, from `stored`.
+// Decodes out.size() elements, whole blocks of `type`, from `stored`. Not for kMxfp4
+// (dequantize.h) and kOpaque.
 void decode_to_f32(StoredType type, const std::byte* stored, std::span<float> out);
 
 // Writes `values` as `dtype` (kF32, kF16 or kBF16), round to nearest even. `out` is aligned.

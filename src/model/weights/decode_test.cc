@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -69,6 +70,44 @@ TEST(Encode, RoundsToNearestEven) {
   EXPECT_EQ(out, (std::vector<uint16_t>{0x3F80, 0x3F80, 0x3F82, 0xC789}));
   encode_from_f32(values, DType::kF16, reinterpret_cast<std::byte*>(out.data()));
   EXPECT_EQ(out, (std::vector<uint16_t>{0x3C00, 0x3C04, 0x3C0C, 0xFC00}));
+}
+
+// The vector arithmetic against the language's own conversion.
+TEST(Decode, AgreesWithTheCompilerOnEveryHalf) {
+  std::vector<uint16_t> halves(1 << 16);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+  std::vector<float> values(halves.size());
+  decode_to_f32(StoredType::kF16, reinterpret_cast<const std::byte*>(halves.data()), values);
+  for (const uint16_t half : halves) {
+    const float expected = to_f32(Float16{half});
+    if (std::isnan(expected)) {
+      EXPECT_TRUE(std::isnan(values[half])) << half;
+    } else {
+      EXPECT_EQ(std::bit_cast<uint32_t>(values[half]), std::bit_cast<uint32_t>(expected)) << half;
+    }
+  }
+}
+
+// Every half, the points between neighbours, and the floats next to both.
+TEST(Encode, AgreesWithTheCompilerAroundEveryHalf) {
+  std::vector<float> values = {std::numeric_limits<float>::quiet_NaN(),
+                               std::numeric_limits<float>::infinity(),
+                               -std::numeric_limits<float>::infinity(),
+                               std::numeric_limits<float>::max(),
+                               std::numeric_limits<float>::denorm_min()};
+  for (uint16_t bits = 0; bits < 0x7C00; ++bits) {
+    const float half = to_f32(Float16{bits});
+    const float next = bits == 0x7BFF ? 65536.0F : to_f32(Float16{static_cast<uint16_t>(bits + 1)});
+    for (const float value : {half, (half + next) / 2}) {
+      for (const float near : {std::nextafter(value, -1.0F), value, std::nextafter(value, 1e9F)}) {
+        values.push_back(near);
+        values.push_back(-near);
+      }
+    }
+  }
+  std::vector<uint16_t> out(values.size());
+  encode_from_f32(values, DType::kF16, reinterpret_cast<std::byte*>(out.data()));
+  for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(out[i], to_f16(values[i]).bits) << values[i];
 }
 
 TEST(StoredBytes, WantsWholeBlocksInARow) {

@@ -1,7 +1,9 @@
 #include "model/weights/dequantize.h"
 
 #include <array>
+#include <bit>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 
@@ -181,6 +183,12 @@ void block_q6_k(Block block, float* out) {
   }
 }
 
+float e8m0(uint8_t bits) {
+  if (bits == 0xFF) return std::numeric_limits<float>::quiet_NaN();
+  constexpr uint32_t kTwoToMinus127 = 0x00400000;  // below the normal numbers
+  return std::bit_cast<float>(bits == 0 ? kTwoToMinus127 : uint32_t{bits} << 23);
+}
+
 using BlockDecoder = void (*)(Block, float*);
 
 BlockDecoder decoder_of(StoredType type) {
@@ -208,9 +216,11 @@ BlockDecoder decoder_of(StoredType type) {
     case StoredType::kF32:
     case StoredType::kF16:
     case StoredType::kBF16:
+    case StoredType::kMxfp4:
+    case StoredType::kOpaque:
       break;
   }
-  LAMINA_CHECK(false, "not a quantised type");
+  LAMINA_CHECK(false, "not a quantised type of GGUF");
   return nullptr;
 }
 
@@ -224,6 +234,17 @@ void dequantize(StoredType type, const std::byte* blocks, std::span<float> out) 
   for (float* target = out.data(); target < end; target += layout.elements) {
     decode(block, target);
     block += layout.bytes;
+  }
+}
+
+void dequantize_mxfp4(const std::byte* blocks, const std::byte* scales, std::span<float> out) {
+  constexpr float kE2m1[16] = {
+      0, 0.5F, 1, 1.5F, 2, 3, 4, 6, -0.0F, -0.5F, -1, -1.5F, -2, -3, -4, -6};
+  for (size_t i = 0; i < out.size(); i += 2) {
+    const float scale = e8m0(std::to_integer<uint8_t>(scales[i / 32]));
+    const auto pair = std::to_integer<unsigned>(blocks[i / 2]);
+    out[i] = scale * kE2m1[pair & 0xF];
+    out[i + 1] = scale * kE2m1[pair >> 4];
   }
 }
 

@@ -1,22 +1,25 @@
-// Loading: a list of StoredTensors becomes a WeightStore in one dtype. Tensors whose bytes are
-// already right are used in place; the others are decoded chunk by chunk into memory of our own,
-// and the pages of the file are let go behind the reader, so that resident memory stays near the
+// Loading: the weights that a graph names are put together from the tensors that a model's files
+// hold. What already lies in a file as the graph wants it is used in place; the rest is decoded
+// piece by piece (part_reader.h) into memory of our own, so that resident memory stays near the
 // size of the result.
 #pragma once
 
 #include <memory>
 #include <span>
 
+#include "graph/graph.h"
 #include "model/model_files.h"
 #include "model/weights/stored_tensor.h"
 
 namespace lamina {
 
-// `dtype`: kF32, kF16 or kBF16. Every tensor lies wholly in its file. Throws Error:
-// kInvalidArgument for another dtype or a name that stands twice, kResourceExhausted naming the
-// tensor that found no memory.
-std::unique_ptr<WeightStore> load_stored_tensors(std::span<const StoredTensor> tensors,
-                                                 DType dtype,
-                                                 const LoadProgress& progress);
+// Every tensor lies wholly in its file. "lm_head.weight" and "model.embed_tokens.weight" stand for
+// each other where the graph names one and the file has only the other. Throws Error:
+// kInvalidArgument for a name that stands twice and, before anything is read, for a tensor that the
+// graph names and the file lacks, has in another shape, or in an encoding that we do not read;
+// kResourceExhausted naming the weight that found no memory.
+std::unique_ptr<WeightStore> load_graph_weights(const Graph& graph,
+                                                std::span<const StoredTensor> tensors,
+                                                const LoadProgress& progress);
 
 }  // namespace lamina

@@ -30,6 +30,21 @@ std::string small_file(const std::string& padding) {
                            raw<float>({1.0F, 2.5F, -3.0F, 4.0F}) + raw<uint16_t>({0x3F80, 0x4000}));
 }
 
+// A graph that names stored tensors as they are.
+Graph graph_of(std::span<const StoredTensor> tensors, DType dtype) {
+  Graph graph;
+  for (const StoredTensor& tensor : tensors) {
+    graph.add_weight(tensor.name, {dtype, RowAxis::kFixed, tensor.shape});
+  }
+  return graph;
+}
+
+std::unique_ptr<WeightStore> load_all(std::span<const StoredTensor> tensors,
+                                      DType dtype,
+                                      const LoadProgress& progress = nullptr) {
+  return load_graph_weights(graph_of(tensors, dtype), tensors, progress);
+}
+
 std::vector<float> values_of(const TensorView& tensor) {
   std::vector<float> values;
   for (int64_t i = 0; i < tensor.shape.num_elements(); ++i) {
@@ -61,7 +76,7 @@ TEST_P(LoadedWeightsOf, GiveTheStoredValuesWhateverTheAlignment) {
   std::unique_ptr<WeightStore> store;
   {
     const auto tensors = open_safetensors(path);
-    store = load_stored_tensors(tensors, dtype, nullptr);
+    store = load_all(tensors, dtype);
   }  // the store keeps its mapping alive
   EXPECT_EQ(store->get("a").dtype, dtype);
   EXPECT_EQ(store->get("a").shape, (Shape{2, 2}));
@@ -78,50 +93,72 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Combine(::testing::Values(DType::kF32, DType::kF16, DType::kBF16),
                        ::testing::Range(0, 4)));
 
-TEST(LoadedWeights, UseAlignedBytesInPlace) {
+TEST(LoadedWeights, UseAlignedRowsInPlace) {
   const TemporaryFolder folder;
-  const std::string header = R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+  const std::string header = R"({"a":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}})";
   const std::string padding((8 - header.size() % 8) % 8, ' ');
-  const auto path =
-      folder.write("w.safetensors", safetensors_bytes(header + padding, raw<float>({1.0F})));
-  const auto tensors = open_safetensors(path);
-  const auto in_place = load_stored_tensors(tensors, DType::kF32, nullptr);
-  EXPECT_EQ(in_place->get("a").data, tensors[0].data());
-  const auto converted = load_stored_tensors(tensors, DType::kBF16, nullptr);
-  EXPECT_NE(converted->get("a").data, tensors[0].data());
-}
-
-TEST(LoadedWeights, LetHeadAndEmbeddingStandForEachOther) {
-  const TemporaryFolder folder;
-  for (const std::string stored : {"lm_head.weight", "model.embed_tokens.weight"}) {
-    const std::string header =
-        "{\"" + stored + R"(":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}})";
-    const auto path = folder.write("w.safetensors", safetensors_bytes(header, raw<float>({1.0F})));
-    const auto store = load_stored_tensors(open_safetensors(path), DType::kF32, nullptr);
-    EXPECT_TRUE(store->has("lm_head.weight"));
-    EXPECT_TRUE(store->has("model.embed_tokens.weight"));
-    EXPECT_EQ(store->get("lm_head.weight").data, store->get("model.embed_tokens.weight").data);
-    EXPECT_FALSE(store->has("model.norm.weight"));
-    EXPECT_THAT(error_of([&] { (void)store->get("model.norm.weight"); }, StatusCode::kNotFound),
-                HasSubstr("model.norm.weight"));
+  const auto tensors = open_safetensors(folder.write(
+      "w.safetensors", safetensors_bytes(header + padding, raw<float>({1, 2, 3, 4, 5, 6}))));
+  const WeightSource whole = whole_tensor("a", {3, 2});
+  Graph graph;
+  const auto add = [&](const std::string& name, const WeightSource& source) {
+    const Shape shape{num_rows(source), num_columns(source)};
+    graph.add_weight(name, {DType::kF32, RowAxis::kFixed, shape}, source);
+  };
+  add("whole", whole);
+  add("rows", take_rows(whole, {1, 2}));
+  add("column", take_columns(whole, 1, 1));
+  add("strided", take_rows(whole, {0, 1, 2, 2}));
+  graph.add_weight("bf16", {DType::kBF16, RowAxis::kFixed, Shape{3, 2}}, whole);
+  const auto store = load_graph_weights(graph, tensors, nullptr);
+  EXPECT_EQ(store->get("whole").data, tensors[0].data());
+  EXPECT_EQ(store->get("rows").data, tensors[0].data() + 8);
+  EXPECT_EQ(values_of(store->get("rows")), (std::vector<float>{3, 4, 5, 6}));
+  for (const std::string name : {"column", "strided", "bf16"}) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(store->get(name).data) % 64, 0U) << name;
   }
+  EXPECT_EQ(values_of(store->get("column")), (std::vector<float>{2, 4, 6}));
+  EXPECT_EQ(values_of(store->get("strided")), (std::vector<float>{1, 2, 5, 6}));
+  EXPECT_EQ(store->resident_bytes(), 24U + 16U + 12U + 16U + 12U);
 }
 
-TEST(LoadedWeights, RefuseOtherDtypesAndTwins) {
+TEST(LoadedWeights, RefuseWhatTheGraphDoesNotFit) {
   const TemporaryFolder folder;
-  auto tensors = open_safetensors(folder.write("w.safetensors", small_file("")));
-  EXPECT_THAT(error_of([&] { load_stored_tensors(tensors, DType::kI32, nullptr); }),
-              HasSubstr("int32"));
+  const std::string header = R"({"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},)"
+                             R"("i":{"dtype":"I16","shape":[2],"data_offsets":[16,20]}})";
+  auto tensors = open_safetensors(
+      folder.write("w.safetensors", safetensors_bytes(header, std::string(20, 'x'))));
+  const auto refusal = [&](const WeightSource& source) {
+    Graph graph;
+    const Shape shape{num_rows(source), num_columns(source)};
+    graph.add_weight("w", {DType::kF32, RowAxis::kFixed, shape}, source);
+    return error_of([&] { load_graph_weights(graph, tensors, nullptr); });
+  };
+  EXPECT_THAT(refusal(whole_tensor("a", {4, 1})),
+              HasSubstr("tensor 'a' has shape [2, 2], the configuration implies [4, 1]"));
+  EXPECT_THAT(refusal(take_rows(whole_tensor("a", {4, 2}), {0, 2})),
+              HasSubstr("tensor 'a' has shape [2, 2], the configuration implies [4, 2]"));
+  EXPECT_THAT(refusal(stack(whole_tensor("a", {2, 2}), whole_tensor("b", {1, 2}))),
+              HasSubstr("the model's files lack tensor 'b' [1, 2]"));
+  EXPECT_THAT(refusal(whole_tensor("i", {2})),
+              HasSubstr("tensor 'i' has dtype I16, which is not supported"));
   tensors.push_back(tensors.front());
-  EXPECT_THAT(error_of([&] { load_stored_tensors(tensors, DType::kF32, nullptr); }),
-              HasSubstr("'a' stands twice"));
+  EXPECT_THAT(refusal(whole_tensor("a", {2, 2})), HasSubstr("'a' stands twice"));
+}
+
+TEST(LoadedWeights, AreThoseThatTheGraphNames) {
+  const TemporaryFolder folder;
+  const auto tensors = open_safetensors(folder.write("w.safetensors", small_file("")));
+  const auto store = load_all(std::span(tensors).first(1), DType::kF32);
+  EXPECT_EQ(store->resident_bytes(), 16U);
+  EXPECT_THAT(error_of([&] { (void)store->get("b"); }, StatusCode::kNotFound), HasSubstr("'b'"));
 }
 
 TEST(LoadedWeights, FingerprintTellsNamesShapesAndContentApart) {
   const TemporaryFolder folder;
   const auto fingerprint = [&](const std::string& file) {
     const auto path = folder.write("w.safetensors", file);
-    return load_stored_tensors(open_safetensors(path), DType::kF32, nullptr)->fingerprint();
+    return load_all(open_safetensors(path), DType::kF32)->fingerprint();
   };
   const auto one = [&](const std::string& name, const std::string& shape, float last) {
     return fingerprint(safetensors_bytes(
@@ -139,13 +176,13 @@ TEST(LoadedWeights, ReportProgressUpToTheWhole) {
   const TemporaryFolder folder;
   const auto tensors = open_safetensors(folder.write("w.safetensors", small_file("")));
   std::vector<uint64_t> done;
-  load_stored_tensors(tensors, DType::kBF16, [&](uint64_t bytes, uint64_t total) {
-    EXPECT_EQ(total, 20U);
+  load_all(tensors, DType::kBF16, [&](uint64_t bytes, uint64_t total) {
+    EXPECT_EQ(total, 12U);
     done.push_back(bytes);
   });
   ASSERT_FALSE(done.empty());
   EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
-  EXPECT_EQ(done.back(), 20U);
+  EXPECT_EQ(done.back(), 12U);
 }
 
 #ifndef LAMINA_TEST_SANITIZED
@@ -157,32 +194,68 @@ int64_t resident_bytes() {
   return resident * ::sysconf(_SC_PAGESIZE);
 }
 
-// 64 MiB of f32 become 32 MiB of bf16: at no time may the file's pages add to them.
-TEST(LoadedWeights, StayWithinTheirMemoryBoundAtEveryMoment) {
-  constexpr int64_t kTensors = 4;
-  constexpr int64_t kElements = int64_t{4} << 20;
-  const TemporaryFolder folder;
+// Four tensors [2048, 2048] of zeros in f32, "0" to "3": 64 MiB.
+constexpr int64_t kWidth = 2048;
+std::vector<StoredTensor> large_tensors(const TemporaryFolder& folder) {
+  constexpr int64_t kBytes = 4 * kWidth * kWidth;
   std::string header = "{";
-  for (int64_t i = 0; i < kTensors; ++i) {
-    header += (i == 0 ? "\"" : ",\"") + std::to_string(i) + R"(":{"dtype":"F32","shape":[)" +
-              std::to_string(kElements) + R"(],"data_offsets":[)" +
-              std::to_string(4 * i * kElements) + "," + std::to_string(4 * (i + 1) * kElements) +
-              "]}";
+  for (int64_t i = 0; i < 4; ++i) {
+    header += (i == 0 ? "\"" : ",\"") + std::to_string(i) +
+              R"(":{"dtype":"F32","shape":[2048,2048],"data_offsets":[)" +
+              std::to_string(i * kBytes) + "," + std::to_string((i + 1) * kBytes) + "]}";
   }
   const auto path = folder.write("w.safetensors", safetensors_bytes(header + "}", ""));
-  std::filesystem::resize_file(
-      path, std::filesystem::file_size(path) + static_cast<uint64_t>(4 * kTensors * kElements));
-  const auto tensors = open_safetensors(path);
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) + 4 * kBytes);
+  return open_safetensors(path);
+}
+
+class LoadedWeightsMemory : public ::testing::TestWithParam<const char*> {
+ protected:
+  // 32 MiB of bf16 from all of the tensors, or from every second row of one after the other twice.
+  static WeightSource source() {
+    const Shape stored{kWidth, kWidth};
+    const std::string kind = GetParam();
+    WeightSource all;
+    for (const std::string name : {"0", "1", "2", "3"}) {
+      const WeightSource whole =
+          kind == "Transposed" ? transposed_tensor(name, stored) : whole_tensor(name, stored);
+      if (kind == "EvenAndOddRows") {
+        all = stack(all, take_rows(whole, {0, 1, 2, kWidth / 2}));
+        all = stack(all, take_rows(whole, {1, 1, 2, kWidth / 2}));
+      } else {
+        all = stack(all, whole);
+      }
+    }
+    return all;
+  }
+};
+
+// At no time may the file's pages add to the result.
+TEST_P(LoadedWeightsMemory, StaysWithinItsBoundAtEveryMoment) {
+  const TemporaryFolder folder;
+  auto tensors = large_tensors(folder);
+  if (std::string(GetParam()) == "InterleavedHeads") {
+    for (StoredTensor& tensor : tensors) tensor.interleaved_heads = 4;
+  }
+  Graph graph;
+  graph.add_weight("w", {DType::kBF16, RowAxis::kFixed, Shape{4, kWidth, kWidth}}, source());
   const int64_t before = resident_bytes();
   int64_t peak = 0;
-  const auto store = load_stored_tensors(tensors, DType::kBF16, [&](uint64_t, uint64_t) {
+  const auto store = load_graph_weights(graph, tensors, [&](uint64_t, uint64_t) {
     peak = std::max(peak, resident_bytes() - before);
   });
-  const int64_t model_bytes = 2 * kTensors * kElements;
-  EXPECT_EQ(store->resident_bytes(), static_cast<uint64_t>(model_bytes));
-  EXPECT_LE(peak, model_bytes + model_bytes * 15 / 100);
-  EXPECT_LE(resident_bytes() - before, model_bytes + model_bytes * 15 / 100);
+  constexpr int64_t kResult = 2 * 4 * kWidth * kWidth;
+  EXPECT_EQ(store->resident_bytes(), static_cast<uint64_t>(kResult));
+  EXPECT_GT(peak, kResult / 2);
+  EXPECT_LE(peak, kResult + kResult * 15 / 100);
+  EXPECT_LE(resident_bytes() - before, kResult + kResult * 15 / 100);
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Sources,
+    LoadedWeightsMemory,
+    ::testing::Values("Whole", "Transposed", "EvenAndOddRows", "InterleavedHeads"),
+    [](const auto& test_case) { return std::string(test_case.param); });
 #endif
 
 }  // namespace

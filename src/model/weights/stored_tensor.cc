@@ -31,8 +31,13 @@ BlockLayout block_layout(StoredType type) {
       return {256, 176};
     case StoredType::kQ6_K:
       return {256, 210};
+    case StoredType::kMxfp4:
+      return {32, 16};
+    case StoredType::kOpaque:
+      break;
   }
-  return {1, 4};
+  LAMINA_CHECK(false, "not an encoding that we read");
+  return {};
 }
 
 std::optional<DType> plain_dtype(StoredType type) {
@@ -53,6 +58,8 @@ std::optional<DType> plain_dtype(StoredType type) {
     case StoredType::kQ4_K:
     case StoredType::kQ5_K:
     case StoredType::kQ6_K:
+    case StoredType::kMxfp4:
+    case StoredType::kOpaque:
       return std::nullopt;
   }
   return std::nullopt;

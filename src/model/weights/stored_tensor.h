@@ -16,8 +16,8 @@
 
 namespace lamina {
 
-// Element encodings that we read. The quantised ones are GGUF's, in blocks of 32 or 256 elements
-// that share scales.
+// Element encodings. The quantised ones are GGUF's, in blocks of 32 or 256 elements that share
+// scales, and MXFP4 as Hugging Face has it: its scales lie in a tensor of their own.
 enum class StoredType : uint8_t {
   kF32,
   kF16,
@@ -32,6 +32,8 @@ enum class StoredType : uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kMxfp4,
+  kOpaque,  // not read by us: integers, fp8. Refused when a graph names the tensor
 };
 
 struct BlockLayout {
@@ -41,6 +43,14 @@ struct BlockLayout {
 BlockLayout block_layout(StoredType type);
 // The DType with the same bytes, if there is one.
 std::optional<DType> plain_dtype(StoredType type);
+
+// A place in a mapped file.
+struct StoredBytes {
+  std::shared_ptr<const MappedFile> file;
+  size_t offset = 0;
+
+  [[nodiscard]] const std::byte* data() const { return file->bytes().data() + offset; }
+};
 
 struct StoredTensor {
   std::string name;  // as Hugging Face spells it
@@ -53,6 +63,8 @@ struct StoredTensor {
   // 0: rows lie as Hugging Face orders them. Else the number of heads whose rows lie as neighbour
   // pairs (GGUF's llama), to be put back as halves.
   int32_t interleaved_heads = 0;
+  std::string encoding = {};  // kOpaque only: the file's word for it, "U8"
+  StoredBytes scales = {};    // kMxfp4 only: a byte for each block, in the order of the blocks
 
   [[nodiscard]] const std::byte* data() const { return file->bytes().data() + offset; }
 };
