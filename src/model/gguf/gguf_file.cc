@@ -18,16 +18,19 @@ constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr uint64_t kMaxKeys = 1 << 16;
 constexpr uint64_t kMaxTensors = 1 << 17;
 constexpr uint64_t kMaxNameBytes = 1024;
+// Ten times the largest vocabularies. Bounds the memory that metadata can ask for: a file of holes
+// can be of any size.
+constexpr size_t kMaxHeadBytes = size_t{128} << 20;
 
 [[noreturn]] void refuse(const std::string& source, const std::string& message) {
   throw Error(StatusCode::kInvalidArgument, fmt::format("{}: {}", source, message));
 }
 
-// Walks the file from its start; every read is checked against the end.
+// Walks the head of the file; every read is checked against the end.
 class Cursor {
  public:
   Cursor(std::span<const std::byte> bytes, const std::string& source)
-      : bytes_(bytes), source_(source) {}
+      : bytes_(bytes.first(std::min(bytes.size(), kMaxHeadBytes))), source_(source) {}
 
   template <typename T>
   T read(std::string_view what) {
@@ -38,10 +41,12 @@ class Cursor {
   std::span<const std::byte> take(uint64_t size, std::string_view what) {
     if (size > left()) {
       refuse(source_,
-             fmt::format("{} at byte {} ends past the end of the file: the file is truncated or "
-                         "lies",
+             fmt::format("{} at byte {} ends past the {}",
                          what,
-                         position_));
+                         position_,
+                         bytes_.size() < kMaxHeadBytes
+                             ? "end of the file: the file is truncated or lies"
+                             : "128 MiB allowed for metadata"));
     }
     const auto part = bytes_.subspan(position_, size);
     position_ += size;

@@ -149,6 +149,18 @@ TEST(GgufFile, RefusesLyingCounts) {
   EXPECT_THAT(refusal(long_key), HasSubstr("a key has 2000 bytes"));
 }
 
+// A file of holes costs nothing on disk: its zeros are that many empty strings.
+TEST(GgufFile, RefusesAHeadThatWouldNotFitInMemory) {
+  FileWriter writer;
+  writer.head(0, 1).text("tokenizer.ggml.tokens").put<uint32_t>(9).put<uint32_t>(8);
+  writer.put<uint64_t>(uint64_t{1} << 34);
+  const test::TemporaryFolder folder;
+  const auto path = folder.write("m.gguf", writer.bytes());
+  std::filesystem::resize_file(path, uint64_t{1} << 38);
+  const MappedFile mapping(path);
+  EXPECT_THAT(error_of([&] { parse_gguf(mapping.bytes(), "file"); }), HasSubstr("array's length"));
+}
+
 TEST(GgufFile, RefusesTwins) {
   FileWriter keys;
   keys.head(0, 2);

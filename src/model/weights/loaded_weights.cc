@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "model/weights/decode.h"
 #include "model/weights/printable.h"
@@ -191,6 +192,7 @@ class TensorDecoder {
     const int64_t rows = tensor_.shape[0];
     const int64_t row_elements = tensor_.shape.num_elements() / rows;
     const int64_t head_rows = rows / tensor_.interleaved_heads;
+    LAMINA_CHECK_EQ(row_elements % block_.elements, 0);
     for (int64_t row_idx = 0; row_idx < rows; ++row_idx) {
       const int64_t stored_idx = interleaved_row(row_idx, head_rows);
       pace.advance(decode(stored_idx * row_elements, row_idx * row_elements, row_elements));
