@@ -134,6 +134,7 @@ void read_windows(const JsonFields& config, ModelConfig& model) {
   const int32_t first =
       is_qwen ? config.integer("max_window_layers", {0, INT32_MAX}).value_or(28) : 0;
   std::vector<bool> slides;
+  slides.reserve(static_cast<size_t>(model.num_layers));
   for (int32_t layer_idx = 0; layer_idx < model.num_layers; ++layer_idx) {
     slides.push_back(window.has_value() && layer_idx >= first);
   }
