@@ -279,6 +279,9 @@ TEST(ConfigJson, RefusesTextThatIsNoObject) {
   std::string deep = "{\"a\":";
   deep += std::string(200000, '[');
   EXPECT_THAT(text(deep), HasSubstr("nested deeper"));
+  std::string many = "{\"a\":[0";
+  for (int i = 0; i < 1 << 20; ++i) many += ",0";
+  EXPECT_THAT(text(many + "]}"), HasSubstr("more than 1048576 values"));
   const std::string whole = base_json("llama").dump();
   for (size_t size = 0; size < whole.size(); ++size) text(whole.substr(0, size));
 }
