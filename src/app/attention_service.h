@@ -24,6 +24,8 @@ struct AttentionServiceConfig {
 class AttentionService final : public control::AttentionControlHandler {
  public:
   explicit AttentionService(const AttentionServiceConfig& config);
+  AttentionService(const AttentionService&) = delete;
+  AttentionService& operator=(const AttentionService&) = delete;
   ~AttentionService() override;
 
   control::WorkerInfo describe() override;

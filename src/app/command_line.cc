@@ -204,9 +204,10 @@ std::vector<std::string> yaml_values(const YAML::Node& node, const std::string& 
 void apply_config_file(const std::string& path, CLI::App& app) {
   try {
     const YAML::Node root = YAML::LoadFile(path);
-    if (!root.IsMap())
+    if (!root.IsMap()) {
       throw Error(StatusCode::kInvalidArgument,
                   fmt::format("--config: '{}' is not a mapping", path));
+    }
     for (const auto& entry : root) {
       const auto key = entry.first.as<std::string>();
       CLI::Option* option = app.get_option_no_throw(key == "model" ? key : "--" + key);

@@ -15,6 +15,7 @@ namespace {
 std::optional<Options> parse(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "lamina");
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size());
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   int exit_code = 0;
   return parse_command_line(static_cast<int>(pointers.size()), pointers.data(), exit_code);
@@ -23,6 +24,8 @@ std::optional<Options> parse(std::vector<std::string> arguments) {
 class ConfigFile {
  public:
   explicit ConfigFile(const std::string& text) { std::ofstream(path_) << text; }
+  ConfigFile(const ConfigFile&) = delete;
+  ConfigFile& operator=(const ConfigFile&) = delete;
   ~ConfigFile() { std::filesystem::remove(path_); }
   [[nodiscard]] std::string path() const { return path_; }
 
@@ -53,11 +56,13 @@ TEST(CommandLine, ReadsFlagsAndDefaults) {
 
 TEST(CommandLine, FlagsBeatEnvironmentBeatsFile) {
   const ConfigFile file("model: m\nport: 1\nmax-num-seqs: 2\nblock-size: 32\napi-key: [a, b]\n");
+  // NOLINTBEGIN(concurrency-mt-unsafe): the test has one thread
   ::setenv("LAMINA_PORT", "3", 1);
   ::setenv("LAMINA_MAX_NUM_SEQS", "4", 1);
   const auto options = parse({"serve", "--config", file.path(), "--port", "5"});
   ::unsetenv("LAMINA_PORT");
   ::unsetenv("LAMINA_MAX_NUM_SEQS");
+  // NOLINTEND(concurrency-mt-unsafe)
   ASSERT_TRUE(options);
   EXPECT_EQ(options->serve.model.model, "m");
   EXPECT_EQ(options->serve.port, 5);

@@ -40,6 +40,7 @@ Duration restart_pause(int32_t num_restarts) {
 
 std::vector<char*> pointers(std::vector<std::string>& strings) {
   std::vector<char*> result;
+  result.reserve(strings.size() + 1);
   for (std::string& text : strings) result.push_back(text.data());
   result.push_back(nullptr);
   return result;
@@ -84,9 +85,10 @@ pid_t spawn_process(std::vector<std::string> arguments,
                                   pointers(environment).data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
-  if (error != 0)
+  if (error != 0) {
     throw Error(StatusCode::kUnavailable,
                 fmt::format("cannot start an attention worker: error {}", error));
+  }
   return pid;
 }
 

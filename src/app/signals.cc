@@ -57,7 +57,7 @@ void unblock_termination_signals() {
 
 void exit_with_parent(int parent_pid) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (getppid() != parent_pid) std::exit(1);
+  if (getppid() != parent_pid) std::_Exit(1);
 }
 
 }  // namespace lamina::app

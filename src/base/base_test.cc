@@ -85,9 +85,10 @@ TEST(CheckedMath, RefusesOverflow) {
 
 class FileTest : public ::testing::Test {
  protected:
+  void TearDown() override { std::filesystem::remove(path_); }
+
   std::filesystem::path path_ =
       std::filesystem::temp_directory_path() / ("lamina_file_test_" + std::to_string(::getpid()));
-  ~FileTest() override { std::filesystem::remove(path_); }
 };
 
 TEST_F(FileTest, MapsAndReads) {
@@ -103,7 +104,7 @@ TEST_F(FileTest, MapsAndReads) {
 TEST_F(FileTest, RefusesWhatIsNotAFile) {
   EXPECT_THROW(MappedFile{path_}, Error);
   EXPECT_THROW(MappedFile{std::filesystem::temp_directory_path()}, Error);
-  std::ofstream{path_};
+  std::ofstream(path_).close();
   EXPECT_TRUE(MappedFile(path_).bytes().empty());
 }
 

@@ -29,13 +29,13 @@ template <typename A, typename B>
           __FILE__, __LINE__, std::string(#condition) __VA_OPT__(+": " + __VA_ARGS__)); \
   } while (false)
 
-#define LAMINA_CHECK_OP_(op, left, right)                                             \
-  do {                                                                                \
-    const auto& lamina_left_ = (left);                                                \
-    const auto& lamina_right_ = (right);                                              \
-    if (!(lamina_left_ op lamina_right_)) [[unlikely]]                                \
-      ::lamina::internal::check_op_failed(                                            \
-          __FILE__, __LINE__, #left " " #op " " #right, lamina_left_, lamina_right_); \
+#define LAMINA_CHECK_OP_(op, left, right)                                           \
+  do {                                                                              \
+    const auto& lamina_left = (left);                                               \
+    const auto& lamina_right = (right);                                             \
+    if (!(lamina_left op lamina_right)) [[unlikely]]                                \
+      ::lamina::internal::check_op_failed(                                          \
+          __FILE__, __LINE__, #left " " #op " " #right, lamina_left, lamina_right); \
   } while (false)
 
 #define LAMINA_CHECK_EQ(left, right) LAMINA_CHECK_OP_(==, left, right)

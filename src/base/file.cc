@@ -8,7 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -21,7 +21,10 @@ namespace {
   const StatusCode code = error == ENOENT   ? StatusCode::kNotFound
                           : error == EACCES ? StatusCode::kPermissionDenied
                                             : StatusCode::kInvalidArgument;
-  throw Error(code, fmt::format("cannot {} '{}': {}", action, path.string(), std::strerror(error)));
+  throw Error(
+      code,
+      fmt::format(
+          "cannot {} '{}': {}", action, path.string(), std::generic_category().message(error)));
 }
 
 struct OpenedFile {

@@ -24,13 +24,13 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
 
 spdlog::logger& logger() {
   // Standard error, because `lamina run` prints the model's text on standard output.
-  static const auto instance = [] {
+  static const auto kLogger = [] {
     auto created = spdlog::stderr_color_mt("lamina");
     created->set_pattern("%Y-%m-%d %H:%M:%S.%e %^%l%$ %v");
     created->flush_on(spdlog::level::warn);
     return created;
   }();
-  return *instance;
+  return *kLogger;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "base/checked_math.h"
 #include "kernels/ref/attention.h"
@@ -101,8 +102,8 @@ class Fixture {
 
  private:
   void fill_tables(int64_t num_blocks, Rng& rng) {
-    std::vector<int32_t> ids;
-    for (int32_t id = 0; id < num_blocks; ++id) ids.push_back(id);
+    std::vector<int32_t> ids(static_cast<size_t>(num_blocks));
+    std::iota(ids.begin(), ids.end(), 0);
     for (size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[rng.next_below(i)]);
     // -1 where no block is needed: it must never be read.
     tables_.assign(specs_.size() * static_cast<size_t>(max_blocks_), -1);

@@ -152,6 +152,7 @@ TEST(Pointwise, RopeAgreesWithReference) {
       for (const auto& [head_dim, rotated] :
            {std::pair{8, 8}, {64, 64}, {80, 80}, {80, 20}, {6, 2}, {576, 64}}) {
         std::vector<float> inv_freq;
+        inv_freq.reserve(static_cast<size_t>(rotated) / 2);
         for (int i = 0; i < rotated / 2; ++i) {
           inv_freq.push_back(
               std::pow(10000.0F, -2.0F * static_cast<float>(i) / static_cast<float>(rotated)));

@@ -199,7 +199,7 @@ TEST(Sample, LogprobsAreTakenBeforeTemperature) {
 TEST(Sample, ReplayDrawsTheSameAndTheNextDrawAnother) {
   const std::vector<float> flat(1000, 0.0F);
   std::vector<int32_t> generated;
-  std::vector<int32_t> first;
+  generated.reserve(20);
   for (int i = 0; i < 20; ++i) {
     generated.push_back(sampled_id(flat, {.seed = 9, .generated_ids = generated}));
   }

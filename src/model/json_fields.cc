@@ -11,14 +11,22 @@ namespace lamina {
 
 nlohmann::json parse_json_object(std::string_view text, std::string_view source) {
   constexpr int kMaxDepth = 64;
-  const auto check_depth = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-    if (depth <= kMaxDepth) return true;
-    throw Error(StatusCode::kInvalidArgument,
-                fmt::format("{}: nested deeper than {} levels", source, kMaxDepth));
+  constexpr int kMaxEvents = 1 << 20;  // an empty list is 3 bytes of text, but some 40 of memory
+  int num_events = 0;
+  const auto check_limits = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+    if (depth > kMaxDepth) {
+      throw Error(StatusCode::kInvalidArgument,
+                  fmt::format("{}: nested deeper than {} levels", source, kMaxDepth));
+    }
+    if (++num_events > kMaxEvents) {
+      throw Error(StatusCode::kInvalidArgument,
+                  fmt::format("{}: more than {} values", source, kMaxEvents));
+    }
+    return true;
   };
   nlohmann::json value;
   try {
-    value = nlohmann::json::parse(text, check_depth);
+    value = nlohmann::json::parse(text, check_limits);
   } catch (const nlohmann::json::parse_error& error) {
     throw Error(StatusCode::kInvalidArgument,
                 fmt::format("{}: not JSON at byte {}", source, error.byte));

@@ -20,8 +20,8 @@ struct NumberRange {
   double high;
 };
 
-// An object of at most 64 levels. Throws Error kInvalidArgument naming `source` and, for a syntax
-// error, the byte. The caller bounds the size of `text`.
+// An object of at most 64 levels and 2^20 keys and values. Throws Error kInvalidArgument naming
+// `source` and, for a syntax error, the byte. The caller bounds the size of `text`.
 nlohmann::json parse_json_object(std::string_view text, std::string_view source);
 
 // One JSON object with the name of where it stands. A field that is null counts as absent. The

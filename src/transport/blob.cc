@@ -5,8 +5,8 @@
 
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "base/error.h"
@@ -91,7 +91,7 @@ Token random_token() {
   while (::getrandom(token.data(), token.size(), 0) != static_cast<ssize_t>(token.size())) {
     if (errno == EINTR) continue;
     throw Error(StatusCode::kUnavailable,
-                fmt::format("cannot get random bytes: {}", std::strerror(errno)));
+                fmt::format("cannot get random bytes: {}", std::generic_category().message(errno)));
   }
   return token;
 }

@@ -214,7 +214,7 @@ TEST_P(Conformance, BigMessagesCrossWithoutDeadlock) {
 TEST_P(Conformance, ASlotIsReusedForMessagesOfAnySize) {
   const Pair pair = connect_pair(GetParam(), {.to_listener = {1000}, .to_connector = {}});
   uint64_t seq = 0;
-  for (const size_t size : {1000, 999, 1, 0, 1000, 7}) {
+  for (const size_t size : std::initializer_list<size_t>{1000, 999, 1, 0, 1000, 7}) {
     seq += 10;
     put_filled(*pair.connector, 0, size, seq);
     ASSERT_TRUE(pair.listener->wait(0, seq, patience(), {}).ok());

@@ -15,6 +15,8 @@ class RegionEndpoint final : public HostEndpoint {
   RegionEndpoint(const EndpointConfig& config,
                  std::unique_ptr<RegionMemory> own,
                  std::unique_ptr<RegionMemory> peers);
+  RegionEndpoint(const RegionEndpoint&) = delete;
+  RegionEndpoint& operator=(const RegionEndpoint&) = delete;
   ~RegionEndpoint() override;
 
  private:

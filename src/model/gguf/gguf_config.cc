@@ -28,6 +28,10 @@ void refuse_unsupported(const GgufMetadata& metadata, const std::string& archite
   if (metadata.integer(architecture + ".expert_count", 0, INT32_MAX).value_or(0) > 0) {
     metadata.refuse("mixture of experts is not supported");
   }
+  const std::string causal = architecture + ".attention.causal";
+  if (!metadata.boolean(causal).value_or(true)) {
+    metadata.refuse(fmt::format("'{}' is false, which is not supported", causal));
+  }
   for (const char* key : {".attention.clamp_kqv",
                           ".attention.max_alibi_bias",
                           ".attention.scale",
@@ -69,8 +73,9 @@ void read_sizes(const GgufFile& file, const std::string& architecture, ModelConf
         "keys of {} beside values of {} elements are not supported", config.head_dim, *value_dim));
   }
   const auto eps = metadata.number(key("attention.layer_norm_rms_epsilon"), 0.0, 1.0);
-  if (!eps)
+  if (!eps) {
     metadata.refuse(fmt::format("'{}' is missing", key("attention.layer_norm_rms_epsilon")));
+  }
   config.norm_eps = static_cast<float>(*eps);
 }
 

@@ -81,9 +81,17 @@ TEST(GgufConfig, ReadsRopeScaling) {
       llama_pairs(),
       {{"llama.rope.scaling.type", std::string_view("none")}, {"llama.rope.scaling.factor", 4.0}});
   EXPECT_EQ(none.rope.type, RopeType::kDefault);
-  const ModelConfig partial =
-      config_of(llama_pairs(), {{"llama.rope.dimension_count", int64_t{4}}});
-  EXPECT_EQ(partial.rope.partial_rotary_factor, 0.5);
+  EXPECT_EQ(none.rope.factor, 1.0);
+  // As llama.cpp reads it: a factor alone is linear, the newer spelling wins, "none" undoes both.
+  const ModelConfig untyped = config_of(
+      llama_pairs(), {{"llama.rope.scaling.factor", 4.0}, {"llama.rope.scale_linear", 2.0}});
+  EXPECT_EQ(untyped.rope.type, RopeType::kLinear);
+  EXPECT_EQ(untyped.rope.factor, 4.0);
+  const ModelConfig undone = config_of(
+      llama_pairs(),
+      {{"llama.rope.scaling.type", std::string_view("none")}, {"llama.rope.scale_linear", 2.0}});
+  EXPECT_EQ(undone.rope.type, RopeType::kDefault);
+  EXPECT_EQ(undone.rope.factor, 1.0);
 }
 
 TEST(GgufConfig, RefusesByName) {
@@ -99,13 +107,16 @@ TEST(GgufConfig, RefusesByName) {
                        {"llama.rope.scaling.factor", 4.0},
                        {"llama.rope.scaling.attn_factor", 1.5}}),
               HasSubstr("attn_factor"));
+  EXPECT_THAT(refusal({{"llama.rope.scaling.attn_factor", 1.5}}), HasSubstr("attn_factor"));
   EXPECT_THAT(refusal({{"llama.rope.scaling.type", std::string_view("yarn")}}),
               HasSubstr("scaling.factor' is missing"));
+  EXPECT_THAT(refusal({{"llama.attention.causal", false}}), HasSubstr("attention.causal"));
   EXPECT_THAT(refusal({{"llama.attention.value_length", int64_t{16}}}), HasSubstr("values of 16"));
   EXPECT_THAT(refusal({{"llama.attention.head_count_kv", int64_t{3}}}), HasSubstr("3 key-value"));
   EXPECT_THAT(refusal({{"llama.attention.head_count_kv", int64_t{0}}}), HasSubstr("head_count_kv"));
   EXPECT_THAT(refusal({{"llama.rope.freq_base", std::nan("")}}), HasSubstr("freq_base"));
-  EXPECT_THAT(refusal({{"llama.rope.dimension_count", int64_t{3}}}), HasSubstr("rotary"));
+  EXPECT_THAT(refusal({{"llama.rope.dimension_count", int64_t{4}}}),
+              HasSubstr("'llama.rope.dimension_count' is 4 of a head's 8 elements"));
   Pairs missing = llama_pairs();
   missing.erase(missing.begin() + 1);
   EXPECT_THAT(error_of([&] { config_of(missing); }), HasSubstr("'llama.block_count' is missing"));
@@ -183,6 +194,48 @@ TEST(GgufNames, MapOurFamiliesAndNothingElse) {
                            "xblk.0.attn_q.weight"}) {
     EXPECT_EQ(hugging_face_name(name), std::nullopt) << name;
   }
+}
+
+std::vector<StoredTensor> listed(const std::string& model_type,
+                                 std::string_view name,
+                                 StoredType type,
+                                 const Shape& shape) {
+  GgufFile file = file_of(llama_pairs());
+  file.tensors.push_back({name, type, shape, 0, 0});
+  ModelConfig config = config_of(llama_pairs());
+  config.model_type = model_type;
+  config.num_heads = 8;
+  config.num_kv_heads = 8;
+  return list_gguf_tensors(file, config, nullptr);
+}
+
+TEST(GgufTensors, RefuseWhatTheModelWouldIgnore) {
+  const auto refused = [](const std::string& model_type, std::string_view name) {
+    return error_of([&] { listed(model_type, name, StoredType::kF32, Shape{64}); });
+  };
+  for (const std::string_view name : {"blk.2.ffn_norm.weight",
+                                      "blk.0.attn_norm.bias",
+                                      "blk.0.attn_v.bias",
+                                      "blk.0.attn_output.bias",
+                                      "blk.0.ffn_down.bias",
+                                      "blk.0.attn_q_norm.weight"}) {
+    EXPECT_THAT(refused("llama", name), HasSubstr("has no place in a llama model"));
+  }
+  EXPECT_EQ(listed("qwen3", "blk.1.attn_q_norm.weight", StoredType::kF32, Shape{8}).back().name,
+            "model.layers.1.self_attn.q_norm.weight");
+}
+
+TEST(GgufTensors, RefuseRowsThatAreNoHeads) {
+  EXPECT_THAT(
+      error_of([] { listed("llama", "blk.1.attn_k.weight", StoredType::kF32, Shape{8, 8}); }),
+      HasSubstr("'blk.1.attn_k.weight' has shape [8, 8], but 8 heads of 8 rows each"));
+}
+
+// One row holds no whole block then, so that reordering rows would write past them.
+TEST(GgufTensors, RefuseQuantisedVectorsWhoseRowsAreReordered) {
+  EXPECT_THAT(
+      error_of([] { listed("llama", "blk.0.attn_q.weight", StoredType::kQ4_0, Shape{64}); }),
+      HasSubstr("'blk.0.attn_q.weight' has shape [64], whose rows are no whole blocks"));
 }
 
 }  // namespace

@@ -18,16 +18,19 @@ constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr uint64_t kMaxKeys = 1 << 16;
 constexpr uint64_t kMaxTensors = 1 << 17;
 constexpr uint64_t kMaxNameBytes = 1024;
+// Ten times the largest vocabularies. Bounds the memory that metadata can ask for: a file of holes
+// can be of any size.
+constexpr size_t kMaxHeadBytes = size_t{128} << 20;
 
 [[noreturn]] void refuse(const std::string& source, const std::string& message) {
   throw Error(StatusCode::kInvalidArgument, fmt::format("{}: {}", source, message));
 }
 
-// Walks the file from its start; every read is checked against the end.
+// Walks the head of the file; every read is checked against the end.
 class Cursor {
  public:
   Cursor(std::span<const std::byte> bytes, const std::string& source)
-      : bytes_(bytes), source_(source) {}
+      : bytes_(bytes.first(std::min(bytes.size(), kMaxHeadBytes))), source_(source) {}
 
   template <typename T>
   T read(std::string_view what) {
@@ -38,10 +41,12 @@ class Cursor {
   std::span<const std::byte> take(uint64_t size, std::string_view what) {
     if (size > left()) {
       refuse(source_,
-             fmt::format("{} at byte {} ends past the end of the file: the file is truncated or "
-                         "lies",
+             fmt::format("{} at byte {} ends past the {}",
                          what,
-                         position_));
+                         position_,
+                         bytes_.size() < kMaxHeadBytes
+                             ? "end of the file: the file is truncated or lies"
+                             : "128 MiB allowed for metadata"));
     }
     const auto part = bytes_.subspan(position_, size);
     position_ += size;
@@ -57,7 +62,7 @@ class Cursor {
   uint64_t count(uint64_t min_bytes, uint64_t max_count, std::string_view what) {
     const auto count = read<uint64_t>(what);
     if (count > max_count || count > left() / min_bytes) {
-      refuse(source_, fmt::format("{} is {}, more than the file can hold", what, count));
+      refuse(source_, fmt::format("{} is {}, more than the file's head can hold", what, count));
     }
     return count;
   }
@@ -120,8 +125,13 @@ void check_head(Cursor& cursor, const std::string& source) {
                  : fmt::format("has GGUF version {}, but 2 and 3 are supported", version));
 }
 
+// What part of which key, for messages.
+std::string part_of(std::string_view key, std::string_view part) {
+  return fmt::format("key {}: {}", printable(key), part);
+}
+
 GgufType read_value_type(Cursor& cursor, std::string_view key, const std::string& source) {
-  const auto number = cursor.read<uint32_t>("a value's type");
+  const auto number = cursor.read<uint32_t>(part_of(key, "a value's type"));
   const auto type = static_cast<GgufType>(number);
   if (gguf_type_bytes(type) == 0 && type != GgufType::kString && type != GgufType::kArray) {
     refuse(source, fmt::format("key {} has unknown value type {}", printable(key), number));
@@ -137,12 +147,13 @@ GgufArray read_array(Cursor& cursor, std::string_view key, const std::string& so
   }
   const uint64_t element_bytes =
       type == GgufType::kString ? sizeof(uint64_t) : gguf_type_bytes(type);
-  const uint64_t count = cursor.count(element_bytes, UINT64_MAX, "an array's length");
+  const uint64_t count = cursor.count(element_bytes, UINT64_MAX, part_of(key, "an array's length"));
   const size_t begin = cursor.position();
   if (type != GgufType::kString) {
-    cursor.take(count * element_bytes, "an array");
+    cursor.take(count * element_bytes, part_of(key, "an array"));
   } else {
-    for (uint64_t i = 0; i < count; ++i) cursor.text(UINT64_MAX, "a string");
+    const std::string what = part_of(key, "a string");
+    for (uint64_t i = 0; i < count; ++i) cursor.text(UINT64_MAX, what);
   }
   return {type, count, cursor.since(begin)};
 }
@@ -150,8 +161,9 @@ GgufArray read_array(Cursor& cursor, std::string_view key, const std::string& so
 GgufValue read_value(Cursor& cursor, std::string_view key, const std::string& source) {
   const GgufType type = read_value_type(cursor, key, source);
   if (type == GgufType::kArray) return read_array(cursor, key, source);
-  if (type == GgufType::kString) return cursor.text(UINT64_MAX, "a string");
-  return decode_gguf_scalar(type, cursor.take(gguf_type_bytes(type), "a value").data());
+  if (type == GgufType::kString) return cursor.text(UINT64_MAX, part_of(key, "a string"));
+  return decode_gguf_scalar(type,
+                            cursor.take(gguf_type_bytes(type), part_of(key, "a value")).data());
 }
 
 void read_metadata(Cursor& cursor, uint64_t count, GgufMetadata& metadata) {
@@ -167,17 +179,18 @@ void read_metadata(Cursor& cursor, uint64_t count, GgufMetadata& metadata) {
 GgufTensor read_tensor(Cursor& cursor, const std::string& source) {
   GgufTensor tensor;
   tensor.name = cursor.text(kMaxNameBytes, "a tensor's name");
-  const auto rank = cursor.read<uint32_t>("a tensor's rank");
+  const std::string what = fmt::format("the entry of tensor {}", printable(tensor.name));
+  const auto rank = cursor.read<uint32_t>(what);
   if (rank < 1 || rank > Shape::kMaxRank) {
     refuse(source, fmt::format("tensor {} has {} dimensions", printable(tensor.name), rank));
   }
   std::array<uint64_t, Shape::kMaxRank> extents{};
   for (uint32_t axis = 0; axis < rank; ++axis) {
-    extents[rank - 1 - axis] = cursor.read<uint64_t>("a tensor's shape");
+    extents[rank - 1 - axis] = cursor.read<uint64_t>(what);
   }
   const std::span<const uint64_t> used(extents.data(), rank);
   const auto shape = checked_shape(used);
-  tensor.type = parse_tensor_type(cursor.read<uint32_t>("a tensor's type"), tensor.name, source);
+  tensor.type = parse_tensor_type(cursor.read<uint32_t>(what), tensor.name, source);
   const auto size = shape ? stored_bytes(tensor.type, *shape) : std::nullopt;
   if (!size) {
     refuse(source,
@@ -187,7 +200,7 @@ GgufTensor read_tensor(Cursor& cursor, const std::string& source) {
   }
   tensor.shape = *shape;
   tensor.size_bytes = *size;
-  tensor.offset = cursor.read<uint64_t>("a tensor's offset");
+  tensor.offset = cursor.read<uint64_t>(what);
   return tensor;
 }
 

@@ -1,6 +1,6 @@
 // The head of a GGUF file, versions 2 and 3: metadata and the list of tensors. A pure function over
-// hostile bytes: every count is bounded by the bytes that are left, every range by the file. What
-// the metadata means is gguf_config.h's and gguf_vocabulary.h's business.
+// hostile bytes: every count is bounded by the bytes that are left, every range by the file, the
+// head by 128 MiB. What the metadata means is gguf_config.h's and gguf_vocabulary.h's business.
 #pragma once
 
 #include <cstddef>

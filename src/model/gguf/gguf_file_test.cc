@@ -128,16 +128,16 @@ TEST(GgufFile, RefusesLyingCounts) {
     return refusal(writer.data(64));
   };
   EXPECT_THAT(with_value([](auto& w) { w.template put<uint32_t>(13); }),
-              HasSubstr("unknown value type 13"));
+              HasSubstr("key 'key' has unknown value type 13"));
   EXPECT_THAT(
       with_value([](auto& w) { w.template put<uint32_t>(8).template put<uint64_t>(UINT64_MAX); }),
-      HasSubstr("a string"));
+      HasSubstr("key 'key': a string"));
   for (const uint64_t count : {uint64_t{1} << 20, uint64_t{1} << 61, UINT64_MAX}) {
     for (const uint32_t type : {0U, 8U, 12U}) {
       EXPECT_THAT(with_value([&](auto& w) {
                     w.template put<uint32_t>(9).template put<uint32_t>(type).put(count);
                   }),
-                  HasSubstr("array's length"));
+                  HasSubstr("key 'key': an array's length"));
     }
   }
   EXPECT_THAT(with_value([](auto& w) {
@@ -147,6 +147,21 @@ TEST(GgufFile, RefusesLyingCounts) {
   FileWriter long_key;
   long_key.head(0, 1).text(std::string(2000, 'k')).put<uint32_t>(0).put<uint8_t>(0);
   EXPECT_THAT(refusal(long_key), HasSubstr("a key has 2000 bytes"));
+  FileWriter cut;
+  cut.head(1, 0).text("weight").put<uint32_t>(3).data(20, 1);
+  EXPECT_THAT(refusal(cut), HasSubstr("the entry of tensor 'weight' at byte"));
+}
+
+// A file of holes costs nothing on disk: its zeros are that many empty strings.
+TEST(GgufFile, RefusesAHeadThatWouldNotFitInMemory) {
+  FileWriter writer;
+  writer.head(0, 1).text("tokenizer.ggml.tokens").put<uint32_t>(9).put<uint32_t>(8);
+  writer.put<uint64_t>(uint64_t{1} << 34);
+  const test::TemporaryFolder folder;
+  const auto path = folder.write("m.gguf", writer.bytes());
+  std::filesystem::resize_file(path, uint64_t{1} << 38);
+  const MappedFile mapping(path);
+  EXPECT_THAT(error_of([&] { parse_gguf(mapping.bytes(), "file"); }), HasSubstr("array's length"));
 }
 
 TEST(GgufFile, RefusesTwins) {

@@ -52,6 +52,11 @@ struct ModelCase {
   bool tied;
 };
 
+// Names the case; otherwise GoogleTest prints its bytes, addresses among them.
+void PrintTo(const ModelCase& model, std::ostream* out) {
+  *out << model.file;
+}
+
 class GgufModelFixture : public ::testing::TestWithParam<ModelCase> {};
 
 TEST_P(GgufModelFixture, GivesHuggingFaceWeights) {
@@ -210,7 +215,7 @@ TEST(GgufModel, RefusesTensorsThatDoNotBelong) {
   EXPECT_THAT(refusal_with("token_embd.weight", "token_embx.weight"),
               HasSubstr("'token_embd.weight' is missing"));
   EXPECT_THAT(refusal_with("blk.0.attn_v.weight", "blk.2.attn_q.weight"),
-              HasSubstr("'blk.2.attn_q.weight' has shape [8, 8], but 4 heads of 4 rows each"));
+              HasSubstr("'blk.2.attn_q.weight' has no place in a llama model"));
 }
 
 }  // namespace

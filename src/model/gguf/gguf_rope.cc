@@ -67,23 +67,24 @@ void refuse_unless_one(const GgufMetadata& metadata, const std::string& key) {
 }
 
 void read_scaling(const GgufMetadata& metadata, const std::string& prefix, RopeConfig& rope) {
-  const std::string type = metadata.text(prefix + "scaling.type").value_or("none");
-  // "scale_linear" is the older spelling of a linear factor.
+  // Without a type, a factor is linear; "scale_linear" is its older spelling.
+  const std::string type = metadata.text(prefix + "scaling.type").value_or("linear");
   const auto old_factor = metadata.number(prefix + "scale_linear", 1.0, 1e6);
   const auto factor = metadata.number(prefix + "scaling.factor", 1.0, 1e6);
-  if (type == "none" || type == "linear") {
-    rope.factor = factor.value_or(old_factor.value_or(1.0));
-    if (type == "none" && !old_factor) rope.factor = 1.0;
-    if (rope.factor != 1.0) rope.type = RopeType::kLinear;
-    return;
-  }
-  if (type != "yarn")
-    metadata.refuse(fmt::format("rope type {} is not supported", printable(type)));
-  if (!factor) metadata.refuse(fmt::format("'{}scaling.factor' is missing", prefix));
   for (const char* key :
        {"scaling.attn_factor", "scaling.yarn_attn_factor", "scaling.yarn_ext_factor"}) {
     refuse_unless_one(metadata, prefix + key);
   }
+  if (type == "none") return;
+  if (type == "linear") {
+    rope.factor = factor.value_or(old_factor.value_or(1.0));
+    if (rope.factor != 1.0) rope.type = RopeType::kLinear;
+    return;
+  }
+  if (type != "yarn") {
+    metadata.refuse(fmt::format("rope type {} is not supported", printable(type)));
+  }
+  if (!factor) metadata.refuse(fmt::format("'{}scaling.factor' is missing", prefix));
   if (metadata.has(prefix + "scaling.yarn_log_multiplier")) {
     metadata.refuse(fmt::format("'{}scaling.yarn_log_multiplier' is not supported", prefix));
   }
@@ -106,6 +107,14 @@ RopeConfig read_gguf_rope(const GgufMetadata& metadata,
   rope.theta = metadata.number(prefix + "freq_base", 1.0, 1e12).value_or(10000.0);
   const int32_t rotary_dim =
       metadata.integer(prefix + "dimension_count", 2, head_dim).value_or(head_dim);
+  if (architecture == "llama" && rotary_dim != head_dim) {
+    // Its pairs of neighbours end there, while the writer reorders whole heads: no order of rows is
+    // right for both.
+    metadata.refuse(fmt::format("'{}dimension_count' is {} of a head's {} elements, not supported",
+                                prefix,
+                                rotary_dim,
+                                head_dim));
+  }
   rope.partial_rotary_factor = static_cast<double>(rotary_dim) / head_dim;
   read_scaling(metadata, prefix, rope);
   if (frequency_divisors.empty()) return rope;

@@ -19,7 +19,7 @@ std::optional<std::string> hugging_face_name(std::string_view gguf_name);
 
 // `mapping` is the file that `file` was parsed from. "rope_freqs.weight", which became part of
 // `config`, is left out. Throws Error kInvalidArgument naming a tensor that we would ignore, or
-// whose rows do not make the heads that `config` says.
+// whose rows do not make the heads that `config` says or cannot be put in order.
 std::vector<StoredTensor> list_gguf_tensors(const GgufFile& file,
                                             const ModelConfig& config,
                                             const std::shared_ptr<const MappedFile>& mapping);

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "model/huggingface/folder_entry.h"
 #include "model/json_fields.h"
 
 namespace lamina {
@@ -24,9 +25,9 @@ std::optional<std::string> find_default(const nlohmann::json& list, const std::s
 
 std::optional<std::string> read_chat_template(const std::filesystem::path& model_dir) {
   const std::filesystem::path jinja = model_dir / "chat_template.jinja";
-  if (std::filesystem::exists(jinja)) return read_text_file(jinja, kMaxTemplateBytes);
+  if (folder_has(jinja)) return read_text_file(jinja, kMaxTemplateBytes);
   const std::filesystem::path path = model_dir / "tokenizer_config.json";
-  if (!std::filesystem::exists(path)) return std::nullopt;
+  if (!folder_has(path)) return std::nullopt;
   const std::string text = read_text_file(path, kMaxTokenizerConfigBytes);
   const nlohmann::json json = parse_json_object(text, path.string());
   const JsonFields fields(json, path.string());

@@ -112,6 +112,24 @@ TEST(ConfigJson, ReadsBothStylesOfRope) {
   EXPECT_EQ(dynamic.original_max_position_embeddings, 0);
 }
 
+// The reference lets rope_scaling win: whoever adds it to a newer file means it.
+TEST(ConfigJson, RefusesTwoDescriptionsOfRopeThatDiffer) {
+  const nlohmann::json plain = {{"rope_type", "default"}, {"rope_theta", 1e6}};
+  const nlohmann::json yarn = {
+      {"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}};
+  EXPECT_THAT(refusal("qwen3", {{"rope_parameters", plain}, {"rope_scaling", yarn}}),
+              HasSubstr("'rope_parameters' and 'rope_scaling' differ"));
+  for (const nlohmann::json& silent : {nlohmann::json(nullptr), nlohmann::json::object(), plain}) {
+    const RopeConfig rope =
+        parse("qwen3", {{"rope_parameters", plain}, {"rope_scaling", silent}}).rope;
+    EXPECT_EQ(rope.type, RopeType::kDefault);
+    EXPECT_EQ(rope.theta, 1e6);
+  }
+  EXPECT_EQ(parse("qwen3", {{"rope_parameters", nlohmann::json::object()}, {"rope_scaling", yarn}})
+                .rope.type,
+            RopeType::kYarn);
+}
+
 TEST(ConfigJson, ReadsYarn) {
   const RopeConfig rope = parse("qwen2",
                                 {{"rope_scaling",
@@ -264,6 +282,9 @@ TEST(ConfigJson, RefusesTextThatIsNoObject) {
   std::string deep = "{\"a\":";
   deep += std::string(200000, '[');
   EXPECT_THAT(text(deep), HasSubstr("nested deeper"));
+  std::string many = "{\"a\":[0";
+  for (int i = 0; i < 1 << 20; ++i) many += ",0";
+  EXPECT_THAT(text(many + "]}"), HasSubstr("more than 1048576 values"));
   const std::string whole = base_json("llama").dump();
   for (size_t size = 0; size < whole.size(); ++size) text(whole.substr(0, size));
 }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "model/huggingface/chat_template_file.h"
 #include "model/huggingface/config_json.h"
+#include "model/huggingface/folder_entry.h"
 #include "model/huggingface/generation_json.h"
 #include "model/huggingface/mxfp4_pairs.h"
 #include "model/huggingface/weight_index.h"
@@ -25,10 +26,9 @@ GenerationDefaults read_generation_defaults(const fs::path& model_dir,
                                             const std::string& config_text,
                                             int32_t vocab_size) {
   const fs::path config_path = model_dir / "config.json";
-  const GenerationDefaults base =
-      parse_generation_json(config_text, config_path.string(), vocab_size);
+  GenerationDefaults base = parse_generation_json(config_text, config_path.string(), vocab_size);
   const fs::path path = model_dir / "generation_config.json";
-  if (!fs::exists(path)) return base;
+  if (!folder_has(path)) return base;
   GenerationDefaults defaults =
       parse_generation_json(read_text_file(path, kMaxConfigBytes), path.string(), vocab_size);
   if (defaults.eos_ids.empty()) defaults.eos_ids = base.eos_ids;
@@ -66,13 +66,13 @@ std::vector<StoredTensor> open_shards(const fs::path& model_dir, const fs::path&
 
 std::vector<StoredTensor> open_weights(const fs::path& model_dir) {
   const fs::path single = model_dir / "model.safetensors";
-  if (fs::exists(single)) return open_safetensors(single);
+  if (folder_has(single)) return open_safetensors(single);
   const fs::path index = model_dir / "model.safetensors.index.json";
-  if (fs::exists(index)) return open_shards(model_dir, index);
+  if (folder_has(index)) return open_shards(model_dir, index);
   throw Error(StatusCode::kNotFound,
               fmt::format("{}: no model.safetensors and no model.safetensors.index.json{}",
                           model_dir.string(),
-                          fs::exists(model_dir / "pytorch_model.bin")
+                          folder_has(model_dir / "pytorch_model.bin")
                               ? " (pytorch_model.bin is not supported)"
                               : ""));
 }

@@ -185,6 +185,28 @@ TEST(HfModel, SaysWhatIsMissing) {
               HasSubstr("not a GGUF file"));
 }
 
+// As an interrupted download leaves them: without its generation_config.json a model would lose its
+// stop ids in silence.
+TEST(HfModel, NamesLinksThatLeadNowhere) {
+  for (const char* name : {"generation_config.json",
+                           "chat_template.jinja",
+                           "tokenizer_config.json",
+                           "model.safetensors",
+                           "model.safetensors.index.json"}) {
+    const TemporaryFolder folder;
+    folder.write("config.json", small_config(true));
+    if (!std::string(name).starts_with("model.")) {
+      folder.write("model.safetensors", weights({"model.embed_tokens.weight"}));
+    }
+    std::filesystem::create_symlink("absent", folder.path() / name);
+    EXPECT_THAT(error_of([&] { open_model(folder.path()); }, StatusCode::kNotFound),
+                HasSubstr(std::string("cannot open '") + (folder.path() / name).string()));
+    std::filesystem::remove(folder.path() / name);
+    std::filesystem::create_symlink(name, folder.path() / name);
+    EXPECT_THAT(error_of([&] { open_model(folder.path()); }), HasSubstr(name));
+  }
+}
+
 TEST(HfModel, FindsTheChatTemplate) {
   const TemporaryFolder folder;
   folder.write("config.json", small_config(true));

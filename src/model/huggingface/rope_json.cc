@@ -66,10 +66,19 @@ void read_yarn(const JsonFields& fields, int32_t max_position_embeddings, RopeCo
   rope.truncate = fields.boolean("truncate").value_or(true);
 }
 
-// The object that describes scaling, or null: `rope_parameters` wins over `rope_scaling`.
+// The object that describes scaling, or null: `rope_parameters` of newer files, `rope_scaling` of
+// older ones. A file with two that differ means one of them, and which is not ours to guess.
 const nlohmann::json* scaling_object(const JsonFields& config) {
-  const nlohmann::json* parameters = config.find("rope_parameters");
-  return parameters != nullptr ? parameters : config.find("rope_scaling");
+  const auto find = [&](std::string_view key) {
+    const nlohmann::json* object = config.find(key);
+    return object == nullptr || object->empty() ? nullptr : object;
+  };
+  const nlohmann::json* parameters = find("rope_parameters");
+  const nlohmann::json* scaling = find("rope_scaling");
+  if (parameters != nullptr && scaling != nullptr && *parameters != *scaling) {
+    config.refuse("'rope_parameters' and 'rope_scaling' differ: remove one");
+  }
+  return parameters != nullptr ? parameters : scaling;
 }
 
 // One set of parameters; what `fields` does not say, the top level of `config` may.

@@ -91,7 +91,11 @@ INSTANTIATE_TEST_SUITE_P(
     DTypesAndAlignments,
     LoadedWeightsOf,
     ::testing::Combine(::testing::Values(DType::kF32, DType::kF16, DType::kBF16),
-                       ::testing::Range(0, 4)));
+                       ::testing::Range(0, 4)),
+    [](const auto& test_case) {
+      return std::string(dtype_name(std::get<0>(test_case.param))) + "Padding" +
+             std::to_string(std::get<1>(test_case.param));
+    });
 
 TEST(LoadedWeights, UseAlignedRowsInPlace) {
   const TemporaryFolder folder;

@@ -61,7 +61,7 @@ struct StoredTensor {
   size_t offset = 0;  // of the first byte in `file`
   size_t size_bytes = 0;
   // 0: rows lie as Hugging Face orders them. Else the number of heads whose rows lie as neighbour
-  // pairs (GGUF's llama), to be put back as halves.
+  // pairs (GGUF's llama), to be put back as halves. Each row is whole blocks then.
   int32_t interleaved_heads = 0;
   std::string encoding = {};  // kOpaque only: the file's word for it, "U8"
   StoredBytes scales = {};    // kMxfp4 only: a byte for each block, in the order of the blocks

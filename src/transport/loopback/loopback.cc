@@ -74,6 +74,8 @@ class PendingLoopback final : public PendingEndpoint {
     SlotRegion(bytes_->payload(0).data(), config_.receive_slots).initialise(token_);
     Registry::instance().add(token_, bytes_);
   }
+  PendingLoopback(const PendingLoopback&) = delete;
+  PendingLoopback& operator=(const PendingLoopback&) = delete;
   ~PendingLoopback() override {
     // Without an endpoint on this side the peer must not find the region.
     if (bytes_ != nullptr) Registry::instance().take(token_);

@@ -1,6 +1,5 @@
 #include "transport/shm/shm_region.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -10,8 +9,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -27,7 +27,10 @@ constexpr int kMaxCreateAttempts = 16;
 
 [[noreturn]] void throw_errno(StatusCode code, const char* action, const std::string& name) {
   throw Error(code,
-              fmt::format("cannot {} shared memory '{}': {}", action, name, std::strerror(errno)));
+              fmt::format("cannot {} shared memory '{}': {}",
+                          action,
+                          name,
+                          std::generic_category().message(errno)));
 }
 
 // Only names of our own making are opened or unlinked, whatever a blob says.
@@ -102,7 +105,7 @@ std::unique_ptr<ShmRegion> ShmRegion::create(size_t size_bytes) {
     throw Error(StatusCode::kResourceExhausted,
                 fmt::format("cannot reserve {} bytes of shared memory: {}; enlarge {}",
                             size_bytes,
-                            std::strerror(error),
+                            std::generic_category().message(error),
                             kShmFolder));
   }
   return std::unique_ptr<ShmRegion>(
@@ -126,12 +129,11 @@ std::unique_ptr<ShmRegion> ShmRegion::open(const std::string& name, size_t size_
 }
 
 void ShmRegion::remove_leftovers() noexcept {
-  const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(kShmFolder), ::closedir);
-  if (folder == nullptr) return;
-  for (int i = 0; i < kMaxEntriesSwept; ++i) {
-    const dirent* entry = ::readdir(folder.get());
-    if (entry == nullptr) return;
-    const std::string name = std::string("/") + entry->d_name;
+  std::error_code error;  // an error ends the sweep
+  std::filesystem::directory_iterator entry(kShmFolder, error);
+  const std::filesystem::directory_iterator end;
+  for (int i = 0; i < kMaxEntriesSwept && !error && entry != end; ++i, entry.increment(error)) {
+    const std::string name = "/" + entry->path().filename().string();
     if (is_region_name(name)) remove_if_abandoned(name);
   }
 }

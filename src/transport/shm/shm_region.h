@@ -23,6 +23,8 @@ class ShmRegion final : public RegionMemory {
   // Unlinks regions whose makers died before a peer mapped them.
   static void remove_leftovers() noexcept;
 
+  ShmRegion(const ShmRegion&) = delete;
+  ShmRegion& operator=(const ShmRegion&) = delete;
   ~ShmRegion() override;
 
   [[nodiscard]] std::byte* data() const override { return data_; }

@@ -151,6 +151,7 @@ TEST(HostileTcp, StrangersDoNotKeepThePeerOut) {
   const uint16_t port = port_of(listener->blob());
   const Blob blob = decode_blob(listener->blob(), connector_config(kTcp, kSlots));
   std::vector<FileHandle> strangers;
+  strangers.reserve(40);
   for (int i = 0; i < 40; ++i) strangers.push_back(connect_to("127.0.0.1", port, patience()));
   const std::string garbage(500, 'G');
   ASSERT_TRUE(send_bytes(strangers[1], garbage.data(), garbage.size()));

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <system_error>
 
 #include "base/error.h"
 
@@ -26,7 +27,8 @@ constexpr int kKeepaliveProbes = 5;
 constexpr int kBacklog = 64;
 
 [[noreturn]] void throw_unavailable(const std::string& what, int error) {
-  throw Error(StatusCode::kUnavailable, fmt::format("{}: {}", what, std::strerror(error)));
+  throw Error(StatusCode::kUnavailable,
+              fmt::format("{}: {}", what, std::generic_category().message(error)));
 }
 
 FileHandle open_stream_socket(const SocketAddress& address) {

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include "base/error.h"
 
@@ -115,7 +116,9 @@ bool TcpEndpoint::receive_some() {
   const ssize_t got = ::recv(socket_.get(), want.data(), want.size(), MSG_DONTWAIT);
   if (got < 0) {
     if (errno == EINTR) return true;
-    if (!would_block()) peer_left(fmt::format("connection failed: {}", std::strerror(errno)));
+    if (!would_block()) {
+      peer_left(fmt::format("connection failed: {}", std::generic_category().message(errno)));
+    }
     return false;
   }
   if (got == 0) {
