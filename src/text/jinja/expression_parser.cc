@@ -58,12 +58,17 @@ ExpressionParser::Node ExpressionParser::make(ExpressionKind kind) const {
 ExpressionPtr ExpressionParser::expression() {
   const Nesting nesting(tokens_);
   ExpressionPtr value = alternative();
-  if (!tokens_.take_name("if")) return value;
-  Node node = make(ExpressionKind::kConditional);
-  node->operands.push_back(alternative());
-  node->operands.push_back(std::move(value));
-  node->operands.push_back(tokens_.take_name("else") ? expression() : nullptr);
-  return node;
+  int levels = 0;
+  for (; tokens_.take_name("if"); ++levels) {
+    Node node = make(ExpressionKind::kConditional);
+    node->operands.push_back(alternative());
+    node->operands.push_back(std::move(value));
+    node->operands.push_back(tokens_.take_name("else") ? expression() : nullptr);
+    value = std::move(node);
+    tokens_.enter();
+  }
+  for (; levels > 0; --levels) tokens_.leave();
+  return value;
 }
 
 ExpressionPtr ExpressionParser::tuple(bool with_conditional) {
@@ -382,6 +387,8 @@ ExpressionPtr ExpressionParser::subscript(ExpressionPtr object) {
 void ExpressionParser::arguments(Expression& node) {
   tokens_.expect_symbol("(");
   while (!tokens_.is_symbol(")")) {
+    if (node.operands.size() + node.named.size() > kMaxArguments)
+      tokens_.fail_here(fmt::format("more than {} arguments", kMaxArguments));
     if (tokens_.is_symbol("*") || tokens_.is_symbol("**"))
       tokens_.fail_here(
           fmt::format("'{}' before an argument is not supported", tokens_.peek().text));

@@ -10,6 +10,9 @@
 
 namespace lamina::jinja {
 
+// Of a call, and parameters of a macro: binding them compares every pair of names.
+inline constexpr size_t kMaxArguments = 255;
+
 class ExpressionParser {
  public:
   explicit ExpressionParser(TokenStream& tokens) : tokens_(tokens) {}

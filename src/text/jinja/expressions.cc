@@ -94,6 +94,7 @@ Value Evaluator::dict(const Expression& expression) {
   Dict dict;
   for (size_t i = 0; i + 1 < expression.operands.size(); i += 2) {
     Value key = evaluate(*expression.operands[i]);
+    runtime_.touch(key);
     dict.set(std::move(key), evaluate(*expression.operands[i + 1]));
   }
   return runtime_.dict(std::move(dict));

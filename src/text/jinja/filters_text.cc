@@ -23,7 +23,9 @@ Value filter_trim(Runtime& runtime, const Value& input, const BoundArguments& ar
 
 template <std::string (*Map)(std::string_view)>
 Value filter_case(Runtime& runtime, const Value& input, const BoundArguments&) {
-  return runtime.text(Map(to_text(runtime, input)->bytes));
+  const TextPtr text = to_text(runtime, input);
+  runtime.budget().touch_chars(text->bytes.size());
+  return runtime.text(Map(text->bytes));
 }
 
 bool is_word_break(char32_t code) {
@@ -35,6 +37,7 @@ bool is_word_break(char32_t code) {
 Value filter_title(Runtime& runtime, const Value& input, const BoundArguments&) {
   const TextPtr text = to_text(runtime, input);
   const std::string_view bytes = text->bytes;
+  runtime.budget().touch_chars(bytes.size());
   std::string title;
   size_t word = 0;
   bool in_break = false;

@@ -22,6 +22,8 @@ bool is_name_part(char byte) {
   return is_name_start(byte) || is_ascii_digit(byte);
 }
 
+constexpr size_t kMaxNameBytes = 256;
+
 class Lexer {
  public:
   explicit Lexer(std::string_view source) : source_(source) {}
@@ -141,6 +143,9 @@ class Lexer {
     const char first = peek();
     if (is_name_start(first)) {
       const size_t end = skip_name(at_);
+      // Names are compared and copied wherever they stand, at the price of one step.
+      if (end - at_ > kMaxNameBytes)
+        fail_at(source_, at_, fmt::format("a name of more than {} characters", kMaxNameBytes));
       push(TokenKind::kName, source_.substr(at_, end - at_), at_);
       at_ = end;
     } else if (is_ascii_digit(first)) {

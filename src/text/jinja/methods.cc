@@ -35,6 +35,26 @@ std::vector<Value> split_at_spaces(Runtime& runtime, std::string_view text, int6
   return parts;
 }
 
+// The same from the right: what is left keeps the white space at its start.
+std::vector<Value> rsplit_at_spaces(Runtime& runtime, std::string_view text, int64_t max_splits) {
+  constexpr StripEnds kRight = {.left = false, .right = true};
+  runtime.budget().touch_bytes(text.size());
+  std::vector<Value> parts;
+  for (text = strip(text, kRight); !text.empty(); text = strip(text, kRight)) {
+    runtime.budget().step();
+    size_t begin = max_splits-- == 0 ? 0 : text.size();
+    while (begin > 0) {
+      const size_t before = char_before(text, begin);
+      if (is_space(char_at(text, before))) break;
+      begin = before;
+    }
+    parts.push_back(runtime.text(text.substr(begin)));
+    text = text.substr(0, begin);
+  }
+  std::reverse(parts.begin(), parts.end());
+  return parts;
+}
+
 std::vector<Value> split_at(Runtime& runtime,
                             std::string_view text,
                             std::string_view separator,
@@ -66,6 +86,8 @@ Value text_split(Runtime& runtime, const Value& self, const BoundArguments& argu
 Value text_rsplit(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
   const int64_t max_splits = std::max<int64_t>(arguments.integer(1, -1), -1);
   if (max_splits < 0) return text_split(runtime, self, arguments);
+  if (arguments.get(0).is(Kind::kNone))
+    return runtime.sequence(rsplit_at_spaces(runtime, self.bytes(), max_splits));
   std::string separator = arguments.text(0);
   if (separator.empty()) fail("empty separator");
   runtime.budget().touch_bytes(self.bytes().size());
@@ -93,26 +115,33 @@ Value text_splitlines(Runtime& runtime, const Value& self, const BoundArguments&
 }
 
 template <typename Matches>
-bool matches_any(const Value& affix, Matches matches) {
+bool matches_any(Runtime& runtime, const Value& affix, Matches matches) {
   require_defined(affix);
-  if (affix.is(Kind::kText)) return matches(affix.bytes());
+  if (affix.is(Kind::kText)) {
+    runtime.budget().touch_bytes(affix.bytes().size());
+    return matches(affix.bytes());
+  }
   if (!affix.is(Kind::kSequence) || affix.sequence()->kind != SequenceKind::kTuple)
     fail("first arg must be str or a tuple of str, not {}", type_name(affix));
   for (const Value& item : affix.sequence()->items) {
     if (!item.is(Kind::kText)) fail("first arg must be str or a tuple of str");
+    runtime.budget().step();
+    runtime.budget().touch_bytes(item.bytes().size());
     if (matches(item.bytes())) return true;
   }
   return false;
 }
 
-Value text_startswith(Runtime&, const Value& self, const BoundArguments& arguments) {
-  return Value(matches_any(
-      arguments[0], [&](const std::string& affix) { return self.bytes().starts_with(affix); }));
+Value text_startswith(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
+  return Value(matches_any(runtime, arguments[0], [&](const std::string& affix) {
+    return self.bytes().starts_with(affix);
+  }));
 }
 
-Value text_endswith(Runtime&, const Value& self, const BoundArguments& arguments) {
-  return Value(matches_any(
-      arguments[0], [&](const std::string& affix) { return self.bytes().ends_with(affix); }));
+Value text_endswith(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
+  return Value(matches_any(runtime, arguments[0], [&](const std::string& affix) {
+    return self.bytes().ends_with(affix);
+  }));
 }
 
 Value text_removeprefix(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
@@ -129,6 +158,7 @@ Value text_removesuffix(Runtime& runtime, const Value& self, const BoundArgument
 
 template <std::string (*Map)(std::string_view)>
 Value text_case(Runtime& runtime, const Value& self, const BoundArguments&) {
+  runtime.budget().touch_chars(self.bytes().size());
   return runtime.text(Map(self.bytes()));
 }
 
@@ -175,7 +205,7 @@ Value text_count(Runtime& runtime, const Value& self, const BoundArguments& argu
 template <bool (*Matches)(char32_t)>
 Value text_is(Runtime& runtime, const Value& self, const BoundArguments&) {
   const std::string& text = self.bytes();
-  runtime.budget().touch_bytes(text.size());
+  runtime.budget().touch_chars(text.size());
   for (size_t at = 0; at < text.size(); at += char_size(text, at))
     if (!Matches(char_at(text, at))) return Value(false);
   return Value(!text.empty());
@@ -188,7 +218,7 @@ bool is_digit(char32_t code) {
 template <std::string (*Map)(std::string_view)>
 Value text_has_case(Runtime& runtime, const Value& self, const BoundArguments&) {
   const std::string& text = self.bytes();
-  runtime.budget().touch_bytes(text.size());
+  runtime.budget().touch_chars(text.size());
   return Value(Map(text) == text && to_upper(text) != to_lower(text));
 }
 
@@ -213,6 +243,7 @@ Value format_field(std::string_view field, const Arguments& arguments, size_t& n
 
 Value text_format(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
   const std::string& text = self.bytes();
+  runtime.budget().touch_chars(text.size());
   TextBuilder out(runtime);
   size_t next = 0;
   for (size_t at = 0; at < text.size(); ++at) {
@@ -251,7 +282,8 @@ Value copy(Runtime&, const Value& self, const BoundArguments&) {
   return self;  // nothing can tell: values do not change
 }
 
-Value dict_get(Runtime&, const Value& self, const BoundArguments& arguments) {
+Value dict_get(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
+  runtime.touch(arguments[0]);
   if (!hash_key(arguments[0])) fail("unhashable type: '{}'", type_name(arguments[0]));
   const Value* found = self.dict()->find(arguments[0]);
   return found != nullptr ? *found : arguments.get(1);

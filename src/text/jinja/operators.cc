@@ -273,7 +273,7 @@ Value repeat(Runtime& runtime, const Value& left, const Value& right) {
 
 bool contains_item(Runtime& runtime, const Sequence& sequence, const Value& item) {
   for (const Value& candidate : sequence.items)
-    if (candidate.is_same(item) || is_equal(runtime, candidate, item)) return true;
+    if (is_equal(runtime, candidate, item)) return true;
   return false;
 }
 
@@ -406,7 +406,7 @@ bool contains(Runtime& runtime, const Value& container, const Value& item) {
       runtime.budget().touch_bytes(container.bytes().size());
       return find_bytes(container.bytes(), item.bytes(), 0) != std::string::npos;
     case Kind::kDict:
-      if (item.is(Kind::kText)) runtime.budget().touch_bytes(item.bytes().size());
+      runtime.touch(item);
       if (!hash_key(item)) fail("unhashable type: '{}'", type_name(item));
       return container.dict()->find(item) != nullptr;
     case Kind::kUndefined:
@@ -461,6 +461,7 @@ void require_defined(const Value& value) {
 std::string escape_markup(Runtime& runtime, const Value& value) {
   const TextPtr text = to_text(runtime, value);
   if (text->is_safe) return text->bytes;
+  runtime.budget().touch_chars(text->bytes.size());
   TextBuilder escaped(runtime);
   for (const char byte : text->bytes) {
     switch (byte) {

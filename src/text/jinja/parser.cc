@@ -195,6 +195,8 @@ class Parser {
     std::vector<MacroParameter> all;
     tokens_.expect_symbol("(");
     while (!tokens_.is_symbol(")")) {
+      if (all.size() >= kMaxArguments)
+        tokens_.fail_here(fmt::format("more than {} parameters", kMaxArguments));
       MacroParameter parameter;
       const Target target = expressions_.single_target(false);
       if (!target.parts.empty()) tokens_.fail_here("a macro's parameter is a name");

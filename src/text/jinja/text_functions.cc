@@ -60,7 +60,7 @@ Value join_texts(Runtime& runtime, std::string_view separator, const std::vector
 }
 
 std::vector<std::string_view> split_lines(Runtime& runtime, std::string_view text) {
-  runtime.budget().touch_bytes(text.size());
+  runtime.budget().touch_chars(text.size());
   std::vector<std::string_view> lines;
   size_t start = 0;
   for (size_t at = 0; at < text.size();) {

@@ -56,6 +56,12 @@ size_t char_size(std::string_view text, size_t offset) {
   return end - offset;
 }
 
+size_t char_before(std::string_view text, size_t end) {
+  size_t offset = end - 1;
+  while (offset > 0 && is_continuation(text[offset])) --offset;
+  return offset;
+}
+
 char32_t char_at(std::string_view text, size_t offset) {
   utf8proc_int32_t code = 0;
   utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + offset,
@@ -152,8 +158,7 @@ std::string_view strip_if(std::string_view text, StripEnds ends, Drops drops) {
   while (ends.left && !text.empty() && drops(char_at(text, 0)))
     text.remove_prefix(char_size(text, 0));
   while (ends.right && !text.empty()) {
-    size_t last = text.size() - 1;
-    while (last > 0 && is_continuation(text[last])) --last;
+    const size_t last = char_before(text, text.size());
     if (!drops(char_at(text, last))) break;
     text.remove_suffix(text.size() - last);
   }

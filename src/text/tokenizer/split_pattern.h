@@ -26,6 +26,8 @@ class SplitPattern {
 
   // Throws Error kInvalidArgument.
   SplitPattern(std::string_view pattern, Syntax syntax);
+  SplitPattern(const SplitPattern&) = delete;
+  SplitPattern& operator=(const SplitPattern&) = delete;
   SplitPattern(SplitPattern&&) noexcept;
   SplitPattern& operator=(SplitPattern&&) noexcept;
   ~SplitPattern();

@@ -87,6 +87,9 @@ struct Vocabulary {
   const char* dir;
 };
 
+// Named after what it holds, not where it lies.
+void PrintTo(const Vocabulary& vocabulary, std::ostream* out) { *out << vocabulary.name; }
+
 class SharedVocabularies : public testing::TestWithParam<Vocabulary> {};
 
 TEST_P(SharedVocabularies, FixtureIdsMatchAndDecodeBack) {
