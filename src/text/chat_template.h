@@ -12,8 +12,8 @@
 namespace lamina {
 
 struct TemplateLimits {
-  int64_t max_steps = 1'000'000;               // nodes evaluated
-  int32_t max_depth = 64;                      // nesting of expressions, blocks and macro calls
+  int64_t max_steps = 1'000'000;                // nodes evaluated
+  int32_t max_depth = 64;                       // nesting of expressions, blocks and macro calls
   int64_t max_output_bytes = int64_t{8} << 20;  // also of any intermediate string
 };
 

@@ -66,9 +66,10 @@ std::optional<Value> python_attribute(Runtime& runtime, const Value& value, std:
   if (value.is(Kind::kLoop))
     if (std::optional<Value> found = loop_attribute(value.loop(), name)) return found;
   if (const Builtin* method = find_method(value, name)) return runtime.bind(*method, value);
-  if (is_mutator(value, name))
+  if (is_mutator(value, name)) {
     return Value::undefined(
         fmt::format("access to attribute '{}' of '{}' object is unsafe", name, type_name(value)));
+  }
   return std::nullopt;
 }
 

@@ -109,9 +109,10 @@ Value Evaluator::slice(const Expression& expression) {
 
 Value Evaluator::arithmetic_chain(const Expression& expression) {
   Value value = evaluate(*expression.operands[0]);
-  for (size_t i = 0; i < expression.operators.size(); ++i)
+  for (size_t i = 0; i < expression.operators.size(); ++i) {
     value =
         arithmetic(runtime_, expression.operators[i], value, evaluate(*expression.operands[i + 1]));
+  }
   return value;
 }
 

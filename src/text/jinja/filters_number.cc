@@ -95,9 +95,10 @@ Value filter_int(Runtime& runtime, const Value& input, const BoundArguments& arg
   if (input.is(Kind::kText)) {
     runtime.budget().touch_chars(input.bytes().size());
     number = parse_integer(input.bytes(), static_cast<int>(base));
-    if (!number)
+    if (!number) {
       if (const std::optional<double> decimal = parse_float(input.bytes()))
         number = truncated(*decimal);
+    }
   }
   return number ? Value(*number) : fallback;
 }

@@ -83,7 +83,7 @@ std::string indentation(const Value& width) {
 Value filter_indent(Runtime& runtime, const Value& input, const BoundArguments& arguments) {
   require_defined(input);
   if (!input.is(Kind::kText)) fail("indent needs a str, not {}", type_name(input));
-  const TextPtr text = input.text();
+  const TextPtr& text = input.text();
   const std::string indent = arguments.has(0) ? indentation(arguments[0]) : std::string(4, ' ');
   const bool has_first = arguments.flag(1, false);
   const bool has_blank = arguments.flag(2, false);

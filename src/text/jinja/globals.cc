@@ -21,9 +21,10 @@ Value global_range(Runtime& runtime, const Value&, const BoundArguments& argumen
   std::vector<Value> items;
   int64_t number = start;
   while (step > 0 ? number < stop : number > stop) {
-    if (static_cast<int64_t>(items.size()) == kMaxRange)
+    if (static_cast<int64_t>(items.size()) == kMaxRange) {
       throw Error(StatusCode::kResourceExhausted,
                   fmt::format("Range too big: more than {} items", kMaxRange));
+    }
     items.emplace_back(number);
     if (__builtin_add_overflow(number, step, &number)) break;
   }

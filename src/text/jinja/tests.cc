@@ -32,9 +32,10 @@ Value test_iterable(Runtime&, const Value& subject, const BoundArguments&) {
 }
 
 Value test_sequence(Runtime&, const Value& subject, const BoundArguments&) {
-  if (subject.is(Kind::kSequence))
+  if (subject.is(Kind::kSequence)) {
     return Value(subject.sequence()->kind != SequenceKind::kView &&
                  subject.sequence()->kind != SequenceKind::kIterator);
+  }
   return Value(subject.is(Kind::kText) || subject.is(Kind::kDict) || subject.is(Kind::kUndefined));
 }
 

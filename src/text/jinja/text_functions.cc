@@ -78,4 +78,33 @@ std::vector<std::string_view> split_lines(Runtime& runtime, std::string_view tex
   return lines;
 }
 
+std::string escape_markup(Runtime& runtime, const Value& value) {
+  const TextPtr text = to_text(runtime, value);
+  if (text->is_safe) return text->bytes;
+  runtime.budget().touch_chars(text->bytes.size());
+  TextBuilder escaped(runtime);
+  for (const char byte : text->bytes) {
+    switch (byte) {
+      case '&':
+        escaped.append("&amp;");
+        break;
+      case '<':
+        escaped.append("&lt;");
+        break;
+      case '>':
+        escaped.append("&gt;");
+        break;
+      case '\'':
+        escaped.append("&#39;");
+        break;
+      case '"':
+        escaped.append("&#34;");
+        break;
+      default:
+        escaped.append(byte);
+    }
+  }
+  return escaped.take();
+}
+
 }  // namespace lamina::jinja

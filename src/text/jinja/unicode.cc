@@ -13,9 +13,10 @@ bool is_continuation(char byte) {
 std::string map_chars(std::string_view text, utf8proc_int32_t (*map)(utf8proc_int32_t)) {
   std::string mapped;
   mapped.reserve(text.size());
-  for (size_t at = 0; at < text.size(); at += char_size(text, at))
+  for (size_t at = 0; at < text.size(); at += char_size(text, at)) {
     append_char(mapped,
                 static_cast<char32_t>(map(static_cast<utf8proc_int32_t>(char_at(text, at)))));
+  }
   return mapped;
 }
 

@@ -42,13 +42,13 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
   }
   make_symbols(piece, scratch);
   if (const auto* pairs = std::get_if<PairMerges>(&rules_)) {
-    const auto& symbols = scratch.symbols;
+    const auto& symbols = scratch.symbols_;
     merge_symbols(piece, scratch, [&](uint32_t left, uint32_t right, uint32_t /*end*/) {
       return pairs->find(symbols[left].id, symbols[right].id);
     });
   } else {
     const auto& scored = std::get<ScoredMerges>(rules_);
-    const auto& symbols = scratch.symbols;
+    const auto& symbols = scratch.symbols_;
     merge_symbols(piece, scratch, [&](uint32_t left, uint32_t /*right*/, uint32_t end) {
       const uint32_t begin = symbols[left].begin;
       if (end - begin > Vocabulary::kMaxTokenBytes) return Merge{};
@@ -73,7 +73,7 @@ int32_t BpeModel::symbol_id(std::string_view symbol) const {
 }
 
 void BpeModel::make_symbols(std::string_view piece, Scratch& scratch) const {
-  auto& symbols = scratch.symbols;
+  auto& symbols = scratch.symbols_;
   symbols.clear();
   for (size_t begin = 0; begin < piece.size();) {
     const size_t size = options_.byte_level ? 1 : utf8_size(piece[begin]);
@@ -92,8 +92,8 @@ template <typename FindMerge>
 void BpeModel::merge_symbols(std::string_view piece,
                              Scratch& scratch,
                              const FindMerge& find_merge) const {
-  auto& symbols = scratch.symbols;
-  auto& heap = scratch.heap;
+  auto& symbols = scratch.symbols_;
+  auto& heap = scratch.heap_;
   const auto end_of = [&](uint32_t symbol) {
     const uint32_t next = symbols[symbol].next;
     return next == kNone ? static_cast<uint32_t>(piece.size()) : symbols[next].begin;
@@ -136,8 +136,8 @@ void BpeModel::emit(std::string_view piece,
                     const Scratch& scratch,
                     std::vector<int32_t>& ids) const {
   bool after_unknown = false;
-  for (uint32_t i = scratch.symbols.empty() ? kNone : 0; i != kNone;) {
-    const Scratch::Symbol& symbol = scratch.symbols[i];
+  for (uint32_t i = scratch.symbols_.empty() ? kNone : 0; i != kNone;) {
+    const Scratch::Symbol& symbol = scratch.symbols_[i];
     i = symbol.next;
     if (symbol.id >= 0) {
       ids.push_back(symbol.id);

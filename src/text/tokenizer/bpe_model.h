@@ -40,8 +40,8 @@ class BpeModel {
       uint32_t end;   // where the pair's text ends; tells whether the pair still stands
       int32_t id;
     };
-    std::vector<Symbol> symbols;
-    std::vector<Candidate> heap;
+    std::vector<Symbol> symbols_;
+    std::vector<Candidate> heap_;
   };
 
   BpeModel(Vocabulary vocabulary, MergeRules rules, const Options& options);

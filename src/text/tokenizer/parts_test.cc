@@ -161,7 +161,7 @@ TEST(AddedTokens, RefusesLongContents) {
 
 std::string pattern_error(std::string_view pattern) {
   try {
-    SplitPattern(pattern, SplitPattern::Syntax::kRegex);
+    const SplitPattern compiled(pattern, SplitPattern::Syntax::kRegex);
     return "no error";
   } catch (const Error& e) {
     return e.what();

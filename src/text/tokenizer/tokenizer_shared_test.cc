@@ -88,7 +88,9 @@ struct Vocabulary {
 };
 
 // Named after what it holds, not where it lies.
-void PrintTo(const Vocabulary& vocabulary, std::ostream* out) { *out << vocabulary.name; }
+void PrintTo(const Vocabulary& vocabulary, std::ostream* out) {
+  *out << vocabulary.name;
+}
 
 class SharedVocabularies : public testing::TestWithParam<Vocabulary> {};
 

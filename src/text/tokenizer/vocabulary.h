@@ -23,6 +23,7 @@ class Vocabulary {
   Vocabulary& operator=(const Vocabulary&) = delete;
   Vocabulary(Vocabulary&&) = default;
   Vocabulary& operator=(Vocabulary&&) = default;
+  ~Vocabulary() = default;
 
   // Throws Error kInvalidArgument: text not UTF-8 or too long, id out of range or taken. A text
   // that is there already keeps its first id for find().
