@@ -4,7 +4,6 @@
 #include <compare>
 #include <limits>
 
-#include "text/jinja/python_text.h"
 #include "text/jinja/unicode.h"
 
 namespace lamina::jinja {

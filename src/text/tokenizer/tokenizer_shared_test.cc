@@ -88,8 +88,8 @@ struct Vocabulary {
 };
 
 // Named after what it holds, not where it lies.
-void PrintTo(const Vocabulary& vocabulary, std::ostream* out) {
-  *out << vocabulary.name;
+std::ostream& operator<<(std::ostream& out, const Vocabulary& vocabulary) {
+  return out << vocabulary.name;
 }
 
 class SharedVocabularies : public testing::TestWithParam<Vocabulary> {};
@@ -143,7 +143,7 @@ TEST(SharedTokenizers, PromptsAndTextsOfTheReferenceRuns) {
       Detokenizer detokenizer(*tokenizer, true, !run["prompt"].get<std::string>().empty());
       std::string text;
       for (const int32_t id : run["generated_ids"].get<Ids>()) text += detokenizer.add(id);
-      EXPECT_EQ(text + detokenizer.finish(), run["generated_text"]);
+      EXPECT_EQ(text + detokenizer.finish(), run["generated_text"].get<std::string>());
     }
   }
 }
