@@ -17,10 +17,11 @@ namespace {
 constexpr size_t kMaxSourceBytes = 1024UL * 1024UL;
 
 jinja::Template parse(const std::string& source, const TemplateLimits& limits) {
-  if (source.size() > kMaxSourceBytes)
+  if (source.size() > kMaxSourceBytes) {
     throw Error(
         StatusCode::kInvalidArgument,
         fmt::format("chat template: {} bytes, more than {}", source.size(), kMaxSourceBytes));
+  }
   if (!jinja::is_valid_utf8(source))
     throw Error(StatusCode::kInvalidArgument, "chat template: not UTF-8");
   return jinja::parse_template(source, limits.max_depth);

@@ -12,9 +12,9 @@
 namespace lamina {
 
 struct TemplateLimits {
-  int64_t max_steps = 1'000'000;               // nodes evaluated
-  int32_t max_depth = 64;                      // nesting of expressions, blocks and macro calls
-  int64_t max_output_bytes = 8 * 1024 * 1024;  // also of any intermediate string
+  int64_t max_steps = 1'000'000;                // nodes evaluated
+  int32_t max_depth = 64;                       // nesting of expressions, blocks and macro calls
+  int64_t max_output_bytes = int64_t{8} << 20;  // also of any intermediate string
 };
 
 class ChatTemplate {
@@ -22,6 +22,8 @@ class ChatTemplate {
   // Throws Error kInvalidArgument with line and column for a template that does not parse or uses
   // what the subset lacks.
   explicit ChatTemplate(const std::string& source, const TemplateLimits& limits = {});
+  ChatTemplate(const ChatTemplate&) = delete;
+  ChatTemplate& operator=(const ChatTemplate&) = delete;
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();

@@ -142,6 +142,37 @@ TEST(ChatTemplate, StopsAtItsLimits) {
     EXPECT_EQ(render_error(source, small).code(), StatusCode::kResourceExhausted) << source;
 }
 
+// Work on long texts counts where it is done, though the template's text is short.
+TEST(ChatTemplate, LongTextsCostSteps) {
+  const TemplateLimits small = {.max_steps = 10'000, .max_output_bytes = 10'000};
+  const std::string setup = "{% set b = 'ab' * 4900 %}{% set c = 'ab' * 4900 %}{% set d = {} %}";
+  for (const auto& [count, expression] : {std::pair("900", "{b: 1}"),
+                                          std::pair("900", "d.get(b)"),
+                                          std::pair("900", "b.startswith(c)"),
+                                          std::pair("900", "b is sameas c"),
+                                          std::pair("40", "b|upper"),
+                                          std::pair("40", "b.title()"),
+                                          std::pair("40", "b is lower"),
+                                          std::pair("40", "b|int"),
+                                          std::pair("40", "b|tojson")}) {
+    const std::string source =
+        setup + "{% for i in range(" + count + ") %}{% set x = " + expression + " %}{% endfor %}";
+    EXPECT_EQ(render_error(source, small).code(), StatusCode::kResourceExhausted) << expression;
+  }
+}
+
+TEST(ChatTemplate, BoundsNamesAndArguments) {
+  const std::string name(300, 'n');
+  EXPECT_NE(parse_error("{{ " + name + " }}").find("a name of more than 256"), std::string::npos);
+  std::string list = "a0";
+  for (int i = 1; i < 256; ++i) list += ",a" + std::to_string(i);
+  EXPECT_NE(parse_error("{{ f(" + list + ") }}").find("more than 255 arguments"),
+            std::string::npos);
+  EXPECT_NE(parse_error("{% macro m(" + list + ") %}{% endmacro %}").find("255 parameters"),
+            std::string::npos);
+  EXPECT_EQ(parse_error("{{ f(" + list.substr(0, list.rfind(',')) + ") }}"), "parsed");
+}
+
 TEST(ChatTemplate, BoundsTheDepthOfValues) {
   const Status status = render_error(
       "{% set ns = namespace(x=[]) %}{% for i in range(500) %}{% set ns.x = [ns.x] %}{% endfor %}");

@@ -66,9 +66,10 @@ std::optional<Value> python_attribute(Runtime& runtime, const Value& value, std:
   if (value.is(Kind::kLoop))
     if (std::optional<Value> found = loop_attribute(value.loop(), name)) return found;
   if (const Builtin* method = find_method(value, name)) return runtime.bind(*method, value);
-  if (is_mutator(value, name))
+  if (is_mutator(value, name)) {
     return Value::undefined(
         fmt::format("access to attribute '{}' of '{}' object is unsafe", name, type_name(value)));
+  }
   return std::nullopt;
 }
 
@@ -126,7 +127,7 @@ Bounds resolve(const Value& start, const Value& stop, const Value& step, int64_t
 
 Value slice_text(Runtime& runtime, const Text& text, const Bounds& bounds) {
   const std::string& bytes = text.bytes;
-  runtime.budget().touch_bytes(bytes.size());
+  runtime.budget().touch_chars(bytes.size());
   if (bounds.count == 0) return runtime.text("");
   if (bounds.step == 1) {
     const size_t from = char_offset(bytes, static_cast<size_t>(bounds.start));
@@ -160,7 +161,7 @@ Value get_attribute(Runtime& runtime, const Value& value, std::string_view name)
 
 Value get_item(Runtime& runtime, const Value& value, const Value& key) {
   require_defined(value);
-  if (key.is(Kind::kText)) runtime.budget().touch_bytes(key.bytes().size());
+  runtime.touch(key);
   if (value.is(Kind::kDict)) {
     if (const Value* found = value.dict()->find(key)) return *found;
   } else if (is_indexable(value) && key.integer()) {

@@ -51,19 +51,19 @@ const std::string& BoundArguments::text(size_t parameter) const {
 }
 
 const Builtin* find_filter(std::string_view name) {
-  static const Table table =
+  static const Table kTable =
       make_table({text_filters(), sequence_filters(), selection_filters(), number_filters()});
-  return find_in(table, name);
+  return find_in(kTable, name);
 }
 
 const Builtin* find_test(std::string_view name) {
-  static const Table table = make_table({all_tests()});
-  return find_in(table, name);
+  static const Table kTable = make_table({all_tests()});
+  return find_in(kTable, name);
 }
 
 const Builtin* find_global(std::string_view name) {
-  static const Table table = make_table({global_functions()});
-  return find_in(table, name);
+  static const Table kTable = make_table({global_functions()});
+  return find_in(kTable, name);
 }
 
 std::string check_arguments(const Builtin& builtin,
@@ -84,9 +84,10 @@ std::string check_arguments(const Builtin& builtin,
       return fmt::format("'{}' is given its parameter '{}' twice", builtin.name, name);
     is_given[index] = true;
   }
-  for (size_t i = 0; i < builtin.num_required; ++i)
+  for (size_t i = 0; i < builtin.num_required; ++i) {
     if (!is_given[i])
       return fmt::format("'{}' needs its parameter '{}'", builtin.name, parameters[i]);
+  }
   return {};
 }
 
@@ -99,15 +100,17 @@ Value call_builtin(Runtime& runtime,
   bound.raw_ = &arguments;
   if (!builtin.is_variadic) {
     std::vector<std::string> names;
+    names.reserve(arguments.named.size());
     for (const auto& [name, value] : arguments.named) names.push_back(name);
     const std::string problem = check_arguments(builtin, arguments.positional.size(), names);
     if (!problem.empty()) fail("{}", problem);
     const auto& parameters = builtin.parameters;
     bound.values_.resize(parameters.size());
     std::copy(arguments.positional.begin(), arguments.positional.end(), bound.values_.begin());
-    for (const auto& [name, value] : arguments.named)
+    for (const auto& [name, value] : arguments.named) {
       bound.values_[static_cast<size_t>(std::find(parameters.begin(), parameters.end(), name) -
                                         parameters.begin())] = value;
+    }
   }
   return builtin.call(runtime, self, bound);
 }

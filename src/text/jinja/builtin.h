@@ -80,6 +80,7 @@ std::span<const Builtin> sequence_filters();
 std::span<const Builtin> selection_filters();
 std::span<const Builtin> number_filters();
 std::span<const Builtin> all_tests();
+std::span<const Builtin> text_methods();
 std::span<const Builtin> global_functions();
 
 }  // namespace lamina::jinja

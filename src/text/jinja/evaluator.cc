@@ -55,9 +55,10 @@ class Level {
 
 Evaluator::Evaluator(Runtime& runtime, const Template& parsed, const Value& context)
     : runtime_(runtime), template_(parsed), scope_(std::make_shared<Scope>()) {
-  for (size_t id = 0; id < parsed.names.size(); ++id)
+  for (size_t id = 0; id < parsed.names.size(); ++id) {
     if (const Value* value = context.dict()->find(std::string_view(parsed.names[id])))
       scope_->variables.emplace(static_cast<int32_t>(id), *value);
+  }
 }
 
 std::string Evaluator::run() {
@@ -158,6 +159,7 @@ Evaluator::Flow Evaluator::run_for(const Statement& statement) {
 
 Evaluator::Flow Evaluator::run_scoped(const Statement& statement) {
   std::vector<Value> values;
+  values.reserve(statement.assignments.size());
   for (const Assignment& assignment : statement.assignments)
     values.push_back(evaluate(*assignment.value));
   const ScopeGuard scope(runtime_, scope_, scope_);
@@ -248,9 +250,10 @@ void Evaluator::bind_parameters(const MacroDefinition& definition, const Argumen
       value = Value::undefined(fmt::format("parameter '{}' was not provided", parameter.name));
     scope_->variables.insert_or_assign(parameter.name_id, std::move(*value));
   }
-  for (size_t n = 0; n < is_used.size(); ++n)
+  for (size_t n = 0; n < is_used.size(); ++n) {
     if (!is_used[n])
       fail("macro '{}' takes no keyword argument '{}'", definition.name, arguments.named[n].first);
+  }
 }
 
 }  // namespace lamina::jinja

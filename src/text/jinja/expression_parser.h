@@ -10,6 +10,12 @@
 
 namespace lamina::jinja {
 
+// Of a call, and parameters of a macro: binding them compares every pair of names.
+inline constexpr size_t kMaxArguments = 255;
+
+// Whether `name` is a word of the grammar.
+bool is_reserved(std::string_view name);
+
 class ExpressionParser {
  public:
   explicit ExpressionParser(TokenStream& tokens) : tokens_(tokens) {}

@@ -94,6 +94,7 @@ Value Evaluator::dict(const Expression& expression) {
   Dict dict;
   for (size_t i = 0; i + 1 < expression.operands.size(); i += 2) {
     Value key = evaluate(*expression.operands[i]);
+    runtime_.touch(key);
     dict.set(std::move(key), evaluate(*expression.operands[i + 1]));
   }
   return runtime_.dict(std::move(dict));
@@ -108,9 +109,10 @@ Value Evaluator::slice(const Expression& expression) {
 
 Value Evaluator::arithmetic_chain(const Expression& expression) {
   Value value = evaluate(*expression.operands[0]);
-  for (size_t i = 0; i < expression.operators.size(); ++i)
+  for (size_t i = 0; i < expression.operators.size(); ++i) {
     value =
         arithmetic(runtime_, expression.operators[i], value, evaluate(*expression.operands[i + 1]));
+  }
   return value;
 }
 

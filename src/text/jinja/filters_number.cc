@@ -93,11 +93,12 @@ Value filter_int(Runtime& runtime, const Value& input, const BoundArguments& arg
   std::optional<int64_t> number = input.integer();
   if (input.is(Kind::kFloat)) number = truncated(input.as_float());
   if (input.is(Kind::kText)) {
-    runtime.budget().touch_bytes(input.bytes().size());
+    runtime.budget().touch_chars(input.bytes().size());
     number = parse_integer(input.bytes(), static_cast<int>(base));
-    if (!number)
+    if (!number) {
       if (const std::optional<double> decimal = parse_float(input.bytes()))
         number = truncated(*decimal);
+    }
   }
   return number ? Value(*number) : fallback;
 }
@@ -108,7 +109,7 @@ Value filter_float(Runtime& runtime, const Value& input, const BoundArguments& a
   if (const std::optional<int64_t> number = input.integer())
     return Value(static_cast<double>(*number));
   if (input.is(Kind::kText)) {
-    runtime.budget().touch_bytes(input.bytes().size());
+    runtime.budget().touch_chars(input.bytes().size());
     if (const std::optional<double> number = parse_float(input.bytes())) return Value(*number);
   }
   return arguments.has(0) ? arguments[0] : Value(0.0);

@@ -53,9 +53,10 @@ Value filter_select(Runtime& runtime, const Value& input, const BoundArguments& 
 }
 
 std::vector<Value> map_attribute(Runtime& runtime, const Value& input, const Arguments& given) {
-  for (const auto& [name, value] : given.named)
+  for (const auto& [name, value] : given.named) {
     if (name != "attribute" && name != "default")
       fail("Unexpected keyword argument {}", quoted(name));
+  }
   const AttributePath path(runtime, *given.find("attribute"));
   const Value* fallback = given.find("default");
   if (fallback != nullptr && fallback->is(Kind::kNone)) fallback = nullptr;

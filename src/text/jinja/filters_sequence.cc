@@ -111,7 +111,8 @@ Value filter_sort(Runtime& runtime, const Value& input, const BoundArguments& ar
       const Value part = path.of(runtime, item);
       parts.push_back(is_case_sensitive ? part : fold_case(runtime, part));
     }
-    keys.push_back(paths.size() == 1 ? parts.front() : runtime.sequence(std::move(parts)));
+    // A list even of one key: equal keys, undefined ones among them, are then not compared by <.
+    keys.push_back(runtime.sequence(std::move(parts)));
   }
   return runtime.sequence(sort_by_keys(runtime, items->items, keys, arguments.flag(0, false)));
 }
@@ -125,6 +126,7 @@ Value filter_unique(Runtime& runtime, const Value& input, const BoundArguments& 
   for (const Value& item : source->items) {
     const Value key = path.of(runtime, item);
     runtime.budget().step();
+    runtime.touch(key);
     std::optional<std::string> hash = hash_key(is_case_sensitive ? key : fold_case(runtime, key));
     if (!hash) fail("unhashable type: '{}'", type_name(key));
     if (seen.insert(std::move(*hash)).second) items.push_back(item);

@@ -23,7 +23,9 @@ Value filter_trim(Runtime& runtime, const Value& input, const BoundArguments& ar
 
 template <std::string (*Map)(std::string_view)>
 Value filter_case(Runtime& runtime, const Value& input, const BoundArguments&) {
-  return runtime.text(Map(to_text(runtime, input)->bytes));
+  const TextPtr text = to_text(runtime, input);
+  runtime.budget().touch_chars(text->bytes.size());
+  return runtime.text(Map(text->bytes));
 }
 
 bool is_word_break(char32_t code) {
@@ -35,6 +37,7 @@ bool is_word_break(char32_t code) {
 Value filter_title(Runtime& runtime, const Value& input, const BoundArguments&) {
   const TextPtr text = to_text(runtime, input);
   const std::string_view bytes = text->bytes;
+  runtime.budget().touch_chars(bytes.size());
   std::string title;
   size_t word = 0;
   bool in_break = false;
@@ -80,7 +83,7 @@ std::string indentation(const Value& width) {
 Value filter_indent(Runtime& runtime, const Value& input, const BoundArguments& arguments) {
   require_defined(input);
   if (!input.is(Kind::kText)) fail("indent needs a str, not {}", type_name(input));
-  const TextPtr text = input.text();
+  const TextPtr& text = input.text();
   const std::string indent = arguments.has(0) ? indentation(arguments[0]) : std::string(4, ' ');
   const bool has_first = arguments.flag(1, false);
   const bool has_blank = arguments.flag(2, false);

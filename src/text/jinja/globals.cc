@@ -21,9 +21,10 @@ Value global_range(Runtime& runtime, const Value&, const BoundArguments& argumen
   std::vector<Value> items;
   int64_t number = start;
   while (step > 0 ? number < stop : number > stop) {
-    if (static_cast<int64_t>(items.size()) == kMaxRange)
+    if (static_cast<int64_t>(items.size()) == kMaxRange) {
       throw Error(StatusCode::kResourceExhausted,
                   fmt::format("Range too big: more than {} items", kMaxRange));
+    }
     items.emplace_back(number);
     if (__builtin_add_overflow(number, step, &number)) break;
   }
@@ -37,6 +38,7 @@ std::vector<std::pair<Value, Value>> members(Runtime& runtime, const Arguments& 
   for (const Value& other : arguments.positional) {
     require_defined(other);
     if (other.is(Kind::kDict)) {
+      runtime.budget().touch_items(other.dict()->size());
       for (const Dict::Entry& entry : other.dict()->entries())
         all.emplace_back(entry.key, entry.value);
       continue;
@@ -54,7 +56,10 @@ std::vector<std::pair<Value, Value>> members(Runtime& runtime, const Arguments& 
 
 Value global_dict(Runtime& runtime, const Value&, const BoundArguments& arguments) {
   Dict dict;
-  for (auto& [key, value] : members(runtime, arguments.raw())) dict.set(key, value);
+  for (auto& [key, value] : members(runtime, arguments.raw())) {
+    runtime.touch(key);
+    dict.set(key, value);
+  }
   return runtime.dict(std::move(dict));
 }
 
@@ -63,6 +68,7 @@ Value global_namespace(Runtime& runtime, const Value&, const BoundArguments& arg
   Namespace& made = runtime.make_namespace();
   for (const auto& [key, value] : all) {
     if (!key.is(Kind::kText)) fail("a namespace's attributes are named by str");
+    runtime.touch(key);
     made.attributes.insert_or_assign(key.bytes(), value);
   }
   return Value(&made);
@@ -91,6 +97,7 @@ Value global_strftime_now(Runtime& runtime, const Value&, const BoundArguments& 
   const auto now = static_cast<std::time_t>(runtime.now_s());
   std::tm time{};
   localtime_r(&now, &time);
+  runtime.budget().touch_chars(format.size());
   TextBuilder out(runtime);
   for (size_t at = 0; at < format.size();) {
     if (format[at] != '%') {

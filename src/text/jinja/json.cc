@@ -112,7 +112,7 @@ std::string json_escape(char32_t code, bool ensure_ascii) {
 }
 
 void append_json_text(TextBuilder& out, std::string_view text, bool ensure_ascii) {
-  out.runtime().budget().touch_bytes(text.size());
+  out.runtime().budget().touch_chars(text.size());
   out.append('"');
   size_t plain = 0;
   for (size_t at = 0; at < text.size();) {

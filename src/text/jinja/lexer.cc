@@ -22,6 +22,8 @@ bool is_name_part(char byte) {
   return is_name_start(byte) || is_ascii_digit(byte);
 }
 
+constexpr size_t kMaxNameBytes = 256;
+
 class Lexer {
  public:
   explicit Lexer(std::string_view source) : source_(source) {}
@@ -42,10 +44,11 @@ class Lexer {
  private:
   [[nodiscard]] size_t find_opening(size_t from) const {
     for (size_t at = source_.find('{', from); at != std::string_view::npos;
-         at = source_.find('{', at + 1))
-      if (at + 1 < source_.size() && std::string_view("{%#").find(source_[at + 1]) != npos)
+         at = source_.find('{', at + 1)) {
+      if (at + 1 < source_.size() && std::string_view("{%#").find(source_[at + 1]) != kNone)
         return at;
-    return npos;
+    }
+    return kNone;
   }
 
   void open_tag(size_t open) {
@@ -69,14 +72,14 @@ class Lexer {
     if (sign == '-') return begin + strip(text, {.left = false, .right = true}).size();
     if (sign == '+' || !may_strip) return end;
     const size_t newline = text.rfind('\n');
-    const size_t line = newline == npos ? 0 : newline + 1;
+    const size_t line = newline == kNone ? 0 : newline + 1;
     if (line == 0 && !at_line_start) return end;
     return strip(text.substr(line)).empty() ? begin + line : end;
   }
 
   void comment(size_t open) {
     const size_t close = source_.find("#}", at_);
-    if (close == npos) fail_at(source_, open, "the comment has no end, '#}'");
+    if (close == kNone) fail_at(source_, open, "the comment has no end, '#}'");
     const char sign = close > at_ ? source_[close - 1] : '\0';
     at_ = close + 2;
     after_tag(sign, true);
@@ -110,7 +113,7 @@ class Lexer {
   void raw_block(size_t open) {
     const size_t begin = at_;
     const bool at_line_start = at_line_start_;
-    for (size_t end = source_.find("{%", at_); end != npos; end = source_.find("{%", end + 1)) {
+    for (size_t end = source_.find("{%", at_); end != kNone; end = source_.find("{%", end + 1)) {
       at_ = end + 2;
       const char sign = peek() == '-' || peek() == '+' ? source_[at_++] : '\0';
       if (!raw_tag("endraw", false)) continue;
@@ -141,6 +144,9 @@ class Lexer {
     const char first = peek();
     if (is_name_start(first)) {
       const size_t end = skip_name(at_);
+      // Names are compared and copied wherever they stand, at the price of one step.
+      if (end - at_ > kMaxNameBytes)
+        fail_at(source_, at_, fmt::format("a name of more than {} characters", kMaxNameBytes));
       push(TokenKind::kName, source_.substr(at_, end - at_), at_);
       at_ = end;
     } else if (is_ascii_digit(first)) {
@@ -214,7 +220,7 @@ class Lexer {
     const char letter = source_[at_++];
     static constexpr std::string_view kLetters = "\\'\"abfnrtv";
     static constexpr std::string_view kMeanings = "\\'\"\a\b\f\n\r\t\v";
-    if (const size_t known = kLetters.find(letter); known != npos) {
+    if (const size_t known = kLetters.find(letter); known != kNone) {
       value += kMeanings[known];
     } else if (letter == '\n') {
       return;
@@ -238,7 +244,7 @@ class Lexer {
       const char digit = peek();
       const size_t number =
           kDigits.find(digit >= 'A' && digit <= 'F' ? static_cast<char>(digit | 0x20) : digit);
-      if (number == npos) fail_at(source_, at_, "a hexadecimal digit is needed here");
+      if (number == kNone) fail_at(source_, at_, "a hexadecimal digit is needed here");
       code = code * 16 + static_cast<char32_t>(number);
     }
     return code;
@@ -262,11 +268,12 @@ class Lexer {
     static constexpr std::string_view kSingle = "+-*/%~<>=.,:|()[]{}";
     const std::string_view pair = source_.substr(at_, 2);
     const bool is_pair = std::find(kDouble.begin(), kDouble.end(), pair) != kDouble.end();
-    if (!is_pair && kSingle.find(peek()) == npos)
+    if (!is_pair && kSingle.find(peek()) == kNone) {
       fail_at(
           source_,
           at_,
           fmt::format("unexpected character '{}'", source_.substr(at_, char_size(source_, at_))));
+    }
     const std::string_view symbol = is_pair ? pair : source_.substr(at_, 1);
     balance(symbol.front());
     push(TokenKind::kSymbol, symbol, at_);
@@ -277,9 +284,9 @@ class Lexer {
   void balance(char symbol) {
     static constexpr std::string_view kOpen = "([{";
     static constexpr std::string_view kClose = ")]}";
-    if (kOpen.find(symbol) != npos) {
+    if (kOpen.find(symbol) != kNone) {
       brackets_.push_back(kClose[kOpen.find(symbol)]);
-    } else if (kClose.find(symbol) != npos) {
+    } else if (kClose.find(symbol) != kNone) {
       if (brackets_.empty() || brackets_.back() != symbol)
         fail_at(source_, at_, fmt::format("unexpected '{}'", symbol));
       brackets_.pop_back();
@@ -306,7 +313,7 @@ class Lexer {
     if (end > begin) push(TokenKind::kData, source_.substr(begin, end - begin), begin);
   }
 
-  static constexpr size_t npos = std::string_view::npos;
+  static constexpr size_t kNone = std::string_view::npos;
 
   std::string_view source_;
   size_t at_ = 0;

@@ -40,7 +40,5 @@ Value negate(const Value& value);
 
 // Throws why `value` is undefined, if it is.
 void require_defined(const Value& value);
-// & < > ' " as entities.
-std::string escape_markup(Runtime& runtime, const Value& value);
 
 }  // namespace lamina::jinja

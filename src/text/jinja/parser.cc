@@ -44,12 +44,14 @@ class Parser {
           break;
         case TokenKind::kBlockBegin: {
           const Token& name = tokens_.peek_next();
-          if (name.kind == TokenKind::kName)
-            for (const std::string_view end : ends)
+          if (name.kind == TokenKind::kName) {
+            for (const std::string_view end : ends) {
               if (name.text == end) {
                 tokens_.next();
                 return statements;
               }
+            }
+          }
           statements.push_back(tag());
           break;
         }
@@ -114,9 +116,10 @@ class Parser {
         {"continue", &Parser::jump_tag},
     }};
     tokens_.next();
-    if (!tokens_.is(TokenKind::kName))
+    if (!tokens_.is(TokenKind::kName)) {
       tokens_.fail_here(
           fmt::format("expected a tag's name, found {}", TokenStream::describe(tokens_.peek())));
+    }
     const std::string name = tokens_.peek().text;
     for (const auto& [known, rule] : kRules) {
       if (known != name) continue;
@@ -151,9 +154,10 @@ class Parser {
     Statement statement = make(StatementKind::kFor);
     tokens_.next();
     statement.target = expressions_.target(false);
-    if (!tokens_.take_name("in"))
+    if (!tokens_.take_name("in")) {
       tokens_.fail_here(
           fmt::format("expected 'in', found {}", TokenStream::describe(tokens_.peek())));
+    }
     statement.value = expressions_.tuple(false);
     if (tokens_.take_name("if")) statement.condition = expressions_.expression();
     if (tokens_.is_name("recursive")) tokens_.fail_here("a recursive loop is not supported");
@@ -195,6 +199,8 @@ class Parser {
     std::vector<MacroParameter> all;
     tokens_.expect_symbol("(");
     while (!tokens_.is_symbol(")")) {
+      if (all.size() >= kMaxArguments)
+        tokens_.fail_here(fmt::format("more than {} parameters", kMaxArguments));
       MacroParameter parameter;
       const Target target = expressions_.single_target(false);
       if (!target.parts.empty()) tokens_.fail_here("a macro's parameter is a name");

@@ -148,7 +148,7 @@ void append_repr(TextBuilder& out, const Value& value) {
   if (value.is(Kind::kUndefined)) return out.append("Undefined");
   if (!value.is(Kind::kText)) return append_common(out, value);
   out.runtime().budget().step();
-  out.runtime().budget().touch_bytes(value.bytes().size());
+  out.runtime().budget().touch_chars(value.bytes().size());
   escape_text(value.bytes(), [&out](std::string_view part) { out.append(part); });
 }
 

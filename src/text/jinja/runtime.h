@@ -62,6 +62,7 @@ class Runtime {
   Runtime(const TemplateLimits& limits, int64_t now_s) : budget_(limits), now_s_(now_s) {}
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
+  ~Runtime() = default;
 
   [[nodiscard]] Budget& budget() { return budget_; }
   // Seconds since 1970, for strftime_now.
@@ -77,6 +78,10 @@ class Runtime {
   Loop& make_loop() { return make(loops_); }
   Macro& make_macro() { return make(macros_); }
 
+  // Work on a text as a whole, a dict's key or an operand; what is not text costs nothing.
+  void touch(const Value& value) {
+    if (value.is(Kind::kText)) budget_.touch_bytes(value.bytes().size());
+  }
   // What a for loop walks over: items, characters, keys. Uses up an iterator.
   SequencePtr iterate(const Value& value);
   // Python's len(); throws for what has none.

@@ -53,7 +53,9 @@ Value AttributePath::of(Runtime& runtime, const Value& item, const Value* fallba
 }
 
 Value fold_case(Runtime& runtime, const Value& value) {
-  return value.is(Kind::kText) ? runtime.text(to_lower(value.bytes())) : value;
+  if (!value.is(Kind::kText)) return value;
+  runtime.budget().touch_chars(value.bytes().size());
+  return runtime.text(to_lower(value.bytes()));
 }
 
 std::vector<Value> sort_by_keys(Runtime& runtime,

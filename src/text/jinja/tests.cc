@@ -32,9 +32,10 @@ Value test_iterable(Runtime&, const Value& subject, const BoundArguments&) {
 }
 
 Value test_sequence(Runtime&, const Value& subject, const BoundArguments&) {
-  if (subject.is(Kind::kSequence))
+  if (subject.is(Kind::kSequence)) {
     return Value(subject.sequence()->kind != SequenceKind::kView &&
                  subject.sequence()->kind != SequenceKind::kIterator);
+  }
   return Value(subject.is(Kind::kText) || subject.is(Kind::kDict) || subject.is(Kind::kUndefined));
 }
 
@@ -46,7 +47,7 @@ Value test_callable(Runtime&, const Value& subject, const BoundArguments&) {
 
 bool has_case(Runtime& runtime, const Value& subject, std::string (*map)(std::string_view)) {
   const TextPtr text = to_text(runtime, subject);
-  runtime.budget().touch_bytes(text->bytes.size());
+  runtime.budget().touch_chars(text->bytes.size());
   return map(text->bytes) == text->bytes && to_upper(text->bytes) != to_lower(text->bytes);
 }
 
@@ -74,7 +75,8 @@ Value test_divisible(Runtime& runtime, const Value& subject, const BoundArgument
   return Value(leaves_rest(runtime, subject, arguments[0], 0));
 }
 
-Value test_same(Runtime&, const Value& subject, const BoundArguments& arguments) {
+Value test_same(Runtime& runtime, const Value& subject, const BoundArguments& arguments) {
+  runtime.touch(subject);
   return Value(subject.is_same(arguments[0]));
 }
 
@@ -83,11 +85,13 @@ Value test_compare(Runtime& runtime, const Value& subject, const BoundArguments&
   return Value(compare(runtime, Op, subject, arguments[0]));
 }
 
-Value test_filter(Runtime&, const Value& subject, const BoundArguments&) {
+Value test_filter(Runtime& runtime, const Value& subject, const BoundArguments&) {
+  runtime.touch(subject);
   return Value(subject.is(Kind::kText) && find_filter(subject.bytes()) != nullptr);
 }
 
-Value test_test(Runtime&, const Value& subject, const BoundArguments&) {
+Value test_test(Runtime& runtime, const Value& subject, const BoundArguments&) {
+  runtime.touch(subject);
   return Value(subject.is(Kind::kText) && find_test(subject.bytes()) != nullptr);
 }
 

@@ -60,7 +60,7 @@ Value join_texts(Runtime& runtime, std::string_view separator, const std::vector
 }
 
 std::vector<std::string_view> split_lines(Runtime& runtime, std::string_view text) {
-  runtime.budget().touch_bytes(text.size());
+  runtime.budget().touch_chars(text.size());
   std::vector<std::string_view> lines;
   size_t start = 0;
   for (size_t at = 0; at < text.size();) {
@@ -76,6 +76,35 @@ std::vector<std::string_view> split_lines(Runtime& runtime, std::string_view tex
   }
   if (start < text.size()) lines.push_back(text.substr(start));
   return lines;
+}
+
+std::string escape_markup(Runtime& runtime, const Value& value) {
+  const TextPtr text = to_text(runtime, value);
+  if (text->is_safe) return text->bytes;
+  runtime.budget().touch_chars(text->bytes.size());
+  TextBuilder escaped(runtime);
+  for (const char byte : text->bytes) {
+    switch (byte) {
+      case '&':
+        escaped.append("&amp;");
+        break;
+      case '<':
+        escaped.append("&lt;");
+        break;
+      case '>':
+        escaped.append("&gt;");
+        break;
+      case '\'':
+        escaped.append("&#39;");
+        break;
+      case '"':
+        escaped.append("&#34;");
+        break;
+      default:
+        escaped.append(byte);
+    }
+  }
+  return escaped.take();
 }
 
 }  // namespace lamina::jinja

@@ -21,4 +21,7 @@ Value join_texts(Runtime& runtime, std::string_view separator, const std::vector
 // str.splitlines() without the line ends.
 std::vector<std::string_view> split_lines(Runtime& runtime, std::string_view text);
 
+// str(value) with & < > ' " as entities, unless it is markup already.
+std::string escape_markup(Runtime& runtime, const Value& value);
+
 }  // namespace lamina::jinja

@@ -13,9 +13,10 @@ bool is_continuation(char byte) {
 std::string map_chars(std::string_view text, utf8proc_int32_t (*map)(utf8proc_int32_t)) {
   std::string mapped;
   mapped.reserve(text.size());
-  for (size_t at = 0; at < text.size(); at += char_size(text, at))
+  for (size_t at = 0; at < text.size(); at += char_size(text, at)) {
     append_char(mapped,
                 static_cast<char32_t>(map(static_cast<utf8proc_int32_t>(char_at(text, at)))));
+  }
   return mapped;
 }
 
@@ -54,6 +55,12 @@ size_t char_size(std::string_view text, size_t offset) {
   size_t end = offset + 1;
   while (end < text.size() && is_continuation(text[end])) ++end;
   return end - offset;
+}
+
+size_t char_before(std::string_view text, size_t end) {
+  size_t offset = end - 1;
+  while (offset > 0 && is_continuation(text[offset])) --offset;
+  return offset;
 }
 
 char32_t char_at(std::string_view text, size_t offset) {
@@ -152,8 +159,7 @@ std::string_view strip_if(std::string_view text, StripEnds ends, Drops drops) {
   while (ends.left && !text.empty() && drops(char_at(text, 0)))
     text.remove_prefix(char_size(text, 0));
   while (ends.right && !text.empty()) {
-    size_t last = text.size() - 1;
-    while (last > 0 && is_continuation(text[last])) --last;
+    const size_t last = char_before(text, text.size());
     if (!drops(char_at(text, last))) break;
     text.remove_suffix(text.size() - last);
   }

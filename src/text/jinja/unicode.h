@@ -13,6 +13,8 @@ namespace lamina::jinja {
 [[nodiscard]] size_t count_chars(std::string_view text);
 // Bytes of the character that starts at `offset`.
 [[nodiscard]] size_t char_size(std::string_view text, size_t offset);
+// Where the character that ends at `end`, which is not 0, starts.
+[[nodiscard]] size_t char_before(std::string_view text, size_t end);
 [[nodiscard]] char32_t char_at(std::string_view text, size_t offset);
 // Byte offset of character `index`; the text's size if it has no more than `index` characters.
 [[nodiscard]] size_t char_offset(std::string_view text, size_t index);

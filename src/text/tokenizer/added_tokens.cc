@@ -85,9 +85,13 @@ const AddedToken* AddedTokens::longest_at(std::string_view text) const {
   return longest;
 }
 
+// As the reference does, matches are found in the text as it is, and swallow white space after
+// that: a token of white space is there even where the one before it swallowed that.
 std::vector<AddedTokens::Part> AddedTokens::split(std::string_view text, bool parse_special) const {
   std::vector<Part> parts;
   size_t plain_begin = 0;
+  size_t spaces_end =
+      0;  // of white space walked over: walked once, however many tokens stand in it
   size_t position = 0;
   while (position < text.size()) {
     const AddedToken* token = longest_at(text.substr(position));
@@ -95,19 +99,17 @@ std::vector<AddedTokens::Part> AddedTokens::split(std::string_view text, bool pa
       ++position;
       continue;
     }
-    const size_t match_end = position + token->content.size();
-    if (token->special && !parse_special) {
-      position = match_end;
-      continue;
-    }
-    const size_t begin = token->lstrip ? space_start(text, plain_begin, position) : position;
-    const size_t end = token->rstrip ? space_end(text, match_end) : match_end;
+    const size_t match_begin = position;
+    position += token->content.size();
+    if (token->special && !parse_special) continue;
+    if (token->lstrip && position <= plain_begin) continue;  // nothing is left of it
+    const size_t begin = token->lstrip ? space_start(text, plain_begin, match_begin) : match_begin;
     if (begin > plain_begin) {
       parts.push_back({text.substr(plain_begin, begin - plain_begin), kNoToken});
     }
-    parts.push_back({text.substr(begin, end - begin), token->id});
-    plain_begin = end;
-    position = end;
+    if (token->rstrip && position >= spaces_end) spaces_end = space_end(text, position);
+    plain_begin = token->rstrip ? spaces_end : position;
+    parts.push_back({text.substr(begin, plain_begin - begin), token->id});
   }
   if (plain_begin < text.size()) parts.push_back({text.substr(plain_begin), kNoToken});
   return parts;

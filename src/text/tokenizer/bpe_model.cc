@@ -27,7 +27,7 @@ BpeModel::BpeModel(Vocabulary vocabulary, MergeRules rules, const Options& optio
     const char as_char = static_cast<char>(value);
     const std::string text =
         options_.byte_level ? to_byte_alphabet({&as_char, 1}) : byte_token(value);
-    byte_ids_[byte] = vocabulary_.find(text).value_or(kNoId);
+    byte_ids_[byte] = vocabulary_.find_in_model(text).value_or(kNoId);
   }
 }
 
@@ -42,13 +42,13 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
   }
   make_symbols(piece, scratch);
   if (const auto* pairs = std::get_if<PairMerges>(&rules_)) {
-    const auto& symbols = scratch.symbols;
+    const auto& symbols = scratch.symbols_;
     merge_symbols(piece, scratch, [&](uint32_t left, uint32_t right, uint32_t /*end*/) {
       return pairs->find(symbols[left].id, symbols[right].id);
     });
   } else {
     const auto& scored = std::get<ScoredMerges>(rules_);
-    const auto& symbols = scratch.symbols;
+    const auto& symbols = scratch.symbols_;
     merge_symbols(piece, scratch, [&](uint32_t left, uint32_t /*right*/, uint32_t end) {
       const uint32_t begin = symbols[left].begin;
       if (end - begin > Vocabulary::kMaxTokenBytes) return Merge{};
@@ -60,38 +60,40 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
 
 std::optional<int32_t> BpeModel::find_piece(std::string_view piece) const {
   if (piece.size() > Vocabulary::kMaxTokenBytes) return std::nullopt;
-  return vocabulary_.find(options_.byte_level ? to_byte_alphabet(piece) : std::string(piece));
+  return vocabulary_.find_in_model(options_.byte_level ? to_byte_alphabet(piece)
+                                                       : std::string(piece));
 }
 
 int32_t BpeModel::symbol_id(std::string_view symbol) const {
   if (options_.byte_level) return byte_ids_[static_cast<unsigned char>(symbol[0])];
-  const std::optional<int32_t> id = vocabulary_.find(symbol);
+  const std::optional<int32_t> id = vocabulary_.find_in_model(symbol);
   if (!id) return kNoId;
   const auto* scored = std::get_if<ScoredMerges>(&rules_);
   return scored == nullptr || scored->is_piece(*id) ? *id : kNoId;
 }
 
 void BpeModel::make_symbols(std::string_view piece, Scratch& scratch) const {
-  auto& symbols = scratch.symbols;
+  auto& symbols = scratch.symbols_;
   symbols.clear();
   for (size_t begin = 0; begin < piece.size();) {
     const size_t size = options_.byte_level ? 1 : utf8_size(piece[begin]);
     const auto index = static_cast<uint32_t>(symbols.size());
-    symbols.push_back({symbol_id(piece.substr(begin, size)),
-                       static_cast<uint32_t>(begin),
-                       index == 0 ? kNone : index - 1,
-                       index + 1});
+    const std::string_view symbol = piece.substr(begin, size);
+    const int32_t id = symbol_id(symbol);
     begin += size;
+    if (id == kNoId && vanishes(symbol)) continue;
+    symbols.push_back(
+        {id, static_cast<uint32_t>(begin - size), index == 0 ? kNone : index - 1, index + 1});
   }
-  symbols.back().next = kNone;
+  if (!symbols.empty()) symbols.back().next = kNone;
 }
 
 template <typename FindMerge>
 void BpeModel::merge_symbols(std::string_view piece,
                              Scratch& scratch,
                              const FindMerge& find_merge) const {
-  auto& symbols = scratch.symbols;
-  auto& heap = scratch.heap;
+  auto& symbols = scratch.symbols_;
+  auto& heap = scratch.heap_;
   const auto end_of = [&](uint32_t symbol) {
     const uint32_t next = symbols[symbol].next;
     return next == kNone ? static_cast<uint32_t>(piece.size()) : symbols[next].begin;
@@ -134,15 +136,18 @@ void BpeModel::emit(std::string_view piece,
                     const Scratch& scratch,
                     std::vector<int32_t>& ids) const {
   bool after_unknown = false;
-  for (uint32_t i = 0; i != kNone;) {
-    const Scratch::Symbol& symbol = scratch.symbols[i];
+  for (uint32_t i = scratch.symbols_.empty() ? kNone : 0; i != kNone;) {
+    const Scratch::Symbol& symbol = scratch.symbols_[i];
     i = symbol.next;
-    const size_t end = i == kNone ? piece.size() : scratch.symbols[i].begin;
     if (symbol.id >= 0) {
       ids.push_back(symbol.id);
       after_unknown = false;
-    } else if (options_.byte_fallback &&
-               emit_bytes(piece.substr(symbol.begin, end - symbol.begin), ids)) {
+      continue;
+    }
+    // What has no token has not merged: it is one character.
+    const auto character = piece.substr(symbol.begin, utf8_size(piece[symbol.begin]));
+    if (has_byte_tokens(character)) {
+      for (const char byte : character) ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
       after_unknown = false;
     } else if (options_.unknown_id) {
       if (!after_unknown || !options_.fuse_unknown) ids.push_back(*options_.unknown_id);
@@ -151,13 +156,10 @@ void BpeModel::emit(std::string_view piece,
   }
 }
 
-bool BpeModel::emit_bytes(std::string_view character, std::vector<int32_t>& ids) const {
-  const auto id_of = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
-  const bool all = std::all_of(
-      character.begin(), character.end(), [&](char byte) { return id_of(byte) != kNoId; });
-  if (!all) return false;
-  for (const char byte : character) ids.push_back(id_of(byte));
-  return true;
+bool BpeModel::has_byte_tokens(std::string_view character) const {
+  return options_.byte_fallback && std::all_of(character.begin(), character.end(), [&](char byte) {
+           return byte_ids_[static_cast<unsigned char>(byte)] != kNoId;
+         });
 }
 
 std::string byte_token(unsigned char byte) {

@@ -40,8 +40,8 @@ class BpeModel {
       uint32_t end;   // where the pair's text ends; tells whether the pair still stands
       int32_t id;
     };
-    std::vector<Symbol> symbols;
-    std::vector<Candidate> heap;
+    std::vector<Symbol> symbols_;
+    std::vector<Candidate> heap_;
   };
 
   BpeModel(Vocabulary vocabulary, MergeRules rules, const Options& options);
@@ -59,8 +59,12 @@ class BpeModel {
   template <typename FindMerge>
   void merge_symbols(std::string_view piece, Scratch& scratch, const FindMerge& find_merge) const;
   void emit(std::string_view piece, const Scratch& scratch, std::vector<int32_t>& ids) const;
-  // Appends the byte tokens of a character without a token of its own; false if one is missing.
-  [[nodiscard]] bool emit_bytes(std::string_view character, std::vector<int32_t>& ids) const;
+  // Whether a character without a token of its own becomes byte tokens.
+  [[nodiscard]] bool has_byte_tokens(std::string_view character) const;
+  // Whether it leaves nothing behind at all: then its neighbours may merge.
+  [[nodiscard]] bool vanishes(std::string_view character) const {
+    return !options_.unknown_id && !has_byte_tokens(character);
+  }
 
   Vocabulary vocabulary_;
   MergeRules rules_;

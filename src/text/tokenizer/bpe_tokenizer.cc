@@ -30,11 +30,14 @@ void BpeTokenizer::fill_token_bytes() {
   const Vocabulary& vocabulary = parts_.model.vocabulary();
   const auto num_ids = static_cast<size_t>(vocabulary.size());
   token_bytes_.resize(num_ids);
+  const auto byte_of = [&](std::string_view text) {
+    return parts_.decoding.byte_fallback ? parse_byte_token(text) : std::nullopt;
+  };
   for (size_t id = 0; id < num_ids; ++id) {
     const std::string_view text = vocabulary.text(static_cast<int32_t>(id));
     if (parts_.model.options().byte_level) {
       token_bytes_[id] = from_byte_alphabet(text).value_or(std::string(text));
-    } else if (const auto byte = parse_byte_token(text); byte && parts_.decoding.byte_fallback) {
+    } else if (const auto byte = byte_of(text)) {
       token_bytes_[id].assign(1, *byte);
     } else {
       token_bytes_[id] = text;
@@ -43,7 +46,8 @@ void BpeTokenizer::fill_token_bytes() {
   special_.assign(num_ids, false);
   for (const AddedToken& token : parts_.added_tokens) {
     // Written as it is looked for, not in the byte alphabet.
-    token_bytes_[static_cast<size_t>(token.id)] = token.content;
+    const auto byte = byte_of(token.content);
+    token_bytes_[static_cast<size_t>(token.id)] = byte ? std::string(1, *byte) : token.content;
     special_[static_cast<size_t>(token.id)] = token.special;
   }
   size_t total = 0;

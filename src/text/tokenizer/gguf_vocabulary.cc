@@ -136,9 +136,14 @@ std::unique_ptr<Tokenizer> make_byte_level(const GgufVocabulary& source) {
   check_token_id(source.unknown_id, source.tokens.size(), "unknown");
   check_token_id(source.bos_id, source.tokens.size(), "BOS");
   check_token_id(source.eos_id, source.tokens.size(), "EOS");
+  const std::vector<PieceKind> kinds = piece_kinds(source);
   Vocabulary vocabulary;
   for (size_t id = 0; id < source.tokens.size(); ++id) {
-    vocabulary.add(source.tokens[id], static_cast<int64_t>(id));
+    if (kinds[id] == PieceKind::kControl) {
+      vocabulary.add_outside_model(source.tokens[id], static_cast<int64_t>(id));
+    } else {
+      vocabulary.add(source.tokens[id], static_cast<int64_t>(id));
+    }
   }
   PairMerges merges = make_merges(source, vocabulary);
   std::vector<NormalizerStep> normalizer;

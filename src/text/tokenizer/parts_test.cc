@@ -12,6 +12,7 @@
 #include "text/tokenizer/bpe_model.h"
 #include "text/tokenizer/byte_alphabet.h"
 #include "text/tokenizer/normalizer.h"
+#include "text/tokenizer/pre_tokenizer.h"
 #include "text/tokenizer/split_pattern.h"
 #include "text/tokenizer/utf8.h"
 
@@ -132,13 +133,35 @@ TEST(AddedTokens, SwallowWhiteSpace) {
                           std::pair("L", 1)));
 }
 
+// What tokenizers 0.23 answers, but for the last, where it panics.
+TEST(AddedTokens, WhiteSpaceThatIsATokenItself) {
+  const AddedTokens tokens({{.content = "<r>", .id = 1, .rstrip = true},
+                            {.content = "  ", .id = 2, .rstrip = true},
+                            {.content = " x", .id = 3},
+                            {.content = "\n\n", .id = 4, .lstrip = true}});
+  const auto ids = [&](std::string_view text) {
+    std::vector<int32_t> found;
+    for (const auto& part : tokens.split(text, true)) found.push_back(part.id);
+    return found;
+  };
+  EXPECT_THAT(ids("<r> x"), ElementsAre(1, 3));
+  EXPECT_THAT(ids("a      i"), ElementsAre(-1, 2, 2, 2, -1));
+  EXPECT_THAT(ids("a  \n\ni"), ElementsAre(-1, 2, -1));
+  EXPECT_THAT(ids("  \n\n "), ElementsAre(2));
+}
+
+TEST(AddedTokens, LongWhiteSpaceIsWalkedOnce) {
+  const AddedTokens tokens({{.content = "  ", .id = 1, .rstrip = true}});
+  EXPECT_EQ(tokens.split(std::string(2 << 20, ' '), true).size(), 1U << 20);
+}
+
 TEST(AddedTokens, RefusesLongContents) {
   EXPECT_THROW(AddedTokens({{.content = std::string(2000, 'x'), .id = 1}}), Error);
 }
 
 std::string pattern_error(std::string_view pattern) {
   try {
-    SplitPattern(pattern, SplitPattern::Syntax::kRegex);
+    const SplitPattern compiled(pattern, SplitPattern::Syntax::kRegex);
     return "no error";
   } catch (const Error& e) {
     return e.what();
@@ -172,6 +195,22 @@ TEST(SplitPattern, FindsMatchesOfAnySize) {
   EXPECT_THAT(find_all("x", ""), ElementsAre());
   const std::string long_text(1 << 17, 'a');  // past the stack of JIT code
   EXPECT_THAT(find_all("(?:a|b)+", long_text), ElementsAre(TextRange{0, 1 << 17}));
+}
+
+TEST(SplitPattern, EmptyMatchesDoNotTouchOthers) {
+  EXPECT_THAT(find_all("a*", "aab"), ElementsAre(TextRange{0, 2}));
+  EXPECT_THAT(find_all("a*", "baa"), ElementsAre(TextRange{0, 0}, TextRange{1, 3}));
+}
+
+TEST(PreTokenizer, OnlyTextThatStartsTheTextGetsThePrefix) {
+  std::vector<PreTokenizerStep> steps;
+  steps.emplace_back(
+      SplitStep{SplitPattern("x", SplitPattern::Syntax::kLiteral), SplitBehavior::kRemoved});
+  steps.emplace_back(MetaspaceStep{"_", MetaspaceStep::Prepend::kFirst});
+  const PreTokenizer pre_tokenizer(std::move(steps));
+  EXPECT_EQ(pre_tokenizer.apply("axb", true).value_or_throw().text, "_ab");
+  EXPECT_EQ(pre_tokenizer.apply("xb", true).value_or_throw().text, "b");
+  EXPECT_EQ(pre_tokenizer.apply("b", false).value_or_throw().text, "b");
 }
 
 TEST(SplitPattern, GivesUpOnExponentialPatterns) {
@@ -233,6 +272,23 @@ TEST(BpeModel, EqualsTheDefinition) {
     model.encode(text, scratch, ids);
     EXPECT_EQ(ids, merge_naively(letters, merges));
   }
+}
+
+TEST(BpeModel, CharactersWithoutATokenLetTheirNeighboursMerge) {
+  const auto encode = [](const BpeModel::Options& options) {
+    Vocabulary vocabulary;
+    for (const char* token : {"a", "b", "ab", "<unk>", "<0x63>"}) {
+      vocabulary.add(token, vocabulary.size());
+    }
+    const BpeModel model(std::move(vocabulary), PairMerges({{0, 1, {0, 2}}}, 5), options);
+    BpeModel::Scratch scratch;
+    std::vector<int32_t> ids;
+    for (const char* text : {"a\u00E9b", "acb", "\u00E9"}) model.encode(text, scratch, ids);
+    return ids;
+  };
+  EXPECT_THAT(encode({}), ElementsAre(2, 2));
+  EXPECT_THAT(encode({.byte_fallback = true}), ElementsAre(2, 0, 4, 1));
+  EXPECT_THAT(encode({.unknown_id = 3}), ElementsAre(0, 3, 1, 0, 3, 1, 3));
 }
 
 TEST(Vocabulary, RefusesTwoTextsForAnId) {

@@ -92,7 +92,7 @@ Status split_piece(const SplitStep& step,
 
 struct StepApplier {
   Pieces pieces;
-  bool at_start;
+  bool at_start;  // the first piece stands at the start of the caller's text
 
   [[nodiscard]] std::string_view view(const TextRange& range) const {
     return std::string_view(pieces.text).substr(range.begin, range.end - range.begin);
@@ -104,6 +104,7 @@ struct StepApplier {
       LAMINA_RETURN_IF_ERROR(split_piece(step, view(range), range.begin, ranges));
     }
     pieces.ranges = std::move(ranges);
+    at_start = at_start && !pieces.ranges.empty() && pieces.ranges.front().begin == 0;
     return Status::ok_status();
   }
 

@@ -214,9 +214,12 @@ Status SplitPattern::find_all(std::string_view text, std::vector<TextRange>& mat
     }
     const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(data.get());
     const TextRange match{ends[0], ends[1]};
-    matches.push_back(match);
+    const bool is_empty = match.end == match.begin;
+    // As in Oniguruma's users, an empty match right behind another one does not count.
+    const bool touches_last = !matches.empty() && matches.back().end == match.begin;
+    if (!is_empty || !touches_last) matches.push_back(match);
     position = match.end;
-    if (match.end == match.begin && position < text.size()) position += utf8_size(text[position]);
+    if (is_empty && position < text.size()) position += utf8_size(text[position]);
   }
   return Status::ok_status();
 }

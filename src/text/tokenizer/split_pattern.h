@@ -26,12 +26,15 @@ class SplitPattern {
 
   // Throws Error kInvalidArgument.
   SplitPattern(std::string_view pattern, Syntax syntax);
+  SplitPattern(const SplitPattern&) = delete;
+  SplitPattern& operator=(const SplitPattern&) = delete;
   SplitPattern(SplitPattern&&) noexcept;
   SplitPattern& operator=(SplitPattern&&) noexcept;
   ~SplitPattern();
 
-  // Appends the matches in `text` (valid UTF-8), left to right, without overlap; they may be empty.
-  // kResourceExhausted past the limits on steps and memory.
+  // Appends the matches in `text` (valid UTF-8), left to right, without overlap; they may be empty,
+  // but then not right behind another. kResourceExhausted past the limits on steps, which are per
+  // start of a match, and memory: a pattern written to fail late everywhere is quadratic.
   [[nodiscard]] Status find_all(std::string_view text, std::vector<TextRange>& matches) const;
 
  private:

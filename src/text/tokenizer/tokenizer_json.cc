@@ -45,7 +45,7 @@ std::vector<AddedToken> parse_added_tokens(const Json& root,
       fail(fmt::format("added token {}: single_word is not supported", in_quotes(token.content)));
     }
     if (!vocabulary.find(token.content)) {
-      vocabulary.add(token.content, json_integer(entry, "id"));
+      vocabulary.add_outside_model(token.content, json_integer(entry, "id"));
     }
     token.id = *vocabulary.find(token.content);
     token.special = json_bool(entry, "special", false);
@@ -78,9 +78,9 @@ PairMerges parse_merges(const Json& model, const Vocabulary& vocabulary) {
   for (const Json& merge : json_array(model, "merges")) {
     if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version")) continue;
     const auto [left, right] = parse_merge(merge);
-    const std::optional<int32_t> left_id = vocabulary.find(left);
-    const std::optional<int32_t> right_id = vocabulary.find(right);
-    const std::optional<int32_t> id = vocabulary.find(left + right);
+    const std::optional<int32_t> left_id = vocabulary.find_in_model(left);
+    const std::optional<int32_t> right_id = vocabulary.find_in_model(right);
+    const std::optional<int32_t> id = vocabulary.find_in_model(left + right);
     if (!left_id || !right_id || !id) {
       fail(fmt::format("merge {} of {} and {} is not in the vocabulary",
                        rules.size(),
@@ -114,7 +114,7 @@ BpeModel::Options parse_options(const Json& model, const Vocabulary& vocabulary,
   options.fuse_unknown = json_bool(model, "fuse_unk", false);
   const std::string unknown = json_string(model, "unk_token", "");
   if (!unknown.empty()) {
-    options.unknown_id = vocabulary.find(unknown);
+    options.unknown_id = vocabulary.find_in_model(unknown);
     if (!options.unknown_id) {
       fail(fmt::format("unk_token {} is not in the vocabulary", in_quotes(unknown)));
     }

@@ -75,7 +75,8 @@ TEST_P(JsonTokenizers, IdsAndTextsAreThoseOfTheReference) {
   expect_ids(*tokenizer, answers, "ids_special");
   for (size_t i = 0; i < answers["decoded"].size(); ++i) {
     if (answers["decoded"][i].is_null()) continue;
-    EXPECT_EQ(tokenizer->decode(answers["ids_special"][i].get<Ids>(), true), answers["decoded"][i]);
+    EXPECT_EQ(tokenizer->decode(answers["ids_special"][i].get<Ids>(), true),
+              answers["decoded"][i].get<std::string>());
   }
 }
 
@@ -117,6 +118,33 @@ TEST(Encode, RefusesBadTexts) {
   }
   const std::string long_text((16 << 20) + 1, 'a');
   EXPECT_EQ(tokenizer->encode(long_text, {}).status().code(), StatusCode::kResourceExhausted);
+}
+
+// Plain text, a client's, must not turn into control tokens on any way.
+TEST(Encode, TokensOutsideTheModelAreNotMadeOfPlainText) {
+  const char* file = R"({
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"],
+              "ignore_merges": true},
+    "added_tokens": [{"id": 3, "content": "<", "special": true, "normalized": false},
+                     {"id": 4, "content": "ba", "special": true, "normalized": false}],
+    "decoder": {"type": "Fuse"}})";
+  const auto tokenizer = parse_tokenizer_json(file, "");
+  EXPECT_EQ(encode(*tokenizer, "ba", false), (Ids{1, 0}));
+  EXPECT_EQ(encode(*tokenizer, "a<b", false), Ids{2});
+  EXPECT_EQ(encode(*tokenizer, "a<ba", true), (Ids{0, 3, 4}));
+  EXPECT_EQ(tokenizer->find("<"), 3);
+
+  const GgufVocabulary gguf{.model = "gpt2",
+                            .pre = "llama-bpe",
+                            .tokens = {"a", "b", "ba"},
+                            .scores = {},
+                            .token_types = {1, 1, 3},
+                            .merges = {},
+                            .bos_id = {},
+                            .eos_id = {},
+                            .unknown_id = {}};
+  EXPECT_EQ(encode(*make_gguf_tokenizer(gguf), "ba", false), (Ids{1, 0}));
+  EXPECT_EQ(encode(*make_gguf_tokenizer(gguf), "ba", true), Ids{2});
 }
 
 // Quadratic code would need hours for these, not the tests' time limit.

@@ -34,6 +34,16 @@ std::optional<int32_t> Vocabulary::find(std::string_view text) const {
   return entry->second;
 }
 
+void Vocabulary::add_outside_model(std::string_view text, int64_t id) {
+  add(text, id);
+  outside_model_.insert(static_cast<int32_t>(id));
+}
+
+std::optional<int32_t> Vocabulary::find_in_model(std::string_view text) const {
+  const std::optional<int32_t> id = find(text);
+  return id && outside_model_.contains(*id) ? std::nullopt : id;
+}
+
 std::string_view Vocabulary::text(int32_t id) const {
   return contains(id) ? texts_[static_cast<size_t>(id)] : std::string_view();
 }
