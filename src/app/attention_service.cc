@@ -23,24 +23,44 @@ std::string host_name() {
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
-AttentionWorkerConfig worker_config(const control::SessionConfig& session) {
-  AttentionWorkerConfig config{.core = {.kv = {.num_layers = session.num_layers,
-                                               .num_kv_heads = session.num_kv_heads(),
-                                               .head_dim = session.head_dim,
-                                               .block_size = session.block_size,
-                                               .dtype = session.kv_dtype},
-                                        .num_blocks = session.num_blocks,
-                                        .num_heads = session.num_heads,
-                                        .max_sequences = session.max_sequences,
-                                        .max_tokens = session.max_tokens,
-                                        .max_blocks_per_sequence = session.max_blocks_per_sequence,
-                                        .layers = {}},
-                               .epoch = session.epoch,
-                               .dtype = session.wire_dtype};
-  for (const control::LayerAttention& layer : session.layers) {
-    config.core.layers.push_back({.scale = layer.scale, .window = layer.window});
-  }
-  return config;
+AttentionWorkerConfig worker_config(const control::SessionConfig& session,
+                                    const control::SessionPart& part) {
+  return {.core = {.kv = {.num_layers = session.num_layers,
+                          .num_kv_heads = part.num_kv_heads(),
+                          .head_dim = session.head_dim,
+                          .value_dim = session.value_dim,
+                          .latent = session.latent,
+                          .block_size = session.block_size,
+                          .dtype = session.kv_dtype},
+                   .num_blocks = session.num_blocks,
+                   .num_heads = part.num_heads,
+                   .max_sequences = session.max_sequences,
+                   .max_tokens = session.max_tokens,
+                   .max_blocks_per_sequence = session.max_blocks_per_sequence,
+                   .layers = part.layers},
+          .epoch = session.epoch,
+          .dtype = session.wire_dtype};
+}
+
+// Adds one part's counters to the session's. Steps and tokens are the same in all parts.
+void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats) {
+  const auto seconds = [](int64_t ns) {
+    return std::chrono::duration<double>(Duration(ns)).count();
+  };
+  stats.num_steps = std::max<uint64_t>(stats.num_steps, part.num_steps);
+  stats.num_tokens = std::max<uint64_t>(stats.num_tokens, part.num_tokens);
+  stats.attention_seconds += seconds(part.attention_ns);
+  stats.wait_seconds += seconds(part.wait_ns);
+  stats.bytes_received += part.bytes_received;
+  stats.bytes_sent += part.bytes_sent;
+  stats.num_blocks_used = std::max<int32_t>(stats.num_blocks_used, part.num_blocks_used);
+  // Read before the time of progress, which is written before it.
+  const bool is_in_step = part.is_in_step;
+  stats.step_in_progress |= is_in_step;
+  const Duration age = steady_clock().now().time_since_epoch() - Duration(part.last_progress_ns);
+  const auto age_ms = std::chrono::duration_cast<std::chrono::milliseconds>(age).count();
+  stats.progress_age_ms =
+      std::max(stats.progress_age_ms, static_cast<uint64_t>(std::max<int64_t>(0, age_ms)));
 }
 
 }  // namespace
@@ -64,7 +84,17 @@ control::WorkerInfo AttentionService::describe() {
 }
 
 Status AttentionService::check_memory(const control::SessionConfig& config) const {
-  const uint64_t block_bytes = worker_config(config).core.kv.block_bytes();
+  uint64_t block_bytes = 0;
+  // Block tables and message slots come on top of the KV budget.
+  uint64_t other_bytes = static_cast<uint64_t>(config.max_sequences) *
+                         static_cast<uint64_t>(config.max_blocks_per_sequence) * sizeof(BlockId) *
+                         config.parts.size();
+  for (const control::SessionPart& part : config.parts) {
+    block_bytes += worker_config(config, part).core.kv.block_bytes();
+    const wire::SlotGeometry geometry = control::slot_geometry(config, part);
+    for (const size_t bytes : wire::attention_worker_slots(geometry)) other_bytes += bytes;
+    for (const size_t bytes : wire::model_worker_slots(geometry)) other_bytes += bytes;
+  }
   const uint64_t fits = config_.kv_memory_bytes / block_bytes;
   if (static_cast<uint64_t>(config.num_blocks) > fits) {
     return resource_exhausted(
@@ -73,12 +103,6 @@ Status AttentionService::check_memory(const control::SessionConfig& config) cons
                     block_bytes,
                     config_.kv_memory_bytes));
   }
-  // Block tables and message slots come on top of the KV budget.
-  const wire::SlotGeometry geometry = control::slot_geometry(config);
-  uint64_t other_bytes = static_cast<uint64_t>(config.max_sequences) *
-                         static_cast<uint64_t>(config.max_blocks_per_sequence) * sizeof(BlockId);
-  for (const size_t bytes : wire::attention_worker_slots(geometry)) other_bytes += bytes;
-  for (const size_t bytes : wire::model_worker_slots(geometry)) other_bytes += bytes;
   if (other_bytes <= kMaxSessionOverheadBytes) return {};
   return resource_exhausted(
       fmt::format("block tables and message slots of {} bytes asked for, limit {}",
@@ -86,52 +110,65 @@ Status AttentionService::check_memory(const control::SessionConfig& config) cons
                   kMaxSessionOverheadBytes));
 }
 
-Result<std::string> AttentionService::configure(const control::SessionConfig& config) {
+Result<std::vector<std::string>> AttentionService::configure(const control::SessionConfig& config) {
   LAMINA_RETURN_IF_ERROR(check_memory(config));
-  if (config.out_dtype != config.wire_dtype)
+  if (config.out_dtype != config.wire_dtype) {
     return invalid_argument("out_dtype must equal wire_dtype");
-  const wire::SlotGeometry geometry = control::slot_geometry(config);
+  }
   auto session = std::make_unique<Session>();
   session->config = config;
-  session->pending =
-      prepare_endpoint({.kind = config.transport,
-                        .self = {.id = control::worker_peer_id(config), .epoch = config.epoch},
-                        .peer = {.id = config.engine_id, .epoch = config.epoch},
-                        .receive_slots = wire::attention_worker_slots(geometry),
-                        .send_slots = wire::model_worker_slots(geometry),
-                        .listens = true,
-                        .host = config_.data_host});
-  const std::string blob = session->pending->blob();
+  std::vector<std::string> blobs;
+  for (const control::SessionPart& part : config.parts) {
+    const wire::SlotGeometry geometry = control::slot_geometry(config, part);
+    session->parts.emplace_back().pending =
+        prepare_endpoint({.kind = config.transport,
+                          .self = {.id = control::worker_peer_id(part), .epoch = config.epoch},
+                          .peer = {.id = config.engine_id, .epoch = config.epoch},
+                          .receive_slots = wire::attention_worker_slots(geometry),
+                          .send_slots = wire::model_worker_slots(geometry),
+                          .listens = true,
+                          .host = config_.data_host});
+    blobs.push_back(session->parts.back().pending->blob());
+  }
   Session& started = *session;
   {
     const std::lock_guard lock(mutex_);
     session_ = std::move(session);
   }
   started.thread = std::thread([this, &started] { run_session(started); });
-  log_info("session {} of {}: KV heads [{}, {}), {} blocks, {}",
+  log_info("session {} of {}: {} KV heads in {} parts, {} blocks, {}",
            config.epoch,
            config.engine_name,
-           config.kv_head_begin,
-           config.kv_head_end,
+           config.num_kv_heads(),
+           config.parts.size(),
            config.num_blocks,
            transport_name(config.transport));
-  return blob;
+  return blobs;
+}
+
+void AttentionService::start_parts(Session& session) {
+  const Deadline deadline = Deadline::after(kConnectTimeout);
+  for (size_t i = 0; i < session.parts.size(); ++i) {
+    const control::SessionPart& config = session.config.parts[i];
+    Part& part = session.parts[i];
+    auto endpoint = part.pending->complete(config.transport_blob, deadline);
+    auto worker = std::make_unique<AttentionWorker>(
+        worker_config(session.config, config), *endpoint, StreamView(pool_));
+    const std::lock_guard lock(mutex_);
+    part.endpoint = std::move(endpoint);
+    part.worker = std::move(worker);
+  }
+  const std::lock_guard lock(mutex_);
+  session.state = control::WorkerState::kServing;
 }
 
 void AttentionService::run_session(Session& session) {
   Status status;
   try {
-    auto endpoint =
-        session.pending->complete(session.config.transport_blob, Deadline::after(kConnectTimeout));
-    auto worker = std::make_unique<AttentionWorker>(
-        worker_config(session.config), *endpoint, StreamView(pool_));
-    {
-      const std::lock_guard lock(mutex_);
-      session.endpoint = std::move(endpoint);
-      session.worker = std::move(worker);
-      session.state = control::WorkerState::kServing;
-    }
-    status = session.worker->serve(session.should_stop, WaitPolicy{}, kIdleCheck);
+    start_parts(session);
+    std::vector<AttentionWorker*> workers;
+    for (const Part& part : session.parts) workers.push_back(part.worker.get());
+    status = AttentionWorker::serve(workers, session.should_stop, WaitPolicy{}, kIdleCheck);
   } catch (const Error& error) {
     status = error.status();
   } catch (const std::exception& error) {
@@ -151,20 +188,9 @@ control::WorkerStats AttentionService::heartbeat() {
   stats.state = session_->state;
   stats.failure = session_->failure;
   stats.num_blocks = session_->config.num_blocks;
-  if (session_->worker == nullptr) return stats;
-  const AttentionWorkerStats& worker = session_->worker->stats();
-  stats.num_steps = worker.num_steps;
-  stats.num_tokens = worker.num_tokens;
-  stats.attention_seconds = std::chrono::duration<double>(Duration(worker.attention_ns)).count();
-  stats.wait_seconds = std::chrono::duration<double>(Duration(worker.wait_ns)).count();
-  stats.bytes_received = worker.bytes_received;
-  stats.bytes_sent = worker.bytes_sent;
-  stats.num_blocks_used = worker.num_blocks_used;
-  stats.step_in_progress =
-      worker.is_in_step;  // read before the time of progress, which is written before it
-  const Duration age = steady_clock().now().time_since_epoch() - Duration(worker.last_progress_ns);
-  const auto age_ms = std::chrono::duration_cast<std::chrono::milliseconds>(age).count();
-  stats.progress_age_ms = static_cast<uint64_t>(std::max<int64_t>(0, age_ms));
+  for (const Part& part : session_->parts) {
+    if (part.worker != nullptr) add_stats(part.worker->stats(), stats);
+  }
   return stats;
 }
 
@@ -179,10 +205,12 @@ void AttentionService::stop_session() {
     ended = std::move(session_);
     if (ended == nullptr) return;
     ended->should_stop = true;
-    if (ended->endpoint != nullptr) ended->endpoint->abort();
+    for (const Part& part : ended->parts) {
+      if (part.endpoint != nullptr) part.endpoint->abort();
+    }
   }
   if (ended->thread.joinable()) ended->thread.join();
-  ended->worker.reset();
+  for (Part& part : ended->parts) part.worker.reset();  // before the endpoint it uses
 }
 
 }  // namespace lamina::app

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "control/attention_control.h"
 #include "device/thread_pool.h"
@@ -29,17 +30,22 @@ class AttentionService final : public control::AttentionControlHandler {
   ~AttentionService() override;
 
   control::WorkerInfo describe() override;
-  Result<std::string> configure(const control::SessionConfig& config) override;
+  Result<std::vector<std::string>> configure(const control::SessionConfig& config) override;
   control::WorkerStats heartbeat() override;
   void end_session(uint64_t epoch, control::SessionEnd reason) override;
 
  private:
-  // One session's parts; `thread` uses the others and is joined before they go.
+  // The heads of one data connection; endpoint and worker are set by the session's thread, guarded
+  // by mutex_.
+  struct Part {
+    std::unique_ptr<PendingEndpoint> pending;
+    std::unique_ptr<Endpoint> endpoint;
+    std::unique_ptr<AttentionWorker> worker;
+  };
+  // `thread` uses the others and is joined before they go.
   struct Session {
     control::SessionConfig config;
-    std::unique_ptr<PendingEndpoint> pending;
-    std::unique_ptr<Endpoint> endpoint;       // set by the thread, guarded by mutex_
-    std::unique_ptr<AttentionWorker> worker;  // likewise
+    std::vector<Part> parts;
     control::WorkerState state = control::WorkerState::kStarting;  // guarded by mutex_
     std::string failure;                                           // guarded by mutex_
     std::atomic<bool> should_stop{false};
@@ -47,6 +53,7 @@ class AttentionService final : public control::AttentionControlHandler {
   };
 
   [[nodiscard]] Status check_memory(const control::SessionConfig& config) const;
+  void start_parts(Session& session);
   void run_session(Session& session);
   void stop_session();
 

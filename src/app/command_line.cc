@@ -82,6 +82,11 @@ void add_model(CLI::App& app, ModelOptions& options) {
   flags.add("--max-num-seqs", options.max_num_seqs, "Sequences that run at once")
       ->check(CLI::Range(1, 4096));
   flags
+      .add("--tensor-parallel-size",
+           options.tensor_parallel_size,
+           "Ranks that share the model's weights, each on its own threads")
+      ->check(CLI::Range(1, 64));
+  flags
       .add("--max-num-batched-tokens",
            options.max_num_batched_tokens,
            "Tokens of a step; longer prompts are chunked")

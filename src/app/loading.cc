@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "convert/slicer.h"
+#include "convert/tensor_parallel.h"
 #include "model/builder.h"
 #include "model/rope_scaling.h"
 
@@ -66,6 +67,22 @@ std::string token_text(const Tokenizer& tokenizer, std::optional<int32_t> id) {
   return id ? std::string(tokenizer.token_bytes(*id)) : std::string();
 }
 
+// Slices the model and loads each tensor-parallel rank's share of the weights.
+void load_ranks(const ModelOptions& options, const ModelFiles& files, ModelProgram& program) {
+  const Graph graph = build_graph(files.config(), program.dtype);
+  for (int32_t rank = 0; rank < options.tensor_parallel_size; ++rank) {
+    ModelShard& shard = program.ranks.emplace_back();
+    shard.sliced = slice_model(shard_graph(graph, rank, options.tensor_parallel_size));
+    shard.weights = files.load_weights(shard.sliced.graph, progress_bar());
+  }
+}
+
+uint64_t weight_bytes(const ModelProgram& program) {
+  uint64_t bytes = 0;
+  for (const ModelShard& shard : program.ranks) bytes += shard.weights->resident_bytes();
+  return bytes;
+}
+
 }  // namespace
 
 LoadedModel load_model(const ModelOptions& options, const std::string& chat_template) {
@@ -83,8 +100,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
   program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);
   // Half of the rows may sample, the other half score prompts (echo with logprobs).
   program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
-  program.sliced = slice_model(build_graph(config, program.dtype));
-  program.weights = loaded.files->load_weights(program.sliced.graph, progress_bar());
+  load_ranks(options, *loaded.files, program);
   if (!options.skip_tokenizer_init) {
     loaded.tokenizer = loaded.files->load_tokenizer();
     loaded.bos_token = token_text(*loaded.tokenizer, loaded.tokenizer->bos_id());
@@ -92,14 +108,17 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
     loaded.chat_template = load_template(chat_template, *loaded.files);
   }
   log_info(
-      "{}: {} layers, {} heads, {} KV heads of {}, {} weights ({} MiB), sequences up to {} tokens",
+      "{}: {} layers, {} heads, {} KV heads of {}, {} ranks, {} weights ({} MiB), sequences up to "
+      "{} "
+      "tokens",
       config.model_type,
-      config.num_layers,
-      config.num_heads,
-      config.num_kv_heads,
-      config.head_dim,
+      program.num_layers(),
+      program.num_ranks() * program.attention().num_heads,
+      program.num_kv_heads(),
+      program.attention().head_dim,
+      program.num_ranks(),
       options.dtype,
-      program.weights->resident_bytes() >> 20,
+      weight_bytes(program) >> 20,
       program.max_model_len);
   return loaded;
 }

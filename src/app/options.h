@@ -18,6 +18,7 @@ struct ModelOptions {
   int32_t max_num_seqs = 64;
   int32_t max_num_batched_tokens = 512;
   bool skip_tokenizer_init = false;
+  int32_t tensor_parallel_size = 1;
 };
 
 struct SecurityOptions {

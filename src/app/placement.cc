@@ -55,6 +55,19 @@ ServingEngineConfig engine_config(const LoadedModel& model, int32_t max_queued_s
   return config;
 }
 
+// A pool for each rank: they compute at the same time, so each gets an equal share of the cores.
+std::vector<StreamView> make_streams(const ModelProgram& program,
+                                     int32_t num_threads,
+                                     Placement& placement) {
+  std::vector<StreamView> streams;
+  const int32_t share = std::max(1, num_threads / program.num_ranks());
+  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+    placement.pools.push_back(std::make_unique<ThreadPool>(share));
+    streams.emplace_back(*placement.pools.back());
+  }
+  return streams;
+}
+
 }  // namespace
 
 Placement place(const PlacementOptions& options,
@@ -65,10 +78,9 @@ Placement place(const PlacementOptions& options,
   const int32_t num_threads = options.threads == 0 ? available_cores() : options.threads;
   std::unique_ptr<StepBackend> backend;
   if (options.mode == "colocated") {
-    placement.pool = std::make_unique<ThreadPool>(num_threads);
-    backend = std::make_unique<LocalBackend>(model.program,
-                                             kv_budget_bytes(options.kv_cache_memory_bytes, 1),
-                                             StreamView(*placement.pool));
+    const std::vector<StreamView> streams = make_streams(model.program, num_threads, placement);
+    backend = std::make_unique<LocalBackend>(
+        model.program, kv_budget_bytes(options.kv_cache_memory_bytes, 1), streams);
   } else {
     ClusterBackendConfig config = cluster_config(options);
     if (config.workers.empty()) {
@@ -78,9 +90,8 @@ Placement place(const PlacementOptions& options,
           start_local_workers(options, num_threads, config.security.cluster_secret, log_level);
       config.workers = placement.local_workers->addresses();
     }
-    placement.pool = std::make_unique<ThreadPool>(num_threads);
-    backend = std::make_unique<ClusterBackend>(
-        std::move(config), model.program, StreamView(*placement.pool));
+    const std::vector<StreamView> streams = make_streams(model.program, num_threads, placement);
+    backend = std::make_unique<ClusterBackend>(std::move(config), model.program, streams);
   }
   placement.engine = std::make_unique<ServingEngine>(
       engine_config(model, max_queued_sequences), std::move(backend), model.tokenizer.get());

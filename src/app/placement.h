@@ -14,8 +14,8 @@ namespace lamina::app {
 
 // Declared in the order of dependence: the engine goes first.
 struct Placement {
-  std::unique_ptr<ThreadPool> pool;
-  std::unique_ptr<LocalWorkers> local_workers;  // null in colocated mode or with remote workers
+  std::vector<std::unique_ptr<ThreadPool>> pools;  // of each tensor-parallel rank
+  std::unique_ptr<LocalWorkers> local_workers;     // null in colocated mode or with remote workers
   std::unique_ptr<ServingEngine> engine;
 };
 

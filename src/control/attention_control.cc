@@ -1,6 +1,7 @@
 #include "control/attention_control.h"
 
 #include <cmath>
+#include <span>
 
 namespace lamina::control {
 namespace {
@@ -8,6 +9,7 @@ namespace {
 // Far beyond any real model or batch, and small enough that no product of three overflows 64 bits.
 constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = 65536;
+constexpr int64_t kMaxParts = 64;
 constexpr int64_t kMaxHeadDim = 4096;
 constexpr int64_t kMaxBlockSize = 4096;
 constexpr int64_t kMaxBlocks = INT32_MAX;
@@ -23,21 +25,12 @@ Status in_range(const char* field, int64_t value, int64_t min, int64_t max) {
       fmt::format("session config: {} is {}, not in [{}, {}]", field, value, min, max));
 }
 
-Status validate_heads(const SessionConfig& config) {
-  const int64_t model_heads = config.model_num_kv_heads;
-  LAMINA_RETURN_IF_ERROR(in_range("model_num_kv_heads", model_heads, 1, kMaxHeads));
-  LAMINA_RETURN_IF_ERROR(in_range("kv_head_begin", config.kv_head_begin, 0, model_heads - 1));
-  LAMINA_RETURN_IF_ERROR(
-      in_range("kv_head_end", config.kv_head_end, config.kv_head_begin + 1, model_heads));
-  LAMINA_RETURN_IF_ERROR(in_range("num_heads", config.num_heads, 1, kMaxHeads));
-  if (config.num_heads % config.num_kv_heads() != 0) {
-    return invalid_argument(
-        fmt::format("session config: {} heads do not divide over KV heads [{}, {})",
-                    config.num_heads,
-                    config.kv_head_begin,
-                    config.kv_head_end));
-  }
-  return in_range("head_dim", config.head_dim, 1, kMaxHeadDim);
+Status validate_dims(const SessionConfig& config) {
+  LAMINA_RETURN_IF_ERROR(in_range("model_num_kv_heads", config.model_num_kv_heads, 1, kMaxHeads));
+  LAMINA_RETURN_IF_ERROR(in_range("num_layers", config.num_layers, 1, kMaxLayers));
+  LAMINA_RETURN_IF_ERROR(in_range("head_dim", config.head_dim, 1, kMaxHeadDim));
+  const int64_t most = config.latent ? config.head_dim : kMaxHeadDim;
+  return in_range("value_dim", config.value_dim, 1, most);
 }
 
 Status validate_sizes(const SessionConfig& config) {
@@ -58,19 +51,68 @@ Status validate_dtypes(const SessionConfig& config) {
   return {};
 }
 
-Status validate_layers(const SessionConfig& config) {
-  LAMINA_RETURN_IF_ERROR(in_range("num_layers", config.num_layers, 1, kMaxLayers));
-  if (config.layers.size() != static_cast<size_t>(config.num_layers)) {
+// One finite number for each query head, or none.
+Status validate_per_head(const char* field, std::span<const float> values, size_t num_heads) {
+  if (!values.empty() && values.size() != num_heads) {
+    return invalid_argument(
+        fmt::format("session config: {} {} for {} heads", values.size(), field, num_heads));
+  }
+  for (const float value : values) {
+    if (!std::isfinite(value)) {
+      return invalid_argument(fmt::format("session config: {} in {}", value, field));
+    }
+  }
+  return {};
+}
+
+Status validate_layer(const wire::AttentionLayer& layer, size_t num_heads) {
+  if (!std::isfinite(layer.scale)) {
+    return invalid_argument(
+        fmt::format("session config: attention scale {} is not finite", layer.scale));
+  }
+  if (layer.window) LAMINA_RETURN_IF_ERROR(in_range("window", *layer.window, 1, INT32_MAX));
+  if (layer.soft_cap && !(std::isfinite(*layer.soft_cap) && *layer.soft_cap > 0.0F)) {
+    return invalid_argument(fmt::format("session config: soft cap {}", *layer.soft_cap));
+  }
+  LAMINA_RETURN_IF_ERROR(validate_per_head("alibi_slopes", layer.alibi_slopes, num_heads));
+  return validate_per_head("sinks", layer.sinks, num_heads);
+}
+
+Status validate_part(const SessionConfig& config, const SessionPart& part, int32_t first_free) {
+  const int64_t model_heads = config.model_num_kv_heads;
+  LAMINA_RETURN_IF_ERROR(
+      in_range("kv_head_begin", part.kv_head_begin, first_free, model_heads - 1));
+  LAMINA_RETURN_IF_ERROR(
+      in_range("kv_head_end", part.kv_head_end, part.kv_head_begin + 1, model_heads));
+  LAMINA_RETURN_IF_ERROR(in_range("num_heads", part.num_heads, 1, kMaxHeads));
+  if (part.num_heads % part.num_kv_heads() != 0) {
+    return invalid_argument(
+        fmt::format("session config: {} heads do not divide over KV heads [{}, {})",
+                    part.num_heads,
+                    part.kv_head_begin,
+                    part.kv_head_end));
+  }
+  if (part.layers.size() != static_cast<size_t>(config.num_layers)) {
     return invalid_argument(fmt::format("session config: {} layers are described, num_layers is {}",
-                                        config.layers.size(),
+                                        part.layers.size(),
                                         config.num_layers));
   }
-  for (const LayerAttention& layer : config.layers) {
-    if (!std::isfinite(layer.scale)) {
-      return invalid_argument(
-          fmt::format("session config: attention scale {} is not finite", layer.scale));
-    }
-    if (layer.window) LAMINA_RETURN_IF_ERROR(in_range("window", *layer.window, 1, INT32_MAX));
+  for (const wire::AttentionLayer& layer : part.layers) {
+    LAMINA_RETURN_IF_ERROR(validate_layer(layer, static_cast<size_t>(part.num_heads)));
+  }
+  if (part.transport_blob.size() <= kMaxBlobBytes) return {};
+  return invalid_argument(fmt::format("session config: the transport blob has {} bytes, limit {}",
+                                      part.transport_blob.size(),
+                                      kMaxBlobBytes));
+}
+
+Status validate_parts(const SessionConfig& config) {
+  LAMINA_RETURN_IF_ERROR(
+      in_range("number of parts", static_cast<int64_t>(config.parts.size()), 1, kMaxParts));
+  int32_t first_free = 0;
+  for (const SessionPart& part : config.parts) {
+    LAMINA_RETURN_IF_ERROR(validate_part(config, part, first_free));
+    first_free = part.kv_head_end;
   }
   return {};
 }
@@ -84,25 +126,28 @@ Status validate(const SessionConfig& config) {
                                         config.engine_name.size(),
                                         kMaxNameBytes));
   }
-  LAMINA_RETURN_IF_ERROR(validate_heads(config));
+  LAMINA_RETURN_IF_ERROR(validate_dims(config));
   LAMINA_RETURN_IF_ERROR(validate_sizes(config));
   LAMINA_RETURN_IF_ERROR(validate_dtypes(config));
-  LAMINA_RETURN_IF_ERROR(validate_layers(config));
-  if (config.transport_blob.size() > kMaxBlobBytes) {
-    return invalid_argument(fmt::format("session config: the transport blob has {} bytes, limit {}",
-                                        config.transport_blob.size(),
-                                        kMaxBlobBytes));
-  }
+  LAMINA_RETURN_IF_ERROR(validate_parts(config));
   return in_range("lease_ms", config.lease_ms, kMinLeaseMs, kMaxLeaseMs);
 }
 
-wire::SlotGeometry slot_geometry(const SessionConfig& config) {
+int32_t SessionConfig::num_kv_heads() const {
+  int32_t count = 0;
+  for (const SessionPart& part : parts) count += part.num_kv_heads();
+  return count;
+}
+
+wire::SlotGeometry slot_geometry(const SessionConfig& config, const SessionPart& part) {
   return {.max_tokens = static_cast<uint32_t>(config.max_tokens),
           .max_sequences = static_cast<uint32_t>(config.max_sequences),
           .num_blocks = static_cast<uint32_t>(config.num_blocks),
-          .num_heads = static_cast<uint32_t>(config.num_heads),
-          .num_kv_heads = static_cast<uint32_t>(config.num_kv_heads()),
+          .num_heads = static_cast<uint32_t>(part.num_heads),
+          .num_kv_heads = static_cast<uint32_t>(part.num_kv_heads()),
           .head_dim = static_cast<uint32_t>(config.head_dim),
+          .value_dim = static_cast<uint32_t>(config.value_dim),
+          .latent = config.latent,
           .dtype = config.wire_dtype,
           .out_dtype = config.out_dtype};
 }

@@ -12,12 +12,13 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "transport/endpoint.h"
+#include "wire/attention_layer.h"
 #include "wire/slots.h"
 
 namespace lamina::control {
 
 // Raised whenever the meaning of a message here or in wire/ changes. Both sides must agree.
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 
 // A worker process, before and during a session.
 struct WorkerInfo {
@@ -34,28 +35,31 @@ struct WorkerInfo {
   friend bool operator==(const WorkerInfo&, const WorkerInfo&) = default;
 };
 
-// How one attention layer weighs its keys; see kernels/attention.h.
-struct LayerAttention {
-  float scale = 1.0F;                  // multiplies q.k
-  std::optional<int32_t> window = {};  // tokens; none: all earlier tokens are seen
+// Heads of a session that share a data connection: those of one tensor-parallel rank of the model
+// worker. Head numbers count over all ranks.
+struct SessionPart {
+  int32_t kv_head_begin = 0;  // KV heads [begin, end)
+  int32_t kv_head_end = 0;
+  int32_t num_heads = 0;                     // query heads, a multiple of num_kv_heads()
+  std::vector<wire::AttentionLayer> layers;  // [num_layers], with values for these heads
+  std::string transport_blob;                // the engine's PendingEndpoint::blob()
 
-  friend bool operator==(const LayerAttention&, const LayerAttention&) = default;
+  [[nodiscard]] int32_t num_kv_heads() const { return kv_head_end - kv_head_begin; }
+  friend bool operator==(const SessionPart&, const SessionPart&) = default;
 };
 
-// Everything a worker must know to serve one session. Head counts are those of this worker unless
-// named otherwise.
+// Everything a worker must know to serve one session.
 struct SessionConfig {
   uint64_t epoch = 0;       // > 0, and greater than any earlier one of this engine
   uint64_t engine_id = 0;   // random, new at every start of an engine
   std::string engine_name;  // "host:pid" or the like, for the messages of refusals
   uint64_t model_fingerprint = 0;
   int32_t num_layers = 0;          // attention layers
-  int32_t model_num_kv_heads = 0;  // of the whole model
-  int32_t kv_head_begin = 0;       // this worker owns KV heads [begin, end)
-  int32_t kv_head_end = 0;
-  int32_t num_heads = 0;  // query heads, a multiple of num_kv_heads()
-  int32_t head_dim = 0;
-  int32_t block_size = 16;  // tokens
+  int32_t model_num_kv_heads = 0;  // of the whole model, over all ranks
+  int32_t head_dim = 0;            // of q and k
+  int32_t value_dim = 0;           // of v and the output
+  bool latent = false;             // values lie in the keys
+  int32_t block_size = 16;         // tokens
   int32_t num_blocks = 0;
   DType kv_dtype = DType::kBF16;    // of the cache
   DType wire_dtype = DType::kBF16;  // of q, k, v on the wire
@@ -63,12 +67,12 @@ struct SessionConfig {
   int32_t max_tokens = 0;           // query tokens of a step
   int32_t max_sequences = 0;
   int32_t max_blocks_per_sequence = 0;
-  std::vector<LayerAttention> layers;  // [num_layers]
   TransportKind transport = TransportKind::kTcp;
-  std::string transport_blob;  // the engine's PendingEndpoint::blob()
-  int64_t lease_ms = 5000;     // without a heartbeat for this long, the session ends
+  int64_t lease_ms = 5000;         // without a heartbeat for this long, the session ends
+  std::vector<SessionPart> parts;  // this worker's heads, at least one part; ascending
 
-  [[nodiscard]] int32_t num_kv_heads() const { return kv_head_end - kv_head_begin; }
+  // KV heads of all parts.
+  [[nodiscard]] int32_t num_kv_heads() const;
   friend bool operator==(const SessionConfig&, const SessionConfig&) = default;
 };
 
@@ -77,14 +81,14 @@ struct SessionConfig {
 // bounds fields, not memory: the handler compares the cache's size with its budget.
 Status validate(const SessionConfig& config);
 
-// The worker's PeerId::id in a session, which both sides must agree on: its first KV head, plus
-// one.
-inline uint64_t worker_peer_id(const SessionConfig& config) {
-  return static_cast<uint64_t>(config.kv_head_begin) + 1;
+// The worker's PeerId::id on the data connection of a part, which both sides must agree on: its
+// first KV head, plus one.
+inline uint64_t worker_peer_id(const SessionPart& part) {
+  return static_cast<uint64_t>(part.kv_head_begin) + 1;
 }
 
-// What both sides size their slots from; `config` is valid.
-wire::SlotGeometry slot_geometry(const SessionConfig& config);
+// What both sides size the slots of a part from; `config` is valid.
+wire::SlotGeometry slot_geometry(const SessionConfig& config, const SessionPart& part);
 
 enum class WorkerState : uint8_t {
   kIdle,      // no session
@@ -128,10 +132,11 @@ class AttentionControl {
   [[nodiscard]] virtual const std::string& name() const = 0;
   // kFailedPrecondition if it speaks another protocol version.
   virtual Result<WorkerInfo> describe(Duration timeout) = 0;
-  // Opens session config.epoch and returns the worker's transport blob. An older session of this
-  // engine is replaced. kAborted: the epoch is not new; kAlreadyExists: another engine's lease is
-  // live; kUnavailable: another session is being opened or ended at this moment.
-  virtual Result<std::string> configure(const SessionConfig& config, Duration timeout) = 0;
+  // Opens session config.epoch and returns the worker's transport blob of each part. An older
+  // session of this engine is replaced. kAborted: the epoch is not new; kAlreadyExists: another
+  // engine's lease is live; kUnavailable: another session is being opened or ended at this moment.
+  virtual Result<std::vector<std::string>> configure(const SessionConfig& config,
+                                                     Duration timeout) = 0;
   // Renews the lease. kFailedPrecondition: the worker has no session (it restarted, or the lease
   // ran out); kAborted: it has another one.
   virtual Result<WorkerStats> heartbeat(uint64_t epoch, Duration timeout) = 0;
@@ -153,9 +158,9 @@ class AttentionControlHandler {
   virtual ~AttentionControlHandler() = default;
 
   virtual WorkerInfo describe() = 0;
-  // `config` is valid, its epoch new. Returns this side's transport blob; the data connection is
-  // completed after this returns, since the engine waits for the reply.
-  virtual Result<std::string> configure(const SessionConfig& config) = 0;
+  // `config` is valid, its epoch new. Returns this side's transport blob of each part; the data
+  // connections are completed after this returns, since the engine waits for the reply.
+  virtual Result<std::vector<std::string>> configure(const SessionConfig& config) = 0;
   virtual WorkerStats heartbeat() = 0;
   // Returns once nothing of the session runs any more; its memory may go.
   virtual void end_session(uint64_t epoch, SessionEnd reason) = 0;

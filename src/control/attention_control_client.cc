@@ -122,15 +122,20 @@ Result<WorkerInfo> AttentionControlClient::describe(Duration timeout) {
   return decode(reply);
 }
 
-Result<std::string> AttentionControlClient::configure(const SessionConfig& config,
-                                                      Duration timeout) {
+Result<std::vector<std::string>> AttentionControlClient::configure(const SessionConfig& config,
+                                                                   Duration timeout) {
   LAMINA_RETURN_IF_ERROR(validate(config));
   v1::ConfigureRequest request;
   encode(config, request);
   v1::ConfigureReply reply;
   LAMINA_RETURN_IF_ERROR(
       impl_->call(&v1::AttentionControl::Stub::Configure, request, reply, timeout));
-  return std::move(*reply.mutable_transport_blob());
+  if (static_cast<size_t>(reply.transport_blobs_size()) != config.parts.size()) {
+    return data_loss(fmt::format("{} transport blobs for {} parts of a session",
+                                 reply.transport_blobs_size(),
+                                 config.parts.size()));
+  }
+  return std::vector<std::string>(reply.transport_blobs().begin(), reply.transport_blobs().end());
 }
 
 Result<WorkerStats> AttentionControlClient::heartbeat(uint64_t epoch, Duration timeout) {

@@ -22,7 +22,8 @@ class AttentionControlClient final : public AttentionControl {
 
   [[nodiscard]] const std::string& name() const override;
   Result<WorkerInfo> describe(Duration timeout) override;
-  Result<std::string> configure(const SessionConfig& config, Duration timeout) override;
+  Result<std::vector<std::string>> configure(const SessionConfig& config,
+                                             Duration timeout) override;
   Result<WorkerStats> heartbeat(uint64_t epoch, Duration timeout) override;
   Status end_session(uint64_t epoch, Duration timeout) override;
 

@@ -49,7 +49,8 @@ TEST_F(ControlNetTest, EveryStructArrivesAsItWasSent) {
   EXPECT_EQ(client_.describe(kPatience).value_or_throw(), info);
 
   const SessionConfig config = make_session_config(3);
-  EXPECT_EQ(client_.configure(config, kPatience).value_or_throw(), std::string("worker\0blob", 11));
+  EXPECT_EQ(client_.configure(config, kPatience).value_or_throw(),
+            std::vector<std::string>(2, std::string("worker\0blob", 11)));
   EXPECT_THAT(handler_.configs(), ElementsAre(config));
   EXPECT_EQ(client_.describe(kPatience).value_or_throw().session_epoch, 3U);
 
@@ -188,7 +189,7 @@ Status raw_call(uint16_t port, const std::string& method, const std::string& byt
 
 TEST_F(ControlNetTest, OversizedMessagesAreRefused) {
   v1::ConfigureRequest request;
-  request.set_transport_blob(std::string(size_t{2} << 20, 'x'));
+  request.add_parts()->set_transport_blob(std::string(size_t{2} << 20, 'x'));
   EXPECT_EQ(raw_call(server_.port(), "Configure", request.SerializeAsString()).code(),
             StatusCode::kResourceExhausted);
   EXPECT_TRUE(client_.describe(kPatience).ok());

@@ -80,7 +80,7 @@ class AttentionControlServer::Impl final : public v1::AttentionControl::Service 
   // Authenticates, runs `call` and turns what it returns or throws into gRPC's status.
   template <typename Call>
   grpc::Status serve(const grpc::ServerContext& context, Call call);
-  Result<std::string> open_session(const SessionConfig& config);
+  Result<std::vector<std::string>> open_session(const SessionConfig& config);
   void end_held_session(SessionEnd reason);  // session_mutex_ is held
   void watch_lease();
 
@@ -170,12 +170,14 @@ grpc::Status AttentionControlServer::Impl::Configure(grpc::ServerContext* contex
                                                      v1::ConfigureReply* reply) {
   return serve(*context, [&]() -> Status {
     LAMINA_ASSIGN_OR_RETURN(const SessionConfig config, decode(*request));
-    LAMINA_ASSIGN_OR_RETURN(*reply->mutable_transport_blob(), open_session(config));
+    LAMINA_ASSIGN_OR_RETURN(std::vector<std::string> blobs, open_session(config));
+    for (std::string& blob : blobs) reply->add_transport_blobs(std::move(blob));
     return {};
   });
 }
 
-Result<std::string> AttentionControlServer::Impl::open_session(const SessionConfig& config) {
+Result<std::vector<std::string>> AttentionControlServer::Impl::open_session(
+    const SessionConfig& config) {
   // Never waited for: a call that hangs in the handler must not take the other threads with it.
   const std::unique_lock lock(session_mutex_, std::try_to_lock);
   if (!lock.owns_lock()) {
@@ -185,10 +187,10 @@ Result<std::string> AttentionControlServer::Impl::open_session(const SessionConf
       .engine_id = config.engine_id, .engine_name = config.engine_name, .epoch = config.epoch};
   LAMINA_RETURN_IF_ERROR(lease_.admit(holder));
   end_held_session(lease_.has_expired() ? SessionEnd::kLeaseExpired : SessionEnd::kReplaced);
-  LAMINA_ASSIGN_OR_RETURN(std::string blob, handler_.configure(config));
+  LAMINA_ASSIGN_OR_RETURN(std::vector<std::string> blobs, handler_.configure(config));
   lease_.start(holder, std::chrono::milliseconds(config.lease_ms));
   log_info("session {} of engine '{}' is open", config.epoch, config.engine_name);
-  return blob;
+  return blobs;
 }
 
 grpc::Status AttentionControlServer::Impl::Heartbeat(grpc::ServerContext* context,

@@ -117,24 +117,46 @@ bool is_duration(double seconds) {
   return std::isfinite(seconds) && seconds >= 0;
 }
 
+void encode_layer(const wire::AttentionLayer& layer, v1::LayerAttention& message) {
+  message.set_scale(layer.scale);
+  if (layer.window) message.set_window(*layer.window);
+  if (layer.soft_cap) message.set_soft_cap(*layer.soft_cap);
+  message.mutable_alibi_slopes()->Assign(layer.alibi_slopes.begin(), layer.alibi_slopes.end());
+  message.mutable_sinks()->Assign(layer.sinks.begin(), layer.sinks.end());
+}
+
+wire::AttentionLayer decode_layer(const v1::LayerAttention& message) {
+  wire::AttentionLayer layer;
+  layer.scale = message.scale();
+  if (message.has_window()) layer.window = message.window();
+  if (message.has_soft_cap()) layer.soft_cap = message.soft_cap();
+  layer.alibi_slopes.assign(message.alibi_slopes().begin(), message.alibi_slopes().end());
+  layer.sinks.assign(message.sinks().begin(), message.sinks().end());
+  return layer;
+}
+
 // Sizes and head ranges, whose ranges validate() checks.
 void decode_shape(const v1::ConfigureRequest& message, SessionConfig& config) {
   config.num_layers = message.num_layers();
   config.model_num_kv_heads = message.model_num_kv_heads();
-  config.kv_head_begin = message.kv_head_begin();
-  config.kv_head_end = message.kv_head_end();
-  config.num_heads = message.num_heads();
   config.head_dim = message.head_dim();
+  config.value_dim = message.value_dim();
+  config.latent = message.latent();
   config.block_size = message.block_size();
   config.num_blocks = message.num_blocks();
   config.max_tokens = message.max_tokens();
   config.max_sequences = message.max_sequences();
   config.max_blocks_per_sequence = message.max_blocks_per_sequence();
-  config.layers.reserve(static_cast<size_t>(message.layers_size()));
-  for (const v1::LayerAttention& layer : message.layers()) {
-    LayerAttention& decoded = config.layers.emplace_back();
-    decoded.scale = layer.scale();
-    if (layer.has_window()) decoded.window = layer.window();
+  config.parts.reserve(static_cast<size_t>(message.parts_size()));
+  for (const v1::SessionPart& part : message.parts()) {
+    SessionPart& decoded = config.parts.emplace_back();
+    decoded.kv_head_begin = part.kv_head_begin();
+    decoded.kv_head_end = part.kv_head_end();
+    decoded.num_heads = part.num_heads();
+    decoded.transport_blob = part.transport_blob();
+    for (const v1::LayerAttention& layer : part.layers()) {
+      decoded.layers.push_back(decode_layer(layer));
+    }
   }
 }
 
@@ -187,10 +209,9 @@ void encode(const SessionConfig& config, v1::ConfigureRequest& message) {
   message.set_model_fingerprint(config.model_fingerprint);
   message.set_num_layers(config.num_layers);
   message.set_model_num_kv_heads(config.model_num_kv_heads);
-  message.set_kv_head_begin(config.kv_head_begin);
-  message.set_kv_head_end(config.kv_head_end);
-  message.set_num_heads(config.num_heads);
   message.set_head_dim(config.head_dim);
+  message.set_value_dim(config.value_dim);
+  message.set_latent(config.latent);
   message.set_block_size(config.block_size);
   message.set_num_blocks(config.num_blocks);
   message.set_kv_dtype(to_message(config.kv_dtype));
@@ -199,13 +220,17 @@ void encode(const SessionConfig& config, v1::ConfigureRequest& message) {
   message.set_max_tokens(config.max_tokens);
   message.set_max_sequences(config.max_sequences);
   message.set_max_blocks_per_sequence(config.max_blocks_per_sequence);
-  for (const LayerAttention& layer : config.layers) {
-    v1::LayerAttention& encoded = *message.add_layers();
-    encoded.set_scale(layer.scale);
-    if (layer.window) encoded.set_window(*layer.window);
+  for (const SessionPart& part : config.parts) {
+    v1::SessionPart& encoded = *message.add_parts();
+    encoded.set_kv_head_begin(part.kv_head_begin);
+    encoded.set_kv_head_end(part.kv_head_end);
+    encoded.set_num_heads(part.num_heads);
+    encoded.set_transport_blob(part.transport_blob);
+    for (const wire::AttentionLayer& layer : part.layers) {
+      encode_layer(layer, *encoded.add_layers());
+    }
   }
   message.set_transport(to_message(config.transport));
-  message.set_transport_blob(config.transport_blob);
   message.set_lease_ms(config.lease_ms);
 }
 
@@ -221,7 +246,6 @@ Result<SessionConfig> decode(const v1::ConfigureRequest& message) {
   LAMINA_ASSIGN_OR_RETURN(config.wire_dtype, from_message(message.wire_dtype()));
   LAMINA_ASSIGN_OR_RETURN(config.out_dtype, from_message(message.out_dtype()));
   LAMINA_ASSIGN_OR_RETURN(config.transport, from_message(message.transport()));
-  config.transport_blob = message.transport_blob();
   config.lease_ms = message.lease_ms();
   LAMINA_RETURN_IF_ERROR(validate(config));
   return config;

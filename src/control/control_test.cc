@@ -139,11 +139,11 @@ TEST(SessionConfig, EachBadFieldIsNamed) {
       {"num_layers", [](SessionConfig& c) { c.num_layers = 3; }},
       {"num_layers", [](SessionConfig& c) { c.num_layers = 1 << 20; }},
       {"model_num_kv_heads", [](SessionConfig& c) { c.model_num_kv_heads = -1; }},
-      {"kv_head_begin", [](SessionConfig& c) { c.kv_head_begin = -1; }},
-      {"kv_head_end", [](SessionConfig& c) { c.kv_head_end = c.kv_head_begin; }},
-      {"kv_head_end", [](SessionConfig& c) { c.kv_head_end = 6; }},
-      {"num_heads", [](SessionConfig& c) { c.num_heads = 0; }},
-      {"heads do not divide", [](SessionConfig& c) { c.num_heads = 10; }},
+      {"kv_head_begin", [](SessionConfig& c) { c.parts[1].kv_head_begin = -1; }},
+      {"kv_head_end", [](SessionConfig& c) { c.parts[1].kv_head_end = c.parts[1].kv_head_begin; }},
+      {"kv_head_end", [](SessionConfig& c) { c.parts[1].kv_head_end = 6; }},
+      {"num_heads", [](SessionConfig& c) { c.parts[1].num_heads = 0; }},
+      {"heads do not divide", [](SessionConfig& c) { c.parts[1].num_heads = 10; }},
       {"head_dim", [](SessionConfig& c) { c.head_dim = 0; }},
       {"block_size", [](SessionConfig& c) { c.block_size = 0; }},
       {"num_blocks", [](SessionConfig& c) { c.num_blocks = -5; }},
@@ -154,9 +154,24 @@ TEST(SessionConfig, EachBadFieldIsNamed) {
       {"max_sequences", [](SessionConfig& c) { c.max_sequences = 0; }},
       {"max_blocks_per_sequence", [](SessionConfig& c) { c.max_blocks_per_sequence = 0; }},
       {"scale",
-       [](SessionConfig& c) { c.layers[0].scale = std::numeric_limits<float>::infinity(); }},
-      {"window", [](SessionConfig& c) { c.layers[1].window = 0; }},
-      {"transport blob", [](SessionConfig& c) { c.transport_blob.assign(65537, 'x'); }},
+       [](SessionConfig& c) {
+         c.parts[1].layers[0].scale = std::numeric_limits<float>::infinity();
+       }},
+      {"value_dim", [](SessionConfig& c) { c.value_dim = 0; }},
+      {"value_dim",
+       [](SessionConfig& c) {
+         c.latent = true;
+         c.value_dim = 65;
+       }},
+      {"number of parts", [](SessionConfig& c) { c.parts.clear(); }},
+      {"number of parts", [](SessionConfig& c) { c.parts.resize(65); }},
+      {"kv_head_begin", [](SessionConfig& c) { std::swap(c.parts[0], c.parts[1]); }},
+      {"soft cap", [](SessionConfig& c) { c.parts[1].layers[1].soft_cap = 0.0F; }},
+      {"8 alibi_slopes for 9 heads",
+       [](SessionConfig& c) { c.parts[1].layers[0].alibi_slopes.pop_back(); }},
+      {"sinks", [](SessionConfig& c) { c.parts[0].layers[0].sinks[1] = NAN; }},
+      {"window", [](SessionConfig& c) { c.parts[1].layers[1].window = 0; }},
+      {"transport blob", [](SessionConfig& c) { c.parts[1].transport_blob.assign(65537, 'x'); }},
       {"lease_ms", [](SessionConfig& c) { c.lease_ms = 0; }},
   };
   EXPECT_TRUE(validate(make_session_config()).ok());
@@ -170,7 +185,8 @@ TEST(SessionConfig, EachBadFieldIsNamed) {
 }
 
 TEST(SessionConfig, SlotGeometryCountsThisWorkersHeads) {
-  const wire::SlotGeometry geometry = slot_geometry(make_session_config());
+  const SessionConfig config = make_session_config();
+  const wire::SlotGeometry geometry = slot_geometry(config, config.parts[1]);
   EXPECT_EQ(geometry.num_kv_heads, 3U);
   EXPECT_EQ(geometry.num_heads, 9U);
   EXPECT_EQ(geometry.head_dim, 64U);

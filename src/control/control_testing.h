@@ -21,10 +21,8 @@ inline SessionConfig make_session_config(uint64_t epoch = 1, uint64_t engine_id 
           .model_fingerprint = 0xFEDCBA9876543210ULL,
           .num_layers = 2,
           .model_num_kv_heads = 5,
-          .kv_head_begin = 2,
-          .kv_head_end = 5,
-          .num_heads = 9,
           .head_dim = 64,
+          .value_dim = 64,
           .block_size = 32,
           .num_blocks = 1000,
           .kv_dtype = DType::kF16,
@@ -33,10 +31,19 @@ inline SessionConfig make_session_config(uint64_t epoch = 1, uint64_t engine_id 
           .max_tokens = 512,
           .max_sequences = 24,
           .max_blocks_per_sequence = 128,
-          .layers = {{.scale = 0.125F}, {.scale = 0.5F, .window = 4096}},
           .transport = TransportKind::kShm,
-          .transport_blob = std::string("blob\0\xFF of the engine", 20),
-          .lease_ms = 60000};
+          .lease_ms = 60000,
+          .parts = {{.kv_head_begin = 1,
+                     .kv_head_end = 2,
+                     .num_heads = 3,
+                     .layers = {{.scale = 0.25F, .sinks = {1.0F, 2.0F, 3.0F}}, {.scale = 0.5F}},
+                     .transport_blob = "another"},
+                    {.kv_head_begin = 2,
+                     .kv_head_end = 5,
+                     .num_heads = 9,
+                     .layers = {{.scale = 0.125F, .alibi_slopes = std::vector<float>(9, 0.5F)},
+                                {.scale = 0.5F, .window = 4096, .soft_cap = 30.0F}},
+                     .transport_blob = std::string("blob\0\xFF of the engine", 20)}}};
 }
 
 inline WorkerInfo make_worker_info() {
@@ -70,12 +77,12 @@ inline WorkerStats make_worker_stats() {
 class RecordingHandler final : public AttentionControlHandler {
  public:
   WorkerInfo describe() override { return make_worker_info(); }
-  Result<std::string> configure(const SessionConfig& config) override {
+  Result<std::vector<std::string>> configure(const SessionConfig& config) override {
     record("configure " + std::to_string(config.epoch));
     if (configure_hook_) configure_hook_();
     const std::lock_guard lock(mutex_);
     configs_.push_back(config);
-    return std::string("worker\0blob", 11);
+    return std::vector<std::string>(config.parts.size(), std::string("worker\0blob", 11));
   }
   WorkerStats heartbeat() override { return make_worker_stats(); }
   void end_session(uint64_t epoch, SessionEnd reason) override {
@@ -124,9 +131,10 @@ class FakeWorker final : public AttentionControl {
     LAMINA_RETURN_IF_ERROR(outcome(timeout));
     return info;
   }
-  Result<std::string> configure(const SessionConfig& /*config*/, Duration timeout) override {
+  Result<std::vector<std::string>> configure(const SessionConfig& /*config*/,
+                                             Duration timeout) override {
     LAMINA_RETURN_IF_ERROR(outcome(timeout));
-    return std::string("blob");
+    return std::vector<std::string>{"blob"};
   }
   Result<WorkerStats> heartbeat(uint64_t epoch, Duration timeout) override {
     ++num_heartbeats;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ struct AttentionOp {
   ValueId k = 0;
   ValueId v = 0;
   ValueId out = 0;
+  std::optional<ValueId> sinks =
+      std::nullopt;  // a weight [Hq] that the attention workers are given
   AttentionAttrs attrs;
 };
 

@@ -184,6 +184,7 @@ AttentionOp attention_op(const Node& node) {
           .k = node.inputs[1],
           .v = node.inputs[2],
           .out = node.id,
+          .sinks = node.inputs.size() > 3 ? std::optional(node.inputs[3]) : std::nullopt,
           .attrs = std::get<AttentionAttrs>(node.attrs)};
 }
 

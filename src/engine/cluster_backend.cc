@@ -37,11 +37,10 @@ bool is_refusal(const Status& status) {
 
 ClusterBackend::ClusterBackend(ClusterBackendConfig config,
                                const ModelProgram& program,
-                               StreamView stream)
+                               std::span<const StreamView> streams)
     : config_(std::move(config)),
       program_(program),
-      worker_(
-          program.sliced, *program.weights, program.step_limits(), program.max_num_seqs, stream),
+      worker_(program.rank_models(streams), program.step_limits(), program.max_num_seqs),
       engine_id_(random_id()),
       candidates_(config_.workers.size()) {
   LAMINA_CHECK(!config_.workers.empty());
@@ -79,7 +78,7 @@ void ClusterBackend::worker_down(size_t worker_idx, const control::WorkerDown& d
                                   clients_[worker_idx]->name(),
                                   control::down_cause_name(down.cause),
                                   down.reason));
-  if (remote_ != nullptr) remote_->abort();
+  for (const auto& remote : remote_) remote->abort();
   if (wake_) wake_();
 }
 
@@ -93,9 +92,8 @@ void ClusterBackend::on_event(std::function<void()> wake) {
 BackendEvent ClusterBackend::poll_event() {
   const std::lock_guard lock(mutex_);
   if (lost_) return BackendEvent::kLost;
-  if (remote_ == nullptr) return BackendEvent::kNone;
-  const auto useful =
-      std::min(num_usable(), static_cast<size_t>(program_.attention().num_kv_heads));
+  if (remote_.empty()) return BackendEvent::kNone;
+  const auto useful = std::min(num_usable(), static_cast<size_t>(program_.num_kv_heads()));
   return useful > members_.size() ? BackendEvent::kRebalance : BackendEvent::kNone;
 }
 
@@ -105,8 +103,10 @@ Status ClusterBackend::loss_reason() const {
 }
 
 Result<std::vector<SequenceOutput>> ClusterBackend::run(const StepPlan& plan) {
-  LAMINA_CHECK(remote_ != nullptr);
-  Result<std::vector<SequenceOutput>> outputs = worker_.run(plan, *remote_);
+  LAMINA_CHECK(has_session());
+  std::vector<AttentionBackend*> attention;
+  for (const auto& remote : remote_) attention.push_back(remote.get());
+  Result<std::vector<SequenceOutput>> outputs = worker_.run(plan, attention);
   if (outputs.ok()) return outputs;
   const Status reason = loss_reason();  // what the heartbeats found says more than an aborted wait
   close_session();
@@ -137,21 +137,20 @@ Result<int32_t> ClusterBackend::try_session(int32_t min_blocks) {
     const std::lock_guard lock(mutex_);
     ++epoch_;
   }
-  std::vector<AttentionPeer> peers;
+  RankPeers peers(program_.ranks.size());
   for (const Member& member : members) {
-    Result<AttentionPeer> peer = join(member, num_blocks);
+    const Status joined = join(member, num_blocks, peers);
     members_.push_back(member);
-    if (!peer.ok()) {
+    if (!joined.ok()) {
       exclude(member.worker_idx);
       close_session();
-      return Status(peer.status().code(),
-                    fmt::format("attention worker {}: {}",
-                                clients_[member.worker_idx]->name(),
-                                peer.status().message()));
+      return Status(
+          joined.code(),
+          fmt::format(
+              "attention worker {}: {}", clients_[member.worker_idx]->name(), joined.message()));
     }
     // At once: its lease must not run out while the others join.
     monitor_->watch(member.worker_idx, epoch_, member.incarnation);
-    peers.push_back(*std::move(peer));
   }
   LAMINA_RETURN_IF_ERROR(publish(std::move(peers)));
   log_info("session {}: {} attention workers, {} KV blocks of {} tokens",
@@ -162,19 +161,27 @@ Result<int32_t> ClusterBackend::try_session(int32_t min_blocks) {
   return num_blocks;
 }
 
-// Makes the joined peers the session, unless one of them was lost meanwhile.
-Status ClusterBackend::publish(std::vector<AttentionPeer> peers) {
+std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(
+    std::vector<AttentionPeer> peers) const {
   const AttentionAttrs& attention = program_.attention();
-  auto remote = std::make_unique<RemoteAttention>(
+  return std::make_unique<RemoteAttention>(
       RemoteAttentionConfig{.epoch = epoch_,
-                            .num_layers = static_cast<int32_t>(program_.sliced.attentions.size()),
+                            .num_layers = program_.num_layers(),
                             .num_heads = attention.num_heads,
                             .num_kv_heads = attention.num_kv_heads,
-                            .head_dim = attention.head_dim,
+                            .latent = attention.latent,
                             .dtype = program_.dtype,
                             .reply_timeout = config_.reply_timeout,
                             .wait = {}},
       std::move(peers));
+}
+
+// Makes the joined peers the session, unless one of them was lost meanwhile.
+Status ClusterBackend::publish(RankPeers peers) {
+  std::vector<std::unique_ptr<RemoteAttention>> remote;
+  for (std::vector<AttentionPeer>& of_rank : peers) {
+    remote.push_back(make_remote(std::move(of_rank)));
+  }
   Status lost;
   {
     const std::lock_guard lock(mutex_);
@@ -260,11 +267,11 @@ std::vector<ClusterBackend::Member> ClusterBackend::choose_members() const {
   }
   if (members.empty()) return members;
   const std::vector<HeadRange> ranges =
-      split_heads(program_.attention().num_kv_heads, static_cast<int32_t>(members.size()));
+      split_heads(program_.num_kv_heads(), static_cast<int32_t>(members.size()));
   if (ranges.size() < members.size()) {
     log_warning("{} attention workers stand by: the model has {} KV heads to share out",
                 members.size() - ranges.size(),
-                program_.attention().num_kv_heads);
+                program_.num_kv_heads());
   }
   members.resize(ranges.size());
   for (size_t i = 0; i < ranges.size(); ++i) members[i].kv_heads = ranges[i];
@@ -283,25 +290,35 @@ std::vector<WorkerKvShare> ClusterBackend::shares_of(const std::vector<Member>& 
   return shares;
 }
 
-Result<AttentionPeer> ClusterBackend::join(const Member& member, int32_t num_blocks) {
+Status ClusterBackend::join(const Member& member, int32_t num_blocks, RankPeers& peers) {
   const Deadline deadline = Deadline::after(config_.call_timeout);
   control::SessionConfig session = session_config(member, num_blocks);
-  const wire::SlotGeometry geometry = control::slot_geometry(session);
+  const int32_t heads_of_rank = program_.attention().num_kv_heads;
   try {
-    const std::unique_ptr<PendingEndpoint> pending =
-        prepare_endpoint({.kind = session.transport,
-                          .self = {.id = engine_id_, .epoch = epoch_},
-                          .peer = {.id = worker_peer_id(session), .epoch = epoch_},
-                          .receive_slots = wire::model_worker_slots(geometry),
-                          .send_slots = wire::attention_worker_slots(geometry),
-                          .listens = false,
-                          .host = config_.workers[member.worker_idx].host});
-    session.transport_blob = pending->blob();
-    LAMINA_ASSIGN_OR_RETURN(const std::string blob,
+    std::vector<std::unique_ptr<PendingEndpoint>> pending;
+    for (control::SessionPart& part : session.parts) {
+      const wire::SlotGeometry geometry = control::slot_geometry(session, part);
+      pending.push_back(prepare_endpoint({.kind = session.transport,
+                                          .self = {.id = engine_id_, .epoch = epoch_},
+                                          .peer = {.id = worker_peer_id(part), .epoch = epoch_},
+                                          .receive_slots = wire::model_worker_slots(geometry),
+                                          .send_slots = wire::attention_worker_slots(geometry),
+                                          .listens = false,
+                                          .host = config_.workers[member.worker_idx].host}));
+      part.transport_blob = pending.back()->blob();
+    }
+    LAMINA_ASSIGN_OR_RETURN(const std::vector<std::string> blobs,
                             clients_[member.worker_idx]->configure(session, config_.call_timeout));
-    return AttentionPeer{.name = clients_[member.worker_idx]->name(),
-                         .kv_heads = member.kv_heads,
-                         .endpoint = pending->complete(blob, deadline)};
+    for (size_t i = 0; i < pending.size(); ++i) {
+      const control::SessionPart& part = session.parts[i];
+      const int32_t rank = part.kv_head_begin / heads_of_rank;
+      const int32_t first = rank * heads_of_rank;
+      peers[static_cast<size_t>(rank)].push_back(
+          {.name = clients_[member.worker_idx]->name(),
+           .kv_heads = {part.kv_head_begin - first, part.kv_head_end - first},
+           .endpoint = pending[i]->complete(blobs[i], deadline)});
+    }
+    return {};
   } catch (const Error& error) {
     return error.status();
   } catch (const std::exception& error) {
@@ -311,29 +328,39 @@ Result<AttentionPeer> ClusterBackend::join(const Member& member, int32_t num_blo
 
 control::SessionConfig ClusterBackend::session_config(const Member& member,
                                                       int32_t num_blocks) const {
-  const AttentionCoreConfig core = program_.attention_core(member.kv_heads.count(), num_blocks);
   control::SessionConfig session;
   session.epoch = epoch_;
   session.engine_id = engine_id_;
   session.engine_name = fmt::format("pid {}", ::getpid());
-  session.model_fingerprint = program_.weights->fingerprint();
-  session.num_layers = core.kv.num_layers;
-  session.model_num_kv_heads = program_.attention().num_kv_heads;
-  session.kv_head_begin = member.kv_heads.begin;
-  session.kv_head_end = member.kv_heads.end;
-  session.num_heads = core.num_heads;
-  session.head_dim = core.kv.head_dim;
-  session.block_size = core.kv.block_size;
+  session.model_fingerprint = program_.ranks.front().weights->fingerprint();
+  session.num_layers = program_.num_layers();
+  session.model_num_kv_heads = program_.num_kv_heads();
+  session.head_dim = program_.attention().head_dim;
+  session.value_dim = program_.attention().value_dim;
+  session.latent = program_.attention().latent;
+  session.block_size = program_.block_size;
   session.num_blocks = num_blocks;
-  session.kv_dtype = core.kv.dtype;
+  session.kv_dtype = program_.kv_dtype;
   session.wire_dtype = program_.dtype;
   session.out_dtype = program_.dtype;
-  session.max_tokens = core.max_tokens;
-  session.max_sequences = core.max_sequences;
-  session.max_blocks_per_sequence = core.max_blocks_per_sequence;
-  for (const AttentionAttrs& layer : core.layers)
-    session.layers.push_back({.scale = layer.scale, .window = layer.window});
+  session.max_tokens = program_.max_num_batched_tokens;
+  session.max_sequences = program_.max_num_seqs;
+  session.max_blocks_per_sequence = program_.max_blocks_per_sequence();
   session.transport = transport_for(member.worker_idx);
+  const int32_t heads_of_rank = program_.attention().num_kv_heads;
+  for (int32_t rank = 0; rank < program_.num_ranks(); ++rank) {
+    const int32_t first = rank * heads_of_rank;
+    const HeadRange heads = {std::max(member.kv_heads.begin, first),
+                             std::min(member.kv_heads.end, first + heads_of_rank)};
+    if (heads.begin >= heads.end) continue;
+    AttentionCoreConfig core =
+        program_.attention_core(rank, {heads.begin - first, heads.end - first}, num_blocks);
+    session.parts.push_back({.kv_head_begin = heads.begin,
+                             .kv_head_end = heads.end,
+                             .num_heads = core.num_heads,
+                             .layers = std::move(core.layers),
+                             .transport_blob = {}});
+  }
   return session;
 }
 
@@ -353,10 +380,10 @@ void ClusterBackend::exclude(size_t worker_idx) {
 }
 
 void ClusterBackend::close_session() {
-  std::unique_ptr<RemoteAttention> ended;
+  std::vector<std::unique_ptr<RemoteAttention>> ended;
   {
     const std::lock_guard lock(mutex_);
-    ended = std::move(remote_);
+    ended = std::exchange(remote_, {});
   }
   for (const Member& member : std::exchange(members_, {})) {
     bool is_up = false;
@@ -370,7 +397,7 @@ void ClusterBackend::close_session() {
         clients_[member.worker_idx]->end_session(epoch_, config_.monitor.call_timeout);
     if (!status.ok()) log_warning("ending session {}: {}", epoch_, status.to_string());
   }
-  ended.reset();  // after their sessions: a closed data connection would be a loss to them
+  ended.clear();  // after their sessions: a closed data connection would be a loss to them
   const std::lock_guard lock(mutex_);
   lost_.reset();  // after unwatch(): no later word on this session counts
 }
@@ -399,14 +426,17 @@ std::vector<EngineStats::Worker> ClusterBackend::workers() const {
     worker.name = clients_[i]->name();
     worker.state = snapshot.state == control::WatchState::kUnreachable ? "down" : "standby";
     worker.num_restarts = snapshot.num_downs;
-    for (size_t peer = 0; peer < members_.size(); ++peer) {
-      if (members_[peer].worker_idx != i || remote_ == nullptr) continue;
+    for (const Member& member : members_) {
+      if (member.worker_idx != i || remote_.empty()) continue;
       worker.state = snapshot.state == control::WatchState::kWatched ? "up" : "down";
       worker.epoch = epoch_;
-      worker.num_kv_heads = members_[peer].kv_heads.count();
+      worker.num_kv_heads = member.kv_heads.count();
       worker.attention_seconds = snapshot.stats.attention_seconds;
-      worker.bytes_sent = remote_->wire_stats()[peer].bytes_sent;
-      worker.bytes_received = remote_->wire_stats()[peer].bytes_received;
+      for (const auto& remote : remote_) {
+        const WireStats stats = remote->wire_stats_of(worker.name);
+        worker.bytes_sent += stats.bytes_sent;
+        worker.bytes_received += stats.bytes_received;
+      }
     }
     workers.push_back(std::move(worker));
   }
@@ -417,8 +447,8 @@ BackendTimes ClusterBackend::times() const {
   const auto seconds = [](Duration duration) {
     return std::chrono::duration<double>(duration).count();
   };
-  return {.model_seconds = seconds(worker_.stats().slice_time),
-          .attention_wait_seconds = seconds(worker_.stats().attention_wait)};
+  return {.model_seconds = seconds(worker_.times().slices),
+          .attention_wait_seconds = seconds(worker_.times().attention_wait)};
 }
 
 }  // namespace lamina

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,16 +40,18 @@ struct ClusterBackendConfig {
 
 class ClusterBackend final : public StepBackend, private control::WorkerListener {
  public:
-  // `program` and the stream's pool outlive the backend. Throws what ModelWorker and the control
-  // clients throw.
-  ClusterBackend(ClusterBackendConfig config, const ModelProgram& program, StreamView stream);
+  // `program` and the streams' pools, one for each rank, outlive the backend. Throws what
+  // ModelWorker and the control clients throw.
+  ClusterBackend(ClusterBackendConfig config,
+                 const ModelProgram& program,
+                 std::span<const StreamView> streams);
   ClusterBackend(const ClusterBackend&) = delete;
   ClusterBackend& operator=(const ClusterBackend&) = delete;
   ~ClusterBackend() override;
 
   Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override;
   Result<int32_t> open_session(int32_t min_blocks) override;
-  [[nodiscard]] bool has_session() const override { return remote_ != nullptr; }
+  [[nodiscard]] bool has_session() const override { return !remote_.empty(); }
   BackendEvent poll_event() override;
   [[nodiscard]] Status loss_reason() const override;
   void on_event(std::function<void()> wake) override;
@@ -60,7 +63,7 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   // A worker's share of the session being opened or open.
   struct Member {
     size_t worker_idx = 0;
-    HeadRange kv_heads;
+    HeadRange kv_heads;  // counted over all ranks
     uint64_t incarnation = 0;
   };
 
@@ -84,11 +87,16 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   Result<int32_t> choose_session(int32_t min_blocks, std::vector<Member>& members);
   [[nodiscard]] std::vector<Member> choose_members() const;
   [[nodiscard]] std::vector<WorkerKvShare> shares_of(const std::vector<Member>& members) const;
-  Status publish(std::vector<AttentionPeer> peers);
+  // The peers of each rank.
+  using RankPeers = std::vector<std::vector<AttentionPeer>>;
+  [[nodiscard]] std::unique_ptr<RemoteAttention> make_remote(
+      std::vector<AttentionPeer> peers) const;
+  Status publish(RankPeers peers);
   // Called with mutex_ held.
   [[nodiscard]] bool is_usable(const Candidate& candidate) const;
   [[nodiscard]] size_t num_usable() const;
-  Result<AttentionPeer> join(const Member& member, int32_t num_blocks);
+  // Opens the session at one worker and adds it to the peers of each rank that it has heads of.
+  Status join(const Member& member, int32_t num_blocks, RankPeers& peers);
   [[nodiscard]] control::SessionConfig session_config(const Member& member,
                                                       int32_t num_blocks) const;
   [[nodiscard]] TransportKind transport_for(size_t worker_idx) const;
@@ -107,8 +115,9 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   uint64_t epoch_ = 0;  // of the latest session; changed by the engine's thread alone
-  std::vector<Candidate> candidates_;        // by worker
-  std::unique_ptr<RemoteAttention> remote_;  // replaced under mutex_ by the engine's thread alone
+  std::vector<Candidate> candidates_;  // by worker
+  // Of each rank; replaced under mutex_ by the engine's thread alone.
+  std::vector<std::unique_ptr<RemoteAttention>> remote_;
   std::optional<Status> lost_;
   std::function<void()> wake_;
 

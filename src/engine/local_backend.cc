@@ -7,41 +7,54 @@
 
 namespace lamina {
 
-LocalBackend::LocalBackend(const ModelProgram& program, uint64_t kv_budget_bytes, StreamView stream)
+LocalBackend::LocalBackend(const ModelProgram& program,
+                           uint64_t kv_budget_bytes,
+                           std::span<const StreamView> streams)
     : program_(program),
       kv_budget_bytes_(kv_budget_bytes),
-      stream_(stream),
-      worker_(
-          program.sliced, *program.weights, program.step_limits(), program.max_num_seqs, stream) {}
+      streams_(streams.begin(), streams.end()),
+      worker_(program.rank_models(streams), program.step_limits(), program.max_num_seqs) {}
 
 Result<int32_t> LocalBackend::open_session(int32_t min_blocks) {
-  const int32_t num_kv_heads = program_.attention().num_kv_heads;
-  const std::array<WorkerKvShare, 1> share = {WorkerKvShare{
-      .name = "colocated", .budget_bytes = kv_budget_bytes_, .num_kv_heads = num_kv_heads}};
+  close();
+  const std::array<WorkerKvShare, 1> share = {
+      WorkerKvShare{.name = "colocated",
+                    .budget_bytes = kv_budget_bytes_,
+                    .num_kv_heads = program_.num_kv_heads()}};
   LAMINA_ASSIGN_OR_RETURN(
       const int32_t num_blocks,
-      plan_num_blocks(
-          program_.kv_layout(num_kv_heads), share, min_blocks, most_useful_blocks(program_)));
+      plan_num_blocks(program_.kv_layout(1), share, min_blocks, most_useful_blocks(program_)));
+  const HeadRange all_heads = {0, program_.attention().num_kv_heads};
   try {
-    attention_ = std::make_unique<LocalAttention>(program_.attention_core(num_kv_heads, num_blocks),
-                                                  stream_);
+    for (int32_t rank = 0; rank < program_.num_ranks(); ++rank) {
+      attention_.push_back(
+          std::make_unique<LocalAttention>(program_.attention_core(rank, all_heads, num_blocks),
+                                           streams_[static_cast<size_t>(rank)]));
+      backends_.push_back(attention_.back().get());
+    }
   } catch (const Error& error) {
+    close();
     return error.status();
   }
   return num_blocks;
 }
 
 Result<std::vector<SequenceOutput>> LocalBackend::run(const StepPlan& plan) {
-  LAMINA_CHECK(attention_ != nullptr);
-  return worker_.run(plan, *attention_);
+  LAMINA_CHECK(has_session());
+  return worker_.run(plan, backends_);
+}
+
+void LocalBackend::close() {
+  backends_.clear();
+  attention_.clear();
 }
 
 BackendTimes LocalBackend::times() const {
   const auto seconds = [](Duration duration) {
     return std::chrono::duration<double>(duration).count();
   };
-  return {.model_seconds = seconds(worker_.stats().slice_time),
-          .attention_wait_seconds = seconds(worker_.stats().attention_wait)};
+  return {.model_seconds = seconds(worker_.times().slices),
+          .attention_wait_seconds = seconds(worker_.times().attention_wait)};
 }
 
 }  // namespace lamina

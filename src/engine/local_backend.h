@@ -2,7 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "engine/model_program.h"
 #include "engine/step_backend.h"
@@ -13,26 +15,30 @@ namespace lamina {
 
 class LocalBackend final : public StepBackend {
  public:
-  // `program` and the stream's pool outlive the backend. `kv_budget_bytes` bounds the KV cache.
-  // Throws what ModelWorker throws.
-  LocalBackend(const ModelProgram& program, uint64_t kv_budget_bytes, StreamView stream);
+  // `program` and the streams' pools, one for each rank, outlive the backend. `kv_budget_bytes`
+  // bounds the KV cache. Throws what ModelWorker throws.
+  LocalBackend(const ModelProgram& program,
+               uint64_t kv_budget_bytes,
+               std::span<const StreamView> streams);
 
   Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override;
   Result<int32_t> open_session(int32_t min_blocks) override;
-  [[nodiscard]] bool has_session() const override { return attention_ != nullptr; }
+  [[nodiscard]] bool has_session() const override { return !attention_.empty(); }
   BackendEvent poll_event() override { return BackendEvent::kNone; }
   [[nodiscard]] Status loss_reason() const override { return {}; }
   void on_event(std::function<void()> /*wake*/) override {}
-  void close() override { attention_.reset(); }
+  void close() override;
   [[nodiscard]] std::vector<EngineStats::Worker> workers() const override { return {}; }
   [[nodiscard]] BackendTimes times() const override;
 
  private:
   const ModelProgram& program_;
   uint64_t kv_budget_bytes_;
-  StreamView stream_;
+  std::vector<StreamView> streams_;
   ModelWorker worker_;
-  std::unique_ptr<LocalAttention> attention_;
+  std::vector<std::unique_ptr<LocalAttention>>
+      attention_;  // of each rank, while there is a session
+  std::vector<AttentionBackend*> backends_;
 };
 
 }  // namespace lamina

@@ -3,34 +3,97 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/check.h"
 #include "base/checked_math.h"
 
 namespace lamina {
+namespace {
+
+std::vector<float> values_of(std::span<const float> per_head, const HeadRange& heads) {
+  if (per_head.empty()) return {};
+  const auto part =
+      per_head.subspan(static_cast<size_t>(heads.begin), static_cast<size_t>(heads.count()));
+  return {part.begin(), part.end()};
+}
+
+std::vector<float> as_f32(const TensorView& weight) {
+  std::vector<float> values;
+  for (int64_t i = 0; i < weight.shape[0]; ++i) {
+    switch (weight.dtype) {
+      case DType::kF32:
+        values.push_back(*weight.row<float>(i));
+        break;
+      case DType::kF16:
+        values.push_back(to_f32(*weight.row<Float16>(i)));
+        break;
+      case DType::kBF16:
+        values.push_back(to_f32(*weight.row<BFloat16>(i)));
+        break;
+      case DType::kI32:
+      case DType::kU8:
+        LAMINA_CHECK(false, "a sink of a dtype that is no float");
+    }
+  }
+  return values;
+}
+
+// What a worker with query heads [begin, end) of a rank knows of a layer.
+wire::AttentionLayer attention_layer(const ModelShard& shard,
+                                     const AttentionOp& op,
+                                     const HeadRange& heads) {
+  wire::AttentionLayer layer{.scale = op.attrs.scale,
+                             .window = op.attrs.window,
+                             .soft_cap = op.attrs.soft_cap,
+                             .alibi_slopes = values_of(op.attrs.alibi_slopes, heads)};
+  if (op.sinks) {
+    const std::string& name = shard.sliced.graph.node(*op.sinks).name;
+    layer.sinks = values_of(as_f32(shard.weights->get(name)), heads);
+  }
+  return layer;
+}
+
+}  // namespace
 
 int32_t ModelProgram::max_blocks_per_sequence() const {
   return ceil_div(max_model_len, block_size);
 }
 
 KvLayout ModelProgram::kv_layout(int32_t num_kv_heads) const {
-  return {.num_layers = static_cast<int32_t>(sliced.attentions.size()),
+  return {.num_layers = num_layers(),
           .num_kv_heads = num_kv_heads,
           .head_dim = attention().head_dim,
+          .value_dim = attention().value_dim,
+          .latent = attention().latent,
           .block_size = block_size,
           .dtype = kv_dtype};
 }
 
-AttentionCoreConfig ModelProgram::attention_core(int32_t num_kv_heads, int32_t num_blocks) const {
+AttentionCoreConfig ModelProgram::attention_core(int32_t rank,
+                                                 const HeadRange& kv_heads,
+                                                 int32_t num_blocks) const {
   const int32_t group = attention().num_heads / attention().num_kv_heads;
-  AttentionCoreConfig config{.kv = kv_layout(num_kv_heads),
+  const HeadRange heads = {kv_heads.begin * group, kv_heads.end * group};
+  AttentionCoreConfig config{.kv = kv_layout(kv_heads.count()),
                              .num_blocks = num_blocks,
-                             .num_heads = num_kv_heads * group,
+                             .num_heads = heads.count(),
                              .max_sequences = max_num_seqs,
                              .max_tokens = max_num_batched_tokens,
                              .max_blocks_per_sequence = max_blocks_per_sequence(),
                              .layers = {}};
-  for (const AttentionOp& attention_op : sliced.attentions)
-    config.layers.push_back(attention_op.attrs);
+  const ModelShard& shard = ranks[static_cast<size_t>(rank)];
+  for (const AttentionOp& op : shard.sliced.attentions) {
+    config.layers.push_back(attention_layer(shard, op, heads));
+  }
   return config;
+}
+
+std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> streams) const {
+  LAMINA_CHECK_EQ(streams.size(), ranks.size());
+  std::vector<RankModel> models;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    models.push_back({&ranks[rank].sliced, ranks[rank].weights.get(), streams[rank]});
+  }
+  return models;
 }
 
 SchedulerConfig ModelProgram::scheduler(int32_t num_blocks) const {

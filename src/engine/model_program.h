@@ -4,8 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "convert/sliced_model.h"
+#include "kv/head_partition.h"
 #include "kv/kv_layout.h"
 #include "model/model_config.h"
 #include "model/weight_store.h"
@@ -15,9 +18,14 @@
 
 namespace lamina {
 
-struct ModelProgram {
+// One tensor-parallel rank's share of the model.
+struct ModelShard {
   SlicedModel sliced;
   std::unique_ptr<WeightStore> weights;
+};
+
+struct ModelProgram {
+  std::vector<ModelShard> ranks;  // at least one
   DType dtype = DType::kBF16;     // of weights, activations and the wire
   DType kv_dtype = DType::kBF16;  // of the KV cache
   int32_t block_size = 16;
@@ -26,16 +34,28 @@ struct ModelProgram {
   int32_t max_num_batched_tokens = 0;
   int32_t max_logits_rows = 0;
 
-  // Head counts of the model, from its first attention operator. All layers agree (checked when
-  // slices are shared out).
-  [[nodiscard]] const AttentionAttrs& attention() const { return sliced.attentions.front().attrs; }
+  [[nodiscard]] int32_t num_ranks() const { return static_cast<int32_t>(ranks.size()); }
+  // Of one rank, from its first attention operator: all ranks and layers agree on head counts.
+  [[nodiscard]] const AttentionAttrs& attention() const {
+    return ranks.front().sliced.attentions.front().attrs;
+  }
+  [[nodiscard]] int32_t num_layers() const {
+    return static_cast<int32_t>(ranks.front().sliced.attentions.size());
+  }
+  // KV heads over all ranks: what attention workers share out. Rank r has the r-th equal part.
+  [[nodiscard]] int32_t num_kv_heads() const { return num_ranks() * attention().num_kv_heads; }
   [[nodiscard]] int32_t max_blocks_per_sequence() const;
   // KV layout of a worker that owns `num_kv_heads` heads.
   [[nodiscard]] KvLayout kv_layout(int32_t num_kv_heads) const;
-  // Configuration of a worker that owns `num_kv_heads` heads and `num_blocks` blocks.
-  [[nodiscard]] AttentionCoreConfig attention_core(int32_t num_kv_heads, int32_t num_blocks) const;
+  // Configuration of a worker that owns KV heads [begin, end) of rank `rank` and `num_blocks`
+  // blocks.
+  [[nodiscard]] AttentionCoreConfig attention_core(int32_t rank,
+                                                   const HeadRange& kv_heads,
+                                                   int32_t num_blocks) const;
   [[nodiscard]] SchedulerConfig scheduler(int32_t num_blocks) const;
   [[nodiscard]] StepLimits step_limits() const;
+  // The ranks' shards for a ModelWorker, each on its own stream.
+  [[nodiscard]] std::vector<RankModel> rank_models(std::span<const StreamView> streams) const;
 };
 
 // No pool needs more blocks than all sequences at full length.

@@ -46,13 +46,26 @@ KvCache::KvCache(const KvLayout& layout, int32_t num_blocks, MemoryKind memory)
       num_blocks_(num_blocks),
       memory_(allocate_cache(layout, num_blocks, memory)) {}
 
-TensorView KvCache::view(int32_t half_idx) const {
-  LAMINA_CHECK_GE(half_idx, 0);
-  LAMINA_CHECK_LT(half_idx, 2 * layout_.num_layers);
-  const size_t half_bytes = memory_.size_bytes() / (2 * static_cast<size_t>(layout_.num_layers));
-  return {memory_.data() + static_cast<size_t>(half_idx) * half_bytes,
-          layout_.dtype,
-          {num_blocks_, layout_.num_kv_heads, layout_.block_size, layout_.head_dim}};
+std::byte* KvCache::layer_memory(int32_t layer_idx) const {
+  LAMINA_CHECK_GE(layer_idx, 0);
+  LAMINA_CHECK_LT(layer_idx, layout_.num_layers);
+  const size_t layer_bytes = memory_.size_bytes() / static_cast<size_t>(layout_.num_layers);
+  return memory_.data() + static_cast<size_t>(layer_idx) * layer_bytes;
+}
+
+Shape KvCache::shape_of(int32_t row_elements) const {
+  return {num_blocks_, layout_.num_kv_heads, layout_.block_size, row_elements};
+}
+
+TensorView KvCache::keys(int32_t layer_idx) const {
+  return {layer_memory(layer_idx), layout_.dtype, shape_of(layout_.head_dim)};
+}
+
+TensorView KvCache::values(int32_t layer_idx) const {
+  if (layout_.latent) return {};
+  const TensorView keys_of_layer = keys(layer_idx);
+  return {
+      keys_of_layer.data + keys_of_layer.size_bytes(), layout_.dtype, shape_of(layout_.value_dim)};
 }
 
 }  // namespace lamina

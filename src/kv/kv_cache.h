@@ -1,5 +1,5 @@
 // KvCache: the bytes of the KV blocks that one attention worker holds: for each layer K and V of
-// its heads, in the canonical layout [num_blocks, num_kv_heads, block_size, head_dim]. Owns the
+// its heads, in the canonical layout [num_blocks, num_kv_heads, block_size, elements]. Owns the
 // memory; knows no sequence. Confined to the worker's thread.
 #pragma once
 
@@ -20,11 +20,13 @@ class KvCache {
   [[nodiscard]] const KvLayout& layout() const { return layout_; }
   [[nodiscard]] int32_t num_blocks() const { return num_blocks_; }
   // [num_blocks, num_kv_heads, block_size, head_dim]
-  [[nodiscard]] TensorView keys(int32_t layer_idx) const { return view(2 * layer_idx); }
-  [[nodiscard]] TensorView values(int32_t layer_idx) const { return view(2 * layer_idx + 1); }
+  [[nodiscard]] TensorView keys(int32_t layer_idx) const;
+  // [num_blocks, num_kv_heads, block_size, value_dim]; an empty view of a latent cache
+  [[nodiscard]] TensorView values(int32_t layer_idx) const;
 
  private:
-  [[nodiscard]] TensorView view(int32_t half_idx) const;
+  [[nodiscard]] std::byte* layer_memory(int32_t layer_idx) const;
+  [[nodiscard]] Shape shape_of(int32_t row_elements) const;
 
   KvLayout layout_;
   int32_t num_blocks_;

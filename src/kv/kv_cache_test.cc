@@ -18,8 +18,12 @@ StatusCode thrown_code(const auto& call) {
   return StatusCode::kOk;
 }
 
-constexpr KvLayout kSmall = {
-    .num_layers = 3, .num_kv_heads = 2, .head_dim = 8, .block_size = 4, .dtype = DType::kF32};
+constexpr KvLayout kSmall = {.num_layers = 3,
+                             .num_kv_heads = 2,
+                             .head_dim = 8,
+                             .value_dim = 8,
+                             .block_size = 4,
+                             .dtype = DType::kF32};
 
 TEST(KvLayout, CountsTheBytesOfABlock) {
   EXPECT_EQ(kSmall.block_bytes(), 2U * 3 * 2 * 8 * 4 * 4);
@@ -40,7 +44,7 @@ TEST(KvLayout, RefusesWhatIsNoSize) {
     }
   }
   constexpr int32_t kHuge = std::numeric_limits<int32_t>::max();
-  const KvLayout huge = {kHuge, kHuge, kHuge, kHuge, DType::kBF16};
+  const KvLayout huge = {kHuge, kHuge, kHuge, kHuge, false, kHuge, DType::kBF16};
   EXPECT_EQ(thrown_code([&] { (void)huge.block_bytes(); }), StatusCode::kInvalidArgument);
 }
 

@@ -25,22 +25,23 @@ std::optional<uint64_t> positive_product(std::initializer_list<int64_t> factors)
 }  // namespace
 
 std::string KvLayout::to_string() const {
-  return fmt::format("{} layers x {} KV heads x {} tokens x {} elements of {}",
+  return fmt::format("{} layers x {} KV heads x {} tokens x ({} + {}) elements of {}",
                      num_layers,
                      num_kv_heads,
                      block_size,
                      head_dim,
+                     latent ? 0 : value_dim,
                      dtype_name(dtype));
 }
 
 uint64_t KvLayout::block_bytes() const {
-  const auto bytes = positive_product({2,
-                                       num_layers,
+  const auto bytes = positive_product({num_layers,
                                        num_kv_heads,
-                                       head_dim,
+                                       token_elements(),
                                        block_size,
                                        static_cast<int64_t>(dtype_bytes(dtype))});
-  if (!bytes) {
+  const bool fits = head_dim > 0 && value_dim > 0 && (!latent || value_dim <= head_dim);
+  if (!bytes || !fits) {
     throw Error(StatusCode::kInvalidArgument,
                 fmt::format("KV layout: {} is not a size", to_string()));
   }

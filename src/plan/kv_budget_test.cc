@@ -8,8 +8,12 @@ namespace lamina {
 namespace {
 
 // 2 layers x 2 (K, V) x 4 heads x 16 tokens x 8 x 2 bytes = 4096 bytes a block, 1024 a head.
-const KvLayout kLayout{
-    .num_layers = 2, .num_kv_heads = 4, .head_dim = 8, .block_size = 16, .dtype = DType::kBF16};
+const KvLayout kLayout{.num_layers = 2,
+                       .num_kv_heads = 4,
+                       .head_dim = 8,
+                       .value_dim = 8,
+                       .block_size = 16,
+                       .dtype = DType::kBF16};
 
 TEST(KvBudget, TheTightestWorkerDecides) {
   const std::array<WorkerKvShare, 2> shares = {WorkerKvShare{"a", 30 * 1024, 3},

@@ -45,15 +45,18 @@ std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry) {
                           .add({geometry.max_sequences, sizeof(uint32_t)})
                           .add({geometry.num_blocks, sizeof(int32_t)})
                           .bytes();
-  const size_t head_bytes = geometry.head_dim * dtype_bytes(geometry.dtype);
-  const size_t q = SlotSize().add({geometry.max_tokens, geometry.num_heads, head_bytes}).bytes();
-  const size_t kv =
-      SlotSize().add({geometry.max_tokens, geometry.num_kv_heads, head_bytes, 2}).bytes();
+  const size_t key_bytes = geometry.head_dim * dtype_bytes(geometry.dtype);
+  const size_t value_bytes = geometry.latent ? 0 : geometry.value_dim * dtype_bytes(geometry.dtype);
+  const size_t q = SlotSize().add({geometry.max_tokens, geometry.num_heads, key_bytes}).bytes();
+  const size_t kv = SlotSize()
+                        .add({geometry.max_tokens, geometry.num_kv_heads, key_bytes})
+                        .add({geometry.max_tokens, geometry.num_kv_heads, value_bytes})
+                        .bytes();
   return {plan, q, q, kv, kv};
 }
 
 std::vector<size_t> model_worker_slots(const SlotGeometry& geometry) {
-  const size_t head_bytes = geometry.head_dim * dtype_bytes(geometry.out_dtype);
+  const size_t head_bytes = geometry.value_dim * dtype_bytes(geometry.out_dtype);
   const size_t out = SlotSize().add({geometry.max_tokens, geometry.num_heads, head_bytes}).bytes();
   return {out, out};
 }

@@ -19,7 +19,9 @@ struct SlotGeometry {
   uint32_t num_blocks = 0;
   uint32_t num_heads = 0;
   uint32_t num_kv_heads = 0;
-  uint32_t head_dim = 0;
+  uint32_t head_dim = 0;       // of q and k
+  uint32_t value_dim = 0;      // of v and out
+  bool latent = false;         // k alone travels
   DType dtype = DType::kBF16;  // of q, k, v on the wire
   DType out_dtype = DType::kBF16;
 };

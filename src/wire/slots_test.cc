@@ -16,6 +16,7 @@ constexpr SlotGeometry kGeometry{.max_tokens = 128,
                                  .num_heads = 6,
                                  .num_kv_heads = 2,
                                  .head_dim = 64,
+                                 .value_dim = 64,
                                  .dtype = DType::kBF16,
                                  .out_dtype = DType::kF32};
 

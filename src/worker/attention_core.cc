@@ -91,7 +91,7 @@ kernels::RaggedBatch AttentionCore::batch() const {
 
 Status AttentionCore::append(int32_t layer_idx, TensorView k, TensorView v) {
   return kernels::append_kv({.k = k,
-                             .v = v,
+                             .v = config_.kv.latent ? TensorView() : v,
                              .k_cache = cache_.keys(layer_idx),
                              .v_cache = cache_.values(layer_idx),
                              .batch = batch()},
@@ -99,7 +99,7 @@ Status AttentionCore::append(int32_t layer_idx, TensorView k, TensorView v) {
 }
 
 Status AttentionCore::attend(int32_t layer_idx, TensorView q, TensorView out) {
-  const AttentionAttrs& layer = config_.layers[static_cast<size_t>(layer_idx)];
+  const wire::AttentionLayer& layer = config_.layers[static_cast<size_t>(layer_idx)];
   return kernels::ragged_attention({.q = q,
                                     .k_cache = cache_.keys(layer_idx),
                                     .v_cache = cache_.values(layer_idx),
@@ -107,7 +107,10 @@ Status AttentionCore::attend(int32_t layer_idx, TensorView q, TensorView out) {
                                     .lse = {},
                                     .batch = batch(),
                                     .scale = layer.scale,
-                                    .window = layer.window},
+                                    .window = layer.window,
+                                    .soft_cap = layer.soft_cap,
+                                    .alibi_slopes = layer.alibi_slopes,
+                                    .sinks = layer.sinks},
                                    stream_);
 }
 

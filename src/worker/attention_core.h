@@ -8,10 +8,10 @@
 
 #include "base/status.h"
 #include "device/stream.h"
-#include "graph/graph.h"
 #include "kernels/attention.h"
 #include "kv/block_table.h"
 #include "kv/kv_cache.h"
+#include "wire/attention_layer.h"
 #include "wire/messages.h"
 
 namespace lamina {
@@ -23,8 +23,7 @@ struct AttentionCoreConfig {
   int32_t max_sequences = 0;  // slots
   int32_t max_tokens = 0;     // query tokens of a step
   int32_t max_blocks_per_sequence = 0;
-  std::vector<AttentionAttrs>
-      layers;  // scale and window of each; head counts there are the whole model's
+  std::vector<wire::AttentionLayer> layers;
 };
 
 class AttentionCore {
@@ -36,9 +35,10 @@ class AttentionCore {
   // from a socket: it is validated wholly. kInvalidArgument; the tables may be partly changed then,
   // and the session is lost.
   Status begin_step(const wire::AttentionPlan& plan);
-  // k, v [T, Hkv, D] of this worker's heads.
+  // k [T, Hkv, D], v [T, Hkv, Dv] of this worker's heads; v is not looked at if the layout is
+  // latent.
   Status append(int32_t layer_idx, TensorView k, TensorView v);
-  // q [T, Hq, D] of this worker's heads; out the same shape, in q's dtype or f32.
+  // q [T, Hq, D] of this worker's heads; out [T, Hq, Dv] in q's dtype or f32.
   Status attend(int32_t layer_idx, TensorView q, TensorView out);
 
   [[nodiscard]] const AttentionCoreConfig& config() const { return config_; }

@@ -50,16 +50,24 @@ void AttentionWorker::note_progress() {
   stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
 }
 
-Status AttentionWorker::serve(const std::atomic<bool>& should_stop,
+Status AttentionWorker::wait(const Pending& pending, WaitPolicy policy, Duration most) {
+  const TimePoint begin = steady_clock().now();
+  Status waited = endpoint_.wait(pending.slot, pending.seq, Deadline::after(most), policy);
+  stats_.wait_ns += (steady_clock().now() - begin).count();
+  return waited.code() == StatusCode::kDeadlineExceeded ? Status() : waited;
+}
+
+Status AttentionWorker::serve(std::span<AttentionWorker* const> workers,
+                              const std::atomic<bool>& should_stop,
                               WaitPolicy policy,
                               Duration idle_check) {
   while (!should_stop) {
-    LAMINA_ASSIGN_OR_RETURN(const Pending pending, advance());
-    const TimePoint begin = steady_clock().now();
-    const Status waited =
-        endpoint_.wait(pending.slot, pending.seq, Deadline::after(idle_check), policy);
-    stats_.wait_ns += (steady_clock().now() - begin).count();
-    if (!waited.ok() && waited.code() != StatusCode::kDeadlineExceeded) return waited;
+    Pending first;
+    for (AttentionWorker* worker : workers) {
+      LAMINA_ASSIGN_OR_RETURN(const Pending pending, worker->advance());
+      if (worker == workers.front()) first = pending;
+    }
+    LAMINA_RETURN_IF_ERROR(workers.front()->wait(first, policy, idle_check));
   }
   return {};
 }
@@ -109,23 +117,25 @@ Status AttentionWorker::handle_plan(std::span<const std::byte> message) {
 // q is only validated here: it stays in its slot until k and v are there. (Attention over the
 // cached tokens could begin now; that is the overlap of PAPER 6.3.)
 Status AttentionWorker::handle_q(std::span<const std::byte> message) {
-  const TensorView q = tensor({}, config_.core.num_heads);
+  const TensorView q = q_tensor({});
   LAMINA_ASSIGN_OR_RETURN(q_payload_, tensor_payload(message, MessageKind::kQ, q.size_bytes()));
   state_ = State::kKv;
   return {};
 }
 
 Status AttentionWorker::handle_kv(std::span<const std::byte> message) {
-  const int32_t num_kv_heads = config_.core.kv.num_kv_heads;
-  const size_t half_bytes = tensor({}, num_kv_heads).size_bytes();
+  const KvLayout& kv = config_.core.kv;
+  const size_t key_bytes = tensor({}, kv.num_kv_heads, kv.head_dim).size_bytes();
+  const size_t value_bytes = kv.latent ? 0 : tensor({}, kv.num_kv_heads, kv.value_dim).size_bytes();
   LAMINA_ASSIGN_OR_RETURN(const auto payload,
-                          tensor_payload(message, MessageKind::kKv, 2 * half_bytes));
+                          tensor_payload(message, MessageKind::kKv, key_bytes + value_bytes));
   const auto layer = static_cast<int32_t>(layer_);
   const TimePoint begin = steady_clock().now();
-  LAMINA_RETURN_IF_ERROR(core_.append(layer,
-                                      tensor(payload.first(half_bytes), num_kv_heads),
-                                      tensor(payload.subspan(half_bytes), num_kv_heads)));
-  LAMINA_RETURN_IF_ERROR(reply(tensor(q_payload_, config_.core.num_heads)));
+  LAMINA_RETURN_IF_ERROR(
+      core_.append(layer,
+                   tensor(payload.first(key_bytes), kv.num_kv_heads, kv.head_dim),
+                   tensor(payload.subspan(key_bytes), kv.num_kv_heads, kv.value_dim)));
+  LAMINA_RETURN_IF_ERROR(reply(q_tensor(q_payload_)));
   stats_.attention_ns += (steady_clock().now() - begin).count();
   state_ = State::kQ;
   if (++layer_ == unsigned_of(config_.core.kv.num_layers)) {
@@ -166,14 +176,14 @@ Result<std::span<const std::byte>> AttentionWorker::tensor_payload(
 Status AttentionWorker::reply(TensorView q) {
   wire::MessageHeader head = reply_header();
   head.num_rows = static_cast<uint32_t>(q.shape[0]);
-  head.payload_bytes = q.size_bytes();
-  const size_t message_bytes = sizeof(head) + q.size_bytes();
+  TensorView out = tensor({}, config_.core.num_heads, config_.core.kv.value_dim);
+  head.payload_bytes = out.size_bytes();
+  const size_t message_bytes = sizeof(head) + out.size_bytes();
   const SlotIdx slot = wire::slot_of(MessageKind::kOut, layer_);
   const std::span<std::byte> message = endpoint_.stage(slot, message_bytes);
   wire::encode_header(head, message);
-  LAMINA_RETURN_IF_ERROR(core_.attend(static_cast<int32_t>(layer_),
-                                      q,
-                                      TensorView(message.data() + sizeof(head), q.dtype, q.shape)));
+  out.data = message.data() + sizeof(head);
+  LAMINA_RETURN_IF_ERROR(core_.attend(static_cast<int32_t>(layer_), q, out));
   stats_.bytes_sent += message_bytes;
   return endpoint_.commit(
       slot,
@@ -206,11 +216,13 @@ wire::MessageHeader AttentionWorker::reply_header() const {
   return head;
 }
 
-TensorView AttentionWorker::tensor(std::span<const std::byte> bytes, int32_t num_heads) const {
+TensorView AttentionWorker::tensor(std::span<const std::byte> bytes,
+                                   int32_t num_heads,
+                                   int32_t width) const {
   // Operators only read it; TensorView has no const form.
   return {const_cast<std::byte*>(bytes.data()),
           config_.dtype,
-          {core_.num_step_tokens(), num_heads, config_.core.kv.head_dim}};
+          {core_.num_step_tokens(), num_heads, width}};
 }
 
 }  // namespace lamina

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -50,9 +51,18 @@ class AttentionWorker {
   // model worker where that was possible.
   Result<Pending> advance();
 
-  // advance() and wait in turn until `should_stop` or an error. `idle_check` bounds each wait, so
-  // that both are seen.
-  Status serve(const std::atomic<bool>& should_stop, WaitPolicy policy, Duration idle_check);
+  // Serves `workers`, the parts of one session, until `should_stop` or an error: advances each,
+  // then waits for the first. The ranks of a model worker run in step, so when one has something to
+  // say all will. `idle_check` bounds each wait, so that stopping and the other parts' ends are
+  // seen.
+  static Status serve(std::span<AttentionWorker* const> workers,
+                      const std::atomic<bool>& should_stop,
+                      WaitPolicy policy,
+                      Duration idle_check);
+  Status serve(const std::atomic<bool>& should_stop, WaitPolicy policy, Duration idle_check) {
+    AttentionWorker* self = this;
+    return serve({&self, 1}, should_stop, policy, idle_check);
+  }
 
   [[nodiscard]] const AttentionWorkerStats& stats() const { return stats_; }
 
@@ -60,6 +70,7 @@ class AttentionWorker {
   enum class State : uint8_t { kPlan, kQ, kKv };
 
   void note_progress();
+  Status wait(const Pending& pending, WaitPolicy policy, Duration most);
   [[nodiscard]] Pending awaited() const;
   Status handle();
   Status handle_plan(std::span<const std::byte> message);
@@ -72,7 +83,13 @@ class AttentionWorker {
   Status reply(TensorView q);
   void refuse(const Status& reason);
   [[nodiscard]] wire::MessageHeader reply_header() const;
-  [[nodiscard]] TensorView tensor(std::span<const std::byte> bytes, int32_t num_heads) const;
+  // The step's rows of a tensor [T, num_heads, width] that lies in `bytes`.
+  [[nodiscard]] TensorView tensor(std::span<const std::byte> bytes,
+                                  int32_t num_heads,
+                                  int32_t width) const;
+  [[nodiscard]] TensorView q_tensor(std::span<const std::byte> bytes) const {
+    return tensor(bytes, config_.core.num_heads, config_.core.kv.head_dim);
+  }
 
   AttentionWorkerConfig config_;
   Endpoint& endpoint_;

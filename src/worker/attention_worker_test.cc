@@ -27,6 +27,7 @@ AttentionCoreConfig core_config(int32_t num_kv_heads) {
   AttentionCoreConfig config{.kv = {.num_layers = kLayers,
                                     .num_kv_heads = num_kv_heads,
                                     .head_dim = kHeadDim,
+                                    .value_dim = kHeadDim,
                                     .block_size = 4,
                                     .dtype = DType::kF32},
                              .num_blocks = kBlocks,
@@ -53,6 +54,7 @@ class Cluster {
                                         .num_heads = static_cast<uint32_t>(core.num_heads),
                                         .num_kv_heads = static_cast<uint32_t>(range.count()),
                                         .head_dim = kHeadDim,
+                                        .value_dim = kHeadDim,
                                         .dtype = DType::kF32,
                                         .out_dtype = DType::kF32};
       EndpointConfig engine_side{.kind = TransportKind::kLoopback,
@@ -88,7 +90,6 @@ class Cluster {
                               .num_layers = kLayers,
                               .num_heads = kHeads,
                               .num_kv_heads = kKvHeads,
-                              .head_dim = kHeadDim,
                               .dtype = DType::kF32,
                               .reply_timeout = std::chrono::seconds(10)},
         std::move(peers));

@@ -60,7 +60,8 @@ Status RemoteAttention::send_kv(int32_t attention_idx, TensorView k, TensorView 
     const HeadRange heads = peers_[i].kv_heads;
     const std::array<TensorView, 2> parts = {k.columns(heads.begin, heads.count()),
                                              v.columns(heads.begin, heads.count())};
-    LAMINA_RETURN_IF_ERROR(send_tensors(i, MessageKind::kKv, attention_idx, parts));
+    LAMINA_RETURN_IF_ERROR(send_tensors(
+        i, MessageKind::kKv, attention_idx, std::span(parts).first(config_.latent ? 1 : 2)));
   }
   return {};
 }
@@ -76,6 +77,13 @@ Status RemoteAttention::receive(int32_t attention_idx, TensorView out) {
 
 void RemoteAttention::abort() {
   for (AttentionPeer& peer : peers_) peer.endpoint->abort();
+}
+
+WireStats RemoteAttention::wire_stats_of(std::string_view peer_name) const {
+  for (size_t i = 0; i < peers_.size(); ++i) {
+    if (peers_[i].name == peer_name) return wire_stats_[i];
+  }
+  return {};
 }
 
 HeadRange RemoteAttention::query_heads(const AttentionPeer& peer) const {

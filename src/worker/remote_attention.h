@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -29,7 +30,7 @@ struct RemoteAttentionConfig {
   int32_t num_layers = 0;
   int32_t num_heads = 0;  // of the model
   int32_t num_kv_heads = 0;
-  int32_t head_dim = 0;
+  bool latent = false;         // k alone is sent
   DType dtype = DType::kBF16;  // of q, k, v and out on the wire
   // How long one layer's attention may take. Death and hanging of a worker are noticed sooner, by
   // its heartbeat: then abort() ends the wait. This bounds what heartbeats cannot see.
@@ -54,8 +55,8 @@ class RemoteAttention final : public AttentionBackend {
 
   // From any thread: every wait ends with kUnavailable. The session cannot be used again.
   void abort();
-  // By peer, in order.
-  [[nodiscard]] std::span<const WireStats> wire_stats() const { return wire_stats_; }
+  // Of the peer of that name; zeros if there is none.
+  [[nodiscard]] WireStats wire_stats_of(std::string_view peer_name) const;
 
  private:
   [[nodiscard]] HeadRange query_heads(const AttentionPeer& peer) const;

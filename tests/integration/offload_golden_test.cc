@@ -1,6 +1,6 @@
-// The fixture models against their independent goldens, with attention in 2 and 3 worker processes
-// and colocated: logits of every prompt position within 1e-5 of their range, greedy ids equal, all
-// prompts in one ragged batch.
+// Every fixture model against its independent golden: colocated, with attention in 2 and 3 worker
+// processes, and with tensor parallelism over 2 and 4 ranks and 3 worker processes. Logits of every
+// prompt position within 1e-5 of their range, greedy ids equal, all prompts in one ragged batch.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,6 +13,8 @@
 #include <nlohmann/json.hpp>
 
 #include "convert/slicer.h"
+#include "convert/tensor_parallel.h"
+#include "engine/model_program.h"
 #include "kv/head_partition.h"
 #include "model/builder.h"
 #include "model/model_files.h"
@@ -20,6 +22,7 @@
 #include "support/paths.h"
 #include "support/worker_process.h"
 #include "worker/local_attention.h"
+#include "worker/rank_group.h"
 
 namespace lamina {
 namespace {
@@ -52,89 +55,105 @@ Golden read_golden(const std::filesystem::path& folder) {
   return golden;
 }
 
-// A loaded fixture model.
-struct Model {
-  explicit Model(const std::filesystem::path& folder)
-      : files(open_model(folder)),
-        sliced(slice_model(build_graph(files->config(), DType::kF32))),
-        weights(files->load_weights(sliced.graph, nullptr)) {}
-
-  [[nodiscard]] AttentionCoreConfig core(int32_t num_kv_heads) const {
-    const AttentionAttrs& attention = sliced.attentions[0].attrs;
-    AttentionCoreConfig config{
-        .kv = {.num_layers = static_cast<int32_t>(sliced.attentions.size()),
-               .num_kv_heads = num_kv_heads,
-               .head_dim = attention.head_dim,
-               .block_size = kBlockSize,
-               .dtype = DType::kF32},
-        .num_blocks = kMaxSequences * kBlocksPerSequence,
-        .num_heads = num_kv_heads * attention.num_heads / attention.num_kv_heads,
-        .max_sequences = kMaxSequences,
-        .max_tokens = kMaxTokens,
-        .max_blocks_per_sequence = kBlocksPerSequence,
-        .layers = {}};
-    for (const AttentionOp& op : sliced.attentions) config.layers.push_back(op.attrs);
-    return config;
+ModelProgram load_program(const std::filesystem::path& folder, int32_t num_ranks) {
+  const auto files = open_model(folder);
+  const Graph graph = build_graph(files->config(), DType::kF32);
+  ModelProgram program{.ranks = {},
+                       .dtype = DType::kF32,
+                       .kv_dtype = DType::kF32,
+                       .block_size = kBlockSize,
+                       .max_model_len = kBlockSize * kBlocksPerSequence,
+                       .max_num_seqs = kMaxSequences,
+                       .max_num_batched_tokens = kMaxTokens,
+                       .max_logits_rows = kMaxTokens};
+  for (int32_t rank = 0; rank < num_ranks; ++rank) {
+    ModelShard& shard = program.ranks.emplace_back();
+    shard.sliced = slice_model(shard_graph(graph, rank, num_ranks));
+    shard.weights = files->load_weights(shard.sliced.graph, nullptr);
   }
+  return program;
+}
 
-  std::unique_ptr<ModelFiles> files;
-  SlicedModel sliced;
-  std::unique_ptr<WeightStore> weights;
-};
+constexpr int32_t kNumBlocks = kMaxSequences * kBlocksPerSequence;
+
+// Attention of each rank, wherever it runs.
+using Attention = std::vector<std::unique_ptr<AttentionBackend>>;
 
 // Attention of a model in worker processes: forked first, connected when threads may exist.
 class Offloaded {
  public:
-  Offloaded(const Model& model, TransportKind kind, int32_t num_workers)
-      : model_(model),
-        ranges_(split_heads(model.sliced.attentions[0].attrs.num_kv_heads, num_workers)) {
-    for (const HeadRange range : ranges_) {
-      processes_.push_back(std::make_unique<test::WorkerProcess>(
-          kind,
-          AttentionWorkerConfig{
-              .core = model.core(range.count()), .epoch = 1, .dtype = DType::kF32}));
+  Offloaded(const ModelProgram& program, TransportKind kind, int32_t num_workers)
+      : program_(program) {
+    for (const HeadRange heads : split_heads(program.num_kv_heads(), num_workers)) {
+      Worker worker;
+      std::vector<AttentionWorkerConfig> configs;
+      for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+        const int32_t first = rank * program.attention().num_kv_heads;
+        const HeadRange part = {std::max(heads.begin - first, 0),
+                                std::min(heads.end - first, program.attention().num_kv_heads)};
+        if (part.begin >= part.end) continue;
+        worker.parts.push_back({rank, part});
+        configs.push_back({.core = program.attention_core(rank, part, kNumBlocks),
+                           .epoch = 1,
+                           .dtype = DType::kF32});
+      }
+      worker.process = std::make_unique<test::WorkerProcess>(kind, std::move(configs));
+      workers_.push_back(std::move(worker));
     }
   }
 
-  std::unique_ptr<RemoteAttention> connect() {
-    std::vector<AttentionPeer> peers;
-    for (size_t i = 0; i < ranges_.size(); ++i) {
-      peers.push_back({.name = "worker " + std::to_string(i),
-                       .kv_heads = ranges_[i],
-                       .endpoint = processes_[i]->connect()});
+  Attention connect() {
+    std::vector<std::vector<AttentionPeer>> peers(program_.ranks.size());
+    for (Worker& worker : workers_) {
+      auto endpoints = worker.process->connect();
+      for (size_t i = 0; i < endpoints.size(); ++i) {
+        peers[static_cast<size_t>(worker.parts[i].rank)].push_back(
+            {.name = "worker",
+             .kv_heads = worker.parts[i].kv_heads,
+             .endpoint = std::move(endpoints[i])});
+      }
     }
-    const AttentionAttrs& attention = model_.sliced.attentions[0].attrs;
-    return std::make_unique<RemoteAttention>(
-        RemoteAttentionConfig{.epoch = 1,
-                              .num_layers = static_cast<int32_t>(model_.sliced.attentions.size()),
-                              .num_heads = attention.num_heads,
-                              .num_kv_heads = attention.num_kv_heads,
-                              .head_dim = attention.head_dim,
-                              .dtype = DType::kF32,
-                              .reply_timeout = std::chrono::seconds(20)},
-        std::move(peers));
+    Attention attention;
+    for (auto& of_rank : peers) {
+      attention.push_back(std::make_unique<RemoteAttention>(
+          RemoteAttentionConfig{.epoch = 1,
+                                .num_layers = program_.num_layers(),
+                                .num_heads = program_.attention().num_heads,
+                                .num_kv_heads = program_.attention().num_kv_heads,
+                                .latent = program_.attention().latent,
+                                .dtype = DType::kF32,
+                                .reply_timeout = std::chrono::seconds(20)},
+          std::move(of_rank)));
+    }
+    return attention;
   }
 
  private:
-  const Model& model_;
-  std::vector<HeadRange> ranges_;
-  std::vector<std::unique_ptr<test::WorkerProcess>> processes_;
+  struct Part {
+    int32_t rank = 0;
+    HeadRange kv_heads;
+  };
+  struct Worker {
+    std::vector<Part> parts;
+    std::unique_ptr<test::WorkerProcess> process;
+  };
+  const ModelProgram& program_;
+  std::vector<Worker> workers_;
 };
 
 // Runs all prompts side by side, collecting the logits of every token, then greedy ids.
 class Runner {
  public:
-  Runner(const Model& model, const Golden& golden, AttentionBackend& attention)
+  Runner(const ModelProgram& program, const Golden& golden, const Attention& attention)
       : golden_(golden),
-        attention_(attention),
-        pool_(2),
-        executor_(model.sliced,
-                  *model.weights,
-                  {.max_tokens = kMaxTokens, .max_logits_rows = kMaxTokens},
-                  StreamView(pool_)),
+        pools_(program.ranks.size()),
+        ranks_(
+            program.rank_models(make_streams()), program.step_limits(), std::chrono::seconds(20)),
         tokens_(golden.prompts),
         num_cached_(golden.prompts.size(), 0),
-        logits_(golden.prompts.size()) {}
+        logits_(golden.prompts.size()) {
+    for (const auto& of_rank : attention) attention_.push_back(of_rank.get());
+  }
 
   void run() {
     while (std::any_of(tokens_.begin(), tokens_.end(), [&](const auto& tokens) {
@@ -183,17 +202,13 @@ class Runner {
     std::vector<int32_t> rows(ids.size());
     for (size_t row = 0; row < rows.size(); ++row) rows[row] = static_cast<int32_t>(row);
     const auto check = [](const Status& status) { ASSERT_TRUE(status.ok()) << status.to_string(); };
-    ASSERT_NO_FATAL_FAILURE(
-        check(executor_.begin({.token_ids = ids, .positions = positions, .logits_rows = rows})));
-    ASSERT_NO_FATAL_FAILURE(check(attention_.begin_step(plan)));
-    for (int32_t slice = 0; slice < executor_.num_slices(); ++slice) {
-      ASSERT_NO_FATAL_FAILURE(check(executor_.run_slice(slice, attention_)));
-    }
+    ASSERT_NO_FATAL_FAILURE(check(ranks_.run(
+        plan, {.token_ids = ids, .positions = positions, .logits_rows = rows}, attention_)));
     collect(plan);
   }
 
   void collect(const StepPlan& plan) {
-    const TensorView logits = executor_.logits();
+    const TensorView logits = ranks_.logits();
     const int64_t vocab = logits.shape[1];
     int64_t row = 0;
     for (const SequenceStep& sequence : plan.sequences) {
@@ -211,10 +226,19 @@ class Runner {
     }
   }
 
+  std::vector<StreamView> make_streams() {
+    std::vector<StreamView> streams;
+    for (std::unique_ptr<ThreadPool>& pool : pools_) {
+      pool = std::make_unique<ThreadPool>(1);
+      streams.emplace_back(*pool);
+    }
+    return streams;
+  }
+
   const Golden& golden_;
-  AttentionBackend& attention_;
-  ThreadPool pool_;
-  SliceExecutor executor_;
+  std::vector<AttentionBackend*> attention_;
+  std::vector<std::unique_ptr<ThreadPool>> pools_;
+  RankGroup ranks_;
   std::vector<std::vector<int32_t>> tokens_;
   std::vector<int32_t> num_cached_;
   std::vector<std::vector<float>> logits_;
@@ -231,8 +255,8 @@ double relative_error(const std::vector<float>& actual, const std::vector<float>
   return worst / (static_cast<double>(*high) - static_cast<double>(*low));
 }
 
-void expect_golden(const Model& model, const Golden& golden, AttentionBackend& attention) {
-  Runner runner(model, golden, attention);
+void expect_golden(const ModelProgram& program, const Golden& golden, const Attention& attention) {
+  Runner runner(program, golden, attention);
   ASSERT_NO_FATAL_FAILURE(runner.run());
   double worst = 0;
   for (size_t i = 0; i < golden.prompts.size(); ++i) {
@@ -245,51 +269,71 @@ void expect_golden(const Model& model, const Golden& golden, AttentionBackend& a
   std::printf("logits differ by at most %.2e of their range\n", worst);
 }
 
-class OffloadGolden : public ::testing::TestWithParam<const char*> {
+class OffloadGolden : public ::testing::TestWithParam<std::string> {
  protected:
-  OffloadGolden() : folder_(test::fixture_path(std::string("models/") + GetParam())) {}
+  OffloadGolden() : folder_(test::fixture_path("models/" + GetParam())) {}
+
+  void expect_offloaded(TransportKind kind, int32_t num_ranks, int32_t num_workers) {
+    const ModelProgram program = load_program(folder_, num_ranks);
+    Offloaded workers(program, kind, num_workers);
+    expect_golden(program, read_golden(folder_), workers.connect());
+  }
+  // Whether the model's heads can be shared by so many ranks.
+  [[nodiscard]] bool shares_heads(int32_t num_ranks) const {
+    const ModelConfig config = read_model_config(folder_);
+    const Graph graph = build_graph(config, DType::kF32);
+    const auto& attrs = std::get<AttentionAttrs>(graph.node(graph.attention_nodes().front()).attrs);
+    const int32_t kv = attrs.num_kv_heads;
+    return attrs.num_heads % num_ranks == 0 && (kv % num_ranks == 0 || num_ranks % kv == 0);
+  }
+
   std::filesystem::path folder_;
 };
 
-TEST_P(OffloadGolden, TwoProcessesOverSharedMemory) {
-  const Model model(folder_);
-  Offloaded workers(model, TransportKind::kShm, 2);
-  expect_golden(model, read_golden(folder_), *workers.connect());
-}
-
-TEST_P(OffloadGolden, ThreeProcessesOverSharedMemory) {
-  const Model model(folder_);
-  Offloaded workers(model, TransportKind::kShm, 3);
-  expect_golden(model, read_golden(folder_), *workers.connect());
-}
-
-TEST_P(OffloadGolden, TwoProcessesOverTcp) {
-  const Model model(folder_);
-  Offloaded workers(model, TransportKind::kTcp, 2);
-  expect_golden(model, read_golden(folder_), *workers.connect());
-}
-
 TEST_P(OffloadGolden, Colocated) {
-  const Model model(folder_);
+  const ModelProgram program = load_program(folder_, 1);
   ThreadPool pool(2);
-  LocalAttention attention(model.core(model.sliced.attentions[0].attrs.num_kv_heads),
-                           StreamView(pool));
-  expect_golden(model, read_golden(folder_), attention);
+  Attention attention;
+  attention.push_back(std::make_unique<LocalAttention>(
+      program.attention_core(0, {0, program.num_kv_heads()}, kNumBlocks), StreamView(pool)));
+  expect_golden(program, read_golden(folder_), attention);
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures,
-                         OffloadGolden,
-                         ::testing::Values("llama-gqa",
-                                           "llama-mha-tied",
-                                           "llama3-rope",
-                                           "mistral-swa",
-                                           "qwen2",
-                                           "qwen3"),
-                         [](const auto& param) {
-                           std::string name = param.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+TEST_P(OffloadGolden, TwoProcessesOverSharedMemory) {
+  expect_offloaded(TransportKind::kShm, 1, 2);
+}
+
+TEST_P(OffloadGolden, ThreeProcessesOverTcp) {
+  expect_offloaded(TransportKind::kTcp, 1, 3);
+}
+
+TEST_P(OffloadGolden, TwoRanksAndThreeProcesses) {
+  if (!shares_heads(2)) GTEST_SKIP() << "its heads cannot be shared by 2 ranks";
+  expect_offloaded(TransportKind::kShm, 2, 3);
+}
+
+TEST_P(OffloadGolden, FourRanksAndThreeProcesses) {
+  if (!shares_heads(4)) GTEST_SKIP() << "its heads cannot be shared by 4 ranks";
+  expect_offloaded(TransportKind::kShm, 4, 3);
+}
+
+std::vector<std::string> fixture_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(test::fixture_path("models"))) {
+    names.push_back(entry.path().filename());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// A test name cannot have a dash.
+std::string test_name(const ::testing::TestParamInfo<std::string>& fixture) {
+  std::string name = fixture.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Fixtures, OffloadGolden, ::testing::ValuesIn(fixture_names()), test_name);
 
 }  // namespace
 }  // namespace lamina

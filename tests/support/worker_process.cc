@@ -38,8 +38,8 @@ std::string receive_text(int fd) {
 
 }  // namespace
 
-WorkerProcess::WorkerProcess(TransportKind kind, const AttentionWorkerConfig& config)
-    : kind_(kind), config_(config) {
+WorkerProcess::WorkerProcess(TransportKind kind, std::vector<AttentionWorkerConfig> parts)
+    : kind_(kind), parts_(std::move(parts)) {
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
     throw Error(StatusCode::kResourceExhausted, "no socket pair");
@@ -60,18 +60,21 @@ WorkerProcess::~WorkerProcess() {
   ::close(to_child_);
 }
 
-EndpointConfig WorkerProcess::endpoint_config(bool is_worker) const {
-  const AttentionCoreConfig& core = config_.core;
+EndpointConfig WorkerProcess::endpoint_config(size_t part, bool is_worker) const {
+  const AttentionWorkerConfig& config = parts_[part];
+  const AttentionCoreConfig& core = config.core;
   const wire::SlotGeometry geometry{.max_tokens = static_cast<uint32_t>(core.max_tokens),
                                     .max_sequences = static_cast<uint32_t>(core.max_sequences),
                                     .num_blocks = static_cast<uint32_t>(core.num_blocks),
                                     .num_heads = static_cast<uint32_t>(core.num_heads),
                                     .num_kv_heads = static_cast<uint32_t>(core.kv.num_kv_heads),
                                     .head_dim = static_cast<uint32_t>(core.kv.head_dim),
-                                    .dtype = config_.dtype,
-                                    .out_dtype = config_.dtype};
-  const PeerId engine{1, config_.epoch};
-  const PeerId worker{2, config_.epoch};
+                                    .value_dim = static_cast<uint32_t>(core.kv.value_dim),
+                                    .latent = core.kv.latent,
+                                    .dtype = config.dtype,
+                                    .out_dtype = config.dtype};
+  const PeerId engine{1, config.epoch};
+  const PeerId worker{part + 2, config.epoch};
   const auto worker_slots = wire::attention_worker_slots(geometry);
   const auto engine_slots = wire::model_worker_slots(geometry);
   return {.kind = kind_,
@@ -85,13 +88,20 @@ EndpointConfig WorkerProcess::endpoint_config(bool is_worker) const {
 
 void WorkerProcess::run_child() const {
   try {
-    auto pending = prepare_endpoint(endpoint_config(/*is_worker=*/true));
-    send_text(to_child_, pending->blob());
-    const auto endpoint = pending->complete(receive_text(from_child_), Deadline::after(kTimeout));
     ThreadPool pool(1);
-    AttentionWorker worker(config_, *endpoint, StreamView(pool));
+    std::vector<std::unique_ptr<Endpoint>> endpoints;
+    std::vector<std::unique_ptr<AttentionWorker>> workers;
+    std::vector<AttentionWorker*> served;
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      auto pending = prepare_endpoint(endpoint_config(i, /*is_worker=*/true));
+      send_text(to_child_, pending->blob());
+      endpoints.push_back(pending->complete(receive_text(from_child_), Deadline::after(kTimeout)));
+      workers.push_back(
+          std::make_unique<AttentionWorker>(parts_[i], *endpoints.back(), StreamView(pool)));
+      served.push_back(workers.back().get());
+    }
     const std::atomic<bool> should_stop{false};
-    static_cast<void>(worker.serve(should_stop, WaitPolicy{}, kTimeout));
+    static_cast<void>(AttentionWorker::serve(served, should_stop, WaitPolicy{}, kTimeout));
     ::_exit(0);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "worker process: %s\n", error.what());
@@ -99,11 +109,15 @@ void WorkerProcess::run_child() const {
   }
 }
 
-std::unique_ptr<Endpoint> WorkerProcess::connect() {
-  auto pending = prepare_endpoint(endpoint_config(/*is_worker=*/false));
-  const std::string blob = receive_text(from_child_);
-  send_text(to_child_, pending->blob());
-  return pending->complete(blob, Deadline::after(kTimeout));
+std::vector<std::unique_ptr<Endpoint>> WorkerProcess::connect() {
+  std::vector<std::unique_ptr<Endpoint>> endpoints;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    auto pending = prepare_endpoint(endpoint_config(i, /*is_worker=*/false));
+    const std::string blob = receive_text(from_child_);
+    send_text(to_child_, pending->blob());
+    endpoints.push_back(pending->complete(blob, Deadline::after(kTimeout)));
+  }
+  return endpoints;
 }
 
 }  // namespace lamina::test
