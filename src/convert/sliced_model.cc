@@ -135,7 +135,8 @@ void check_attentions(const SlicedModel& model) {
   for (size_t k = 0; k < nodes.size(); ++k) {
     const AttentionOp& op = model.attentions[k];
     const Node& node = model.graph.node(nodes[k]);
-    const std::vector<ValueId> inputs = {op.q, op.k, op.v};
+    std::vector<ValueId> inputs = {op.q, op.k, op.v};
+    if (op.sinks) inputs.push_back(*op.sinks);
     const bool same = op.node == node.id && op.out == node.id && inputs == node.inputs &&
                       op.attrs == std::get<AttentionAttrs>(node.attrs);
     expect(same, fmt::format("attention {} is not {}", k, model.graph.dump_node(node.id)));

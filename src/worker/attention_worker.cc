@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "wire/slots.h"
 
 namespace lamina {
@@ -50,11 +52,18 @@ void AttentionWorker::note_progress() {
   stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
 }
 
-Status AttentionWorker::wait(const Pending& pending, WaitPolicy policy, Duration most) {
+Status AttentionWorker::wait(WaitPolicy policy, Duration most) {
+  const Pending pending = awaited();
   const TimePoint begin = steady_clock().now();
   Status waited = endpoint_.wait(pending.slot, pending.seq, Deadline::after(most), policy);
   stats_.wait_ns += (steady_clock().now() - begin).count();
   return waited.code() == StatusCode::kDeadlineExceeded ? Status() : waited;
+}
+
+uint64_t AttentionWorker::progress() const {
+  constexpr uint64_t kStates = 3;
+  const uint64_t num_layers = unsigned_of(config_.core.kv.num_layers);
+  return (step_ * num_layers + layer_) * kStates + static_cast<uint64_t>(state_);
 }
 
 Status AttentionWorker::serve(std::span<AttentionWorker* const> workers,
@@ -62,12 +71,13 @@ Status AttentionWorker::serve(std::span<AttentionWorker* const> workers,
                               WaitPolicy policy,
                               Duration idle_check) {
   while (!should_stop) {
-    Pending first;
     for (AttentionWorker* worker : workers) {
-      LAMINA_ASSIGN_OR_RETURN(const Pending pending, worker->advance());
-      if (worker == workers.front()) first = pending;
+      const Result<Pending> pending = worker->advance();
+      if (!pending.ok()) return pending.status();
     }
-    LAMINA_RETURN_IF_ERROR(workers.front()->wait(first, policy, idle_check));
+    AttentionWorker* last = *std::ranges::min_element(
+        workers, {}, [](const AttentionWorker* worker) { return worker->progress(); });
+    LAMINA_RETURN_IF_ERROR(last->wait(policy, idle_check));
   }
   return {};
 }

@@ -52,9 +52,9 @@ class AttentionWorker {
   Result<Pending> advance();
 
   // Serves `workers`, the parts of one session, until `should_stop` or an error: advances each,
-  // then waits for the first. The ranks of a model worker run in step, so when one has something to
-  // say all will. `idle_check` bounds each wait, so that stopping and the other parts' ends are
-  // seen.
+  // then waits for the one that is furthest behind. The ranks of a model worker meet after every
+  // attention, so no other part can get on before that one does. `idle_check` bounds each wait, so
+  // that stopping and the other parts' ends are seen.
   static Status serve(std::span<AttentionWorker* const> workers,
                       const std::atomic<bool>& should_stop,
                       WaitPolicy policy,
@@ -70,7 +70,9 @@ class AttentionWorker {
   enum class State : uint8_t { kPlan, kQ, kKv };
 
   void note_progress();
-  Status wait(const Pending& pending, WaitPolicy policy, Duration most);
+  Status wait(WaitPolicy policy, Duration most);
+  // Messages handled so far, or as good as: grows with each.
+  [[nodiscard]] uint64_t progress() const;
   [[nodiscard]] Pending awaited() const;
   Status handle();
   Status handle_plan(std::span<const std::byte> message);

@@ -122,7 +122,7 @@ class Offloaded {
                                 .num_kv_heads = program_.attention().num_kv_heads,
                                 .latent = program_.attention().latent,
                                 .dtype = DType::kF32,
-                                .reply_timeout = std::chrono::seconds(20)},
+                                .reply_timeout = std::chrono::seconds(5)},
           std::move(of_rank)));
     }
     return attention;
@@ -148,7 +148,7 @@ class Runner {
       : golden_(golden),
         pools_(program.ranks.size()),
         ranks_(
-            program.rank_models(make_streams()), program.step_limits(), std::chrono::seconds(20)),
+            program.rank_models(make_streams()), program.step_limits(), std::chrono::seconds(5)),
         tokens_(golden.prompts),
         num_cached_(golden.prompts.size(), 0),
         logits_(golden.prompts.size()) {
