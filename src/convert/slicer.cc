@@ -189,6 +189,10 @@ AttentionOp attention_op(const Node& node) {
 
 }  // namespace
 
+std::vector<int32_t> slice_numbers(const Graph& graph) {
+  return assign_slices(graph, gather_facts(graph));
+}
+
 SlicedModel slice_model(Graph graph) {
   graph.verify();
   const SliceFacts facts = gather_facts(graph);
