@@ -4,6 +4,7 @@
 
 #include "convert/node_sets.h"
 #include "convert/rewrites/graph_copy.h"
+#include "convert/slicer.h"
 
 namespace lamina {
 namespace {
@@ -71,6 +72,16 @@ class SumFinder {
   NodeSet inner_;
 };
 
+// Bytes per token that all cuts together keep.
+int64_t carried_bytes(const Graph& graph) {
+  const SlicedModel model = slice_model(graph);
+  int64_t bytes = 0;
+  for (const Slice& slice : model.slices) {
+    for (const ValueId value : slice.carried_out) bytes += graph.type(value).row_bytes();
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Rewritten ResidualSums::rewrite(const Graph& graph) const {
@@ -101,7 +112,10 @@ Rewritten ResidualSums::rewrite(const Graph& graph) const {
     copy.put(node.id, sum);
     ++num_applied;
   }
-  return {copy.finish(), num_applied};
+  Rewritten result{copy.finish(), num_applied};
+  // Terms that are carried for other uses too may leave no sum that is worth carrying.
+  if (num_applied > 0 && carried_bytes(result.graph) > carried_bytes(graph)) return {graph, 0};
+  return result;
 }
 
 }  // namespace lamina
