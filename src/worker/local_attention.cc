@@ -1,7 +1,6 @@
 #include "worker/local_attention.h"
 
-#include <cstring>
-
+#include "worker/packing.h"
 #include "worker/plan_translation.h"
 
 namespace lamina {
@@ -17,7 +16,7 @@ Status LocalAttention::send_q(int32_t /*attention_idx*/, TensorView q) {
     const auto largest = static_cast<size_t>(config.max_tokens) * q.row_bytes();
     q_copy_ = Buffer(MemoryKind::kHost, largest);
   }
-  std::memcpy(q_copy_.data(), q.data, q.size_bytes());
+  pack_rows(q, {q_copy_.data(), q.size_bytes()});
   q_ = {q_copy_.data(), q.dtype, q.shape};
   return {};
 }
