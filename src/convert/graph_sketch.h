@@ -26,6 +26,13 @@ class GraphSketch {
     return graph.add(OpKind::kNorm, "", {x, weight({width_of(x)})}, NormAttrs{});
   }
   ValueId add(ValueId a, ValueId b) { return graph.add(OpKind::kAdd, "", {a, b}); }
+  ValueId mul(ValueId a, ValueId b) { return graph.add(OpKind::kMul, "", {a, b}); }
+  ValueId scale(ValueId x, float factor) {
+    return graph.add(OpKind::kScale, "", {x}, ScaleAttrs{factor});
+  }
+  ValueId columns(ValueId x, int64_t begin, int64_t count) {
+    return graph.add(OpKind::kColumns, "", {x}, ColumnsAttrs{begin, count});
+  }
   ValueId silu(ValueId x) { return graph.add(OpKind::kActivation, "", {x}, ActivationAttrs{}); }
   ValueId rope_table() {
     return graph.add(OpKind::kRopeTable, "", {positions}, RopeTableAttrs{{1.0F, 0.1F}, 1.0F});

@@ -75,6 +75,40 @@ NodeSet cheap_nodes(const Graph& graph) {
   return cheap;
 }
 
+std::vector<int32_t> use_counts(const Graph& graph) {
+  std::vector<int32_t> counts(graph.nodes().size());
+  for (const Node& node : graph.nodes()) {
+    for (const ValueId input : node.inputs) ++counts[static_cast<size_t>(input)];
+  }
+  ++counts[static_cast<size_t>(graph.output())];
+  return counts;
+}
+
+NodeSet contiguous_values(const Graph& graph) {
+  NodeSet found(graph.nodes().size());
+  found[static_cast<size_t>(graph.output())] = true;
+  for (size_t i = found.size(); i-- > 0;) {  // users stand after what they use
+    const Node& node = graph.nodes()[i];
+    const bool exchanges = node.kind == OpKind::kAllReduce || node.kind == OpKind::kAllGather;
+    if (exchanges || (found[i] && is_view(node))) {
+      found[static_cast<size_t>(node.inputs[0])] = true;
+    }
+  }
+  return found;
+}
+
+std::vector<int32_t> attention_levels(const Graph& graph) {
+  std::vector<int32_t> levels(graph.nodes().size());
+  for (const Node& node : graph.nodes()) {
+    int32_t& level = levels[static_cast<size_t>(node.id)];
+    for (const ValueId input : node.inputs) {
+      level = std::max(level, levels[static_cast<size_t>(input)]);
+    }
+    if (node.kind == OpKind::kAttention) ++level;
+  }
+  return levels;
+}
+
 std::vector<std::vector<NodeId>> consumer_lists(const Graph& graph) {
   std::vector<std::vector<NodeId>> consumers(graph.nodes().size());
   for (const Node& node : graph.nodes()) {

@@ -20,6 +20,11 @@ inline bool is_leaf(const Node& node) {
   return node.kind == OpKind::kInput || node.kind == OpKind::kWeight;
 }
 
+// The same memory seen otherwise.
+inline bool is_view(const Node& node) {
+  return node.kind == OpKind::kReshape || node.kind == OpKind::kColumns;
+}
+
 // Nodes that `values` are computed from, themselves included.
 NodeSet ancestors(const Graph& graph, std::span<const ValueId> values);
 // Nodes computed from `node`, itself included.
@@ -30,6 +35,15 @@ NodeSet live_nodes(const Graph& graph);
 // again rather than carry them. Products and table look-ups are not cheap: they read weights, and
 // tensor parallelism spreads those.
 NodeSet cheap_nodes(const Graph& graph);
+// How often each value is used: as an input, counting one that stands twice twice, or as the
+// output.
+std::vector<int32_t> use_counts(const Graph& graph);
+// Values whose memory leaves the operators' hands as one piece: what ranks exchange, and the
+// output, or what these are views of. No rewrite makes them a view into something wider.
+NodeSet contiguous_values(const Graph& graph);
+// For every value the number of attention operators that it is computed from in a row: 0 before the
+// first one. An attention's own output counts it.
+std::vector<int32_t> attention_levels(const Graph& graph);
 // Graph::consumers of every value at once.
 std::vector<std::vector<NodeId>> consumer_lists(const Graph& graph);
 

@@ -93,7 +93,11 @@ TEST(SlicedModelTest, VerifyFindsEveryBrokenRule) {
          program(m, 0).erase(sent_q - 1);
        }},
       {"slice 2 makes", [&](Model& m) { program(m, 2).push_back(program(m, 2).back()); }},
-      {"talks to attention 1", [&](Model& m) { program(m, 1).front().attention_idx = 1; }},
+      {"talks to attention 1",
+       [&](Model& m) {
+         std::ranges::find(program(m, 1), InstructionKind::kReceive, &Instruction::kind)
+             ->attention_idx = 1;
+       }},
       {"slice 1 talks to attention 0", [&](Model& m) { program(m, 1).back().attention_idx = 0; }},
       {"slice 0 sends q twice",
        [&](Model& m) {

@@ -101,48 +101,76 @@ class ProgramWriter {
         slice_idx_(slice_idx),
         written_(graph.nodes().size()) {}
 
+  // Free work first, while attention runs: all that the slice computes without its output. Then, in
+  // the order of need, q, k and v, the rest.
   std::vector<Instruction> write() {
-    if (slice_idx_ > 0) emit(InstructionKind::kReceive, slice_idx_ - 1);
-    if (static_cast<size_t>(slice_idx_) < facts_.attentions.size()) {
-      const Node& attention = graph_.node(facts_.attentions[static_cast<size_t>(slice_idx_)]);
-      compute({attention.inputs[0]});
+    const std::vector<NodeId> all = missing_for(all_values());
+    if (slice_idx_ > 0) {
+      const NodeSet waits = descendants(graph_, attention(slice_idx_ - 1).id);
+      for (const NodeId node : all) {
+        if (!contains(waits, node)) emit(node);
+      }
+      emit(InstructionKind::kReceive, slice_idx_ - 1);
+    }
+    if (sends()) {
+      const std::vector<ValueId>& inputs = attention(slice_idx_).inputs;
+      compute({inputs[0]});
       emit(InstructionKind::kSendQ, slice_idx_);
-      compute({attention.inputs[1], attention.inputs[2]});
+      compute({inputs[1], inputs[2]});
       emit(InstructionKind::kSendKv, slice_idx_);
     }
-    std::vector<ValueId> rest;
-    for (const Node& node : graph_.nodes()) {
-      if (computed_here(node)) rest.push_back(node.id);
-    }
-    compute(std::move(rest));
+    compute(all_values());
     return std::move(program_);
   }
 
  private:
+  [[nodiscard]] const Node& attention(int32_t idx) const {
+    return graph_.node(facts_.attentions[static_cast<size_t>(idx)]);
+  }
+  [[nodiscard]] bool sends() const {
+    return static_cast<size_t>(slice_idx_) < facts_.attentions.size();
+  }
   [[nodiscard]] bool computed_here(const Node& node) const {
     return node.kind != OpKind::kAttention && slice_of_[static_cast<size_t>(node.id)] == slice_idx_;
+  }
+
+  // What the slice is there for. An attention may be sent a cheap value.
+  [[nodiscard]] std::vector<ValueId> all_values() const {
+    std::vector<ValueId> values;
+    if (sends())
+      values.assign(attention(slice_idx_).inputs.begin(), attention(slice_idx_).inputs.end());
+    for (const Node& node : graph_.nodes()) {
+      if (computed_here(node)) values.push_back(node.id);
+    }
+    return values;
   }
 
   void emit(InstructionKind kind, int32_t attention_idx) {
     program_.push_back({.kind = kind, .attention_idx = attention_idx});
   }
+  void emit(NodeId node) {
+    written_[static_cast<size_t>(node)] = true;
+    program_.push_back({.kind = InstructionKind::kCompute, .node = node});
+  }
 
-  // Appends what is still missing to have `values`, in the graph's order.
-  void compute(std::vector<ValueId> values) {
+  // What is still to be computed to have `values`, in the graph's order.
+  [[nodiscard]] std::vector<NodeId> missing_for(std::vector<ValueId> values) const {
+    NodeSet seen = written_;
     std::vector<NodeId> missing;
     while (!values.empty()) {
       const Node& node = graph_.node(values.back());
       values.pop_back();
       const bool recomputed = contains(facts_.cheap, node.id) && !is_leaf(node);
-      if (contains(written_, node.id) || !(recomputed || computed_here(node))) continue;
-      written_[static_cast<size_t>(node.id)] = true;
+      if (contains(seen, node.id) || !(recomputed || computed_here(node))) continue;
+      seen[static_cast<size_t>(node.id)] = true;
       missing.push_back(node.id);
       values.insert(values.end(), node.inputs.begin(), node.inputs.end());
     }
     std::ranges::sort(missing);
-    for (const NodeId node : missing) {
-      program_.push_back({.kind = InstructionKind::kCompute, .node = node});
-    }
+    return missing;
+  }
+  void compute(std::vector<ValueId> values) {
+    for (const NodeId node : missing_for(std::move(values))) emit(node);
   }
 
   const Graph& graph_;
@@ -189,6 +217,10 @@ AttentionOp attention_op(const Node& node) {
 }
 
 }  // namespace
+
+std::vector<int32_t> slice_numbers(const Graph& graph) {
+  return assign_slices(graph, gather_facts(graph));
+}
 
 SlicedModel slice_model(Graph graph) {
   graph.verify();

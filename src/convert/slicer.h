@@ -17,4 +17,9 @@ namespace lamina {
 // ordered.
 SlicedModel slice_model(Graph graph);
 
+// The slice that each node would stand in, -1 for leaves, cheap values and nodes without effect; an
+// attention operator stands where its output is received. Throws as slice_model. Two nodes of one
+// slice are on the same side of every minimum cut: what rewrites may join without a cut growing.
+std::vector<int32_t> slice_numbers(const Graph& graph);
+
 }  // namespace lamina

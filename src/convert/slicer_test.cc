@@ -124,6 +124,41 @@ TEST(SlicerTest, QLeavesBeforeAnyWorkThatItDoesNotNeed) {
             (Instruction{.kind = InstructionKind::kReceive, .attention_idx = 0}));
 }
 
+// Rotary tables, and a branch that is wider than what it comes from and hence not carried.
+TEST(SlicerTest, WorkThatNeedsNoAttentionOutputStandsBeforeTheReceive) {
+  GraphSketch g;
+  const ValueId table = g.rope_table();
+  const ValueId x = g.embed(8);
+  const ValueId attn = g.self_attention(x);
+  const ValueId wide = g.silu(g.linear(x, 64));
+  const ValueId y = g.linear(g.add(wide, g.linear(attn, 64)), 16);
+  const ValueId heads = g.rope(g.heads(g.linear(y, 16)), table);
+  const SlicedModel model = slice_model(g.finish(g.attention_of_heads(heads, heads, heads)));
+  EXPECT_THAT(model.slices[0].carried_out, ElementsAre(x));
+  const Slice& second = model.slices[1];
+  const std::ptrdiff_t received = place_of(second, InstructionKind::kReceive, 0);
+  EXPECT_LT(place_of_node(second, table), received);
+  EXPECT_LT(place_of_node(second, wide), received);
+  EXPECT_GT(place_of_node(second, y), received);
+}
+
+// q leaves as soon as the product that makes q, k and v is there and q is turned.
+TEST(SlicerTest, AFusedProductSendsQBeforeKIsTurned) {
+  GraphSketch g;
+  const ValueId table = g.rope_table();
+  const ValueId x = g.embed(16);
+  const ValueId qkv = g.linear(x, 32);
+  const ValueId k = g.rope(g.heads(g.columns(qkv, 16, 8)), table);
+  const ValueId v = g.heads(g.columns(qkv, 24, 8));
+  const ValueId q = g.rope(g.heads(g.columns(qkv, 0, 16)), table);
+  const SlicedModel model = slice_model(g.finish(g.attention_of_heads(q, k, v)));
+  const Slice& first = model.slices[0];
+  const std::ptrdiff_t sent_q = place_of(first, InstructionKind::kSendQ, 0);
+  EXPECT_EQ(place_of_node(first, q) + 1, sent_q);
+  EXPECT_GT(place_of_node(first, k), sent_q);
+  EXPECT_GT(place_of_node(first, v), sent_q);
+}
+
 TEST(SlicerTest, RecomputesARotaryTableInEverySliceThatRotates) {
   GraphSketch g;
   const ValueId table = g.rope_table();

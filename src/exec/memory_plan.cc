@@ -49,10 +49,27 @@ size_t buffer_bytes(const ValueType& type, const StepLimits& limits) {
   return round_up(static_cast<size_t>(rows * type.row_bytes()), kBufferAlignment);
 }
 
-// The value whose memory `value` shares: itself, or the source of a chain of reshapes.
-ValueId storage_of(const Graph& graph, ValueId value) {
-  while (graph.node(value).kind == OpKind::kReshape) value = graph.node(value).inputs[0];
-  return value;
+// Where a value begins in the rows of the value whose memory it shares; of no view: in its own.
+struct ViewOf {
+  ValueId storage = 0;
+  size_t offset_bytes = 0;
+};
+
+std::vector<ViewOf> find_views(const Graph& graph) {
+  std::vector<ViewOf> views;
+  for (const Node& node : graph.nodes()) {
+    if (node.kind != OpKind::kReshape && node.kind != OpKind::kColumns) {
+      views.push_back({node.id, 0});
+      continue;
+    }
+    ViewOf view = views[static_cast<size_t>(node.inputs[0])];
+    if (const auto* columns = std::get_if<ColumnsAttrs>(&node.attrs)) {
+      view.offset_bytes +=
+          static_cast<size_t>(node.type.row_bytes() / columns->count * columns->begin);
+    }
+    views.push_back(view);
+  }
+  return views;
 }
 
 bool needs_memory(const Graph& graph, ValueId value) {
@@ -63,14 +80,17 @@ bool needs_memory(const Graph& graph, ValueId value) {
 class Planner {
  public:
   Planner(const SlicedModel& model, const StepLimits& limits)
-      : model_(model), graph_(model.graph), limits_(limits), num_values_(graph_.nodes().size()) {}
+      : model_(model),
+        graph_(model.graph),
+        limits_(limits),
+        num_values_(graph_.nodes().size()),
+        views_(find_views(graph_)) {}
 
   MemoryPlan plan() {
     plan_.places.assign(model_.slices.size(), std::vector<ValuePlace>(num_values_));
     place_carried();
     for (const Slice& slice : model_.slices) place_scratch(slice);
-    for (size_t slice = 0; slice < model_.slices.size(); ++slice)
-      alias_reshapes(plan_.places[slice]);
+    for (std::vector<ValuePlace>& places : plan_.places) place_views(places);
     return std::move(plan_);
   }
 
@@ -81,7 +101,7 @@ class Planner {
     std::vector<size_t> interval_of(num_values_, SIZE_MAX);
     for (const Slice& slice : model_.slices) {
       for (const ValueId carried : slice.carried_out) {
-        const ValueId value = storage_of(graph_, carried);
+        const ValueId value = storage_of(carried);
         size_t& index = interval_of[static_cast<size_t>(value)];
         if (index == SIZE_MAX) {
           index = intervals.size();
@@ -95,7 +115,7 @@ class Planner {
     plan_.carried_bytes = assign_offsets(intervals);
     for (const Interval& interval : intervals) {
       for (int32_t slice = interval.begin; slice <= interval.end; ++slice) {
-        place(slice, interval.value) = {ValueRegion::kCarried, interval.offset};
+        place(slice, interval.value) = place_of(ValueRegion::kCarried, interval);
       }
     }
   }
@@ -105,7 +125,7 @@ class Planner {
     std::vector<Interval> intervals;
     std::vector<size_t> interval_of(num_values_, SIZE_MAX);
     const auto touch = [&](ValueId value, int32_t time) {
-      value = storage_of(graph_, value);
+      value = storage_of(value);
       if (!needs_memory(graph_, value) || place(slice.idx, value).region == ValueRegion::kCarried)
         return;
       size_t& index = interval_of[static_cast<size_t>(value)];
@@ -127,7 +147,7 @@ class Planner {
     }
     plan_.scratch_bytes = std::max(plan_.scratch_bytes, assign_offsets(intervals));
     for (const Interval& interval : intervals) {
-      place(slice.idx, interval.value) = {ValueRegion::kScratch, interval.offset};
+      place(slice.idx, interval.value) = place_of(ValueRegion::kScratch, interval);
     }
   }
 
@@ -152,15 +172,22 @@ class Planner {
     return {};
   }
 
-  void alias_reshapes(std::vector<ValuePlace>& places) const {
+  void place_views(std::vector<ValuePlace>& places) const {
     for (const Node& node : graph_.nodes()) {
-      if (node.kind == OpKind::kReshape) {
-        places[static_cast<size_t>(node.id)] =
-            places[static_cast<size_t>(storage_of(graph_, node.id))];
-      }
+      const auto i = static_cast<size_t>(node.id);
+      if (storage_of(node.id) == node.id) continue;
+      places[i] = places[static_cast<size_t>(storage_of(node.id))];
+      places[i].offset += views_[i].offset_bytes;
     }
   }
 
+  [[nodiscard]] ValueId storage_of(ValueId value) const {
+    return views_[static_cast<size_t>(value)].storage;
+  }
+  [[nodiscard]] ValuePlace place_of(ValueRegion region, const Interval& interval) const {
+    const int64_t row_bytes = graph_.type(interval.value).row_bytes();
+    return {region, interval.offset, static_cast<size_t>(row_bytes)};
+  }
   ValuePlace& place(int32_t slice, ValueId value) {
     return plan_.places[static_cast<size_t>(slice)][static_cast<size_t>(value)];
   }
@@ -169,6 +196,7 @@ class Planner {
   const Graph& graph_;
   StepLimits limits_;
   size_t num_values_;
+  std::vector<ViewOf> views_;  // by value
   MemoryPlan plan_;
 };
 
@@ -177,7 +205,9 @@ class Planner {
 MemoryPlan plan_memory(const SlicedModel& model, const StepLimits& limits) {
   LAMINA_CHECK_GT(limits.max_tokens, 0);
   LAMINA_CHECK_GT(limits.max_logits_rows, 0);
-  return Planner(model, limits).plan();
+  MemoryPlan plan = Planner(model, limits).plan();
+  plan.verify(model, limits);
+  return plan;
 }
 
 }  // namespace lamina

@@ -221,9 +221,11 @@ TensorView SliceExecutor::view(ValueId value) const {
   const Buffer& buffer = place.region == ValueRegion::kCarried ? carried_ : scratch_;
   const size_t rows =
       node.type.rows == RowAxis::kTokens ? inputs_.token_ids.size() : inputs_.logits_rows.size();
-  return {buffer.data() + place.offset,
-          node.type.dtype,
-          with_rows(static_cast<int64_t>(rows), node.type.row_shape)};
+  TensorView seen{buffer.data() + place.offset,
+                  node.type.dtype,
+                  with_rows(static_cast<int64_t>(rows), node.type.row_shape)};
+  seen.row_stride = static_cast<int64_t>(place.row_stride_bytes / dtype_bytes(node.type.dtype));
+  return seen;
 }
 
 }  // namespace lamina
