@@ -91,6 +91,9 @@ void add_model(CLI::App& app, ModelOptions& options) {
            options.max_num_batched_tokens,
            "Tokens of a step; longer prompts are chunked")
       ->check(CLI::Range(1, 65536));
+  flags.add_list("--disable-rewrite",
+                 options.disable_rewrite,
+                 "Leave out a rewrite that `lamina convert` lists; may be repeated");
   flags.add_switch("--skip-tokenizer-init", options.skip_tokenizer_init, "Serve token ids only");
 }
 

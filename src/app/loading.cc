@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "convert/slicer.h"
+#include "convert/converter.h"
 #include "convert/tensor_parallel.h"
 #include "model/builder.h"
 #include "model/rope_scaling.h"
@@ -70,9 +70,11 @@ std::string token_text(const Tokenizer& tokenizer, std::optional<int32_t> id) {
 // Slices the model and loads each tensor-parallel rank's share of the weights.
 void load_ranks(const ModelOptions& options, const ModelFiles& files, ModelProgram& program) {
   const Graph graph = build_graph(files.config(), program.dtype);
+  const RewriteOptions rewrites{.disabled = options.disable_rewrite, .rates = {}, .workload = {}};
   for (int32_t rank = 0; rank < options.tensor_parallel_size; ++rank) {
     ModelShard& shard = program.ranks.emplace_back();
-    shard.sliced = slice_model(shard_graph(graph, rank, options.tensor_parallel_size));
+    shard.sliced =
+        convert_model(shard_graph(graph, rank, options.tensor_parallel_size), rewrites).sliced;
     shard.weights = files.load_weights(shard.sliced.graph, progress_bar());
   }
 }

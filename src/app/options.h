@@ -19,6 +19,7 @@ struct ModelOptions {
   int32_t max_num_batched_tokens = 512;
   bool skip_tokenizer_init = false;
   int32_t tensor_parallel_size = 1;
+  std::vector<std::string> disable_rewrite;  // names, as `lamina convert` prints them
 };
 
 struct SecurityOptions {

@@ -154,12 +154,16 @@ class Sharder {
     const Node& node = graph_.node(value);
     return out_.add_weight(node.name, node.type, source_of(value));
   }
-  ValueId weight_part(ValueId value, const Shape& shape, WeightSource source) {
+  // `what` tells parts of one weight apart.
+  ValueId weight_part(ValueId value,
+                      const Shape& shape,
+                      WeightSource source,
+                      std::string_view what = "") {
     const Node& node = graph_.node(value);
     ValueType type = node.type;
     type.row_shape = shape;
     return out_.add_weight(
-        fmt::format("{}@{}/{}", node.name, rank_, num_ranks_), type, std::move(source));
+        fmt::format("{}{}@{}/{}", node.name, what, rank_, num_ranks_), type, std::move(source));
   }
   [[nodiscard]] const WeightSource& source_of(ValueId value) const {
     return std::get<WeightAttrs>(graph_.node(value).attrs).source;
@@ -178,7 +182,8 @@ class Sharder {
     const int64_t count = shape[-1] / num_ranks_;
     return weight_part(value,
                        shape.with(shape.rank() - 1, count),
-                       take_columns(source_of(value), rank_ * count, count));
+                       take_columns(source_of(value), rank_ * count, count),
+                       " columns");
   }
 
   Value place(const Node& node) {

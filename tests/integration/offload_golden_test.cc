@@ -12,7 +12,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "convert/slicer.h"
+#include "convert/converter.h"
 #include "convert/tensor_parallel.h"
 #include "engine/model_program.h"
 #include "kv/head_partition.h"
@@ -55,7 +55,9 @@ Golden read_golden(const std::filesystem::path& folder) {
   return golden;
 }
 
-ModelProgram load_program(const std::filesystem::path& folder, int32_t num_ranks) {
+ModelProgram load_program(const std::filesystem::path& folder,
+                          int32_t num_ranks,
+                          const RewriteOptions& rewrites = {}) {
   const auto files = open_model(folder);
   const Graph graph = build_graph(files->config(), DType::kF32);
   ModelProgram program{.ranks = {},
@@ -68,7 +70,7 @@ ModelProgram load_program(const std::filesystem::path& folder, int32_t num_ranks
                        .max_logits_rows = kMaxTokens};
   for (int32_t rank = 0; rank < num_ranks; ++rank) {
     ModelShard& shard = program.ranks.emplace_back();
-    shard.sliced = slice_model(shard_graph(graph, rank, num_ranks));
+    shard.sliced = convert_model(shard_graph(graph, rank, num_ranks), rewrites).sliced;
     shard.weights = files->load_weights(shard.sliced.graph, nullptr);
   }
   return program;
@@ -147,8 +149,7 @@ class Runner {
   Runner(const ModelProgram& program, const Golden& golden, const Attention& attention)
       : golden_(golden),
         pools_(program.ranks.size()),
-        ranks_(
-            program.rank_models(make_streams()), program.step_limits(), std::chrono::seconds(5)),
+        ranks_(program.rank_models(make_streams()), program.step_limits(), std::chrono::seconds(5)),
         tokens_(golden.prompts),
         num_cached_(golden.prompts.size(), 0),
         logits_(golden.prompts.size()) {
@@ -278,6 +279,14 @@ class OffloadGolden : public ::testing::TestWithParam<std::string> {
     Offloaded workers(program, kind, num_workers);
     expect_golden(program, read_golden(folder_), workers.connect());
   }
+  void expect_colocated(const RewriteOptions& rewrites) {
+    const ModelProgram program = load_program(folder_, 1, rewrites);
+    ThreadPool pool(2);
+    Attention attention;
+    attention.push_back(std::make_unique<LocalAttention>(
+        program.attention_core(0, {0, program.num_kv_heads()}, kNumBlocks), StreamView(pool)));
+    expect_golden(program, read_golden(folder_), attention);
+  }
   // Whether the model's heads can be shared by so many ranks.
   [[nodiscard]] bool shares_heads(int32_t num_ranks) const {
     const ModelConfig config = read_model_config(folder_);
@@ -291,12 +300,28 @@ class OffloadGolden : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(OffloadGolden, Colocated) {
-  const ModelProgram program = load_program(folder_, 1);
-  ThreadPool pool(2);
-  Attention attention;
-  attention.push_back(std::make_unique<LocalAttention>(
-      program.attention_core(0, {0, program.num_kv_heads()}, kNumBlocks), StreamView(pool)));
-  expect_golden(program, read_golden(folder_), attention);
+  expect_colocated({});
+}
+
+TEST_P(OffloadGolden, ColocatedWithoutOneRewriteOrAnother) {
+  RewriteOptions none;
+  for (const std::string_view name : rewrite_names()) {
+    SCOPED_TRACE(name);
+    expect_colocated({.disabled = {std::string(name)}, .rates = {}, .workload = {}});
+    none.disabled.emplace_back(name);
+  }
+  expect_colocated(none);
+}
+
+// Both ways to project q, k and v, whatever the cost model prefers for so small a model.
+TEST_P(OffloadGolden, ColocatedWithEveryWayToProject) {
+  RewriteOptions split;
+  split.rates.launch_s = 0;
+  split.rates.flop_per_s = split.rates.bytes_per_s = 1e3;
+  expect_colocated(split);
+  RewriteOptions fused;
+  fused.rates.launch_s = 1;
+  expect_colocated(fused);
 }
 
 TEST_P(OffloadGolden, TwoProcessesOverSharedMemory) {
