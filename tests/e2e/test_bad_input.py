@@ -53,7 +53,7 @@ def test_start_errors(arguments, expected):
     ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "rope type 'longrope' is not supported"),
     ({"num_attention_heads": 7}, "7"),
     ({"hidden_size": -1}, "hidden_size"),
-    ({"hidden_act": "gelu"}, "gelu"),
+    ({"hidden_act": "gelu_10"}, "gelu_10"),
     ({"vocab_size": 1000}, "embed_tokens"),
 ])
 def test_config_errors(copy, changes, expected):

@@ -1,5 +1,5 @@
-"""Every fixture model through the whole program: offloaded over 2 and 3 workers and colocated, greedy ids equal the
-goldens, whatever else is in the batch."""
+"""Every fixture model through the whole program: offloaded, tensor-parallel and colocated, greedy ids equal the goldens,
+whatever else is in the batch."""
 import json
 
 import pytest
@@ -9,13 +9,22 @@ from harness import FIXTURES, Server, in_parallel
 CASES = sorted(path.name for path in (FIXTURES / "models").iterdir())
 PLACEMENTS = {
     "2-workers": ["--attention-workers", "2"],
+    "2-ranks-3-workers": ["--tensor-parallel-size", "2", "--attention-workers", "3"],
+    "4-ranks-3-workers-tcp": ["--tensor-parallel-size", "4", "--attention-workers", "3", "--transport", "tcp"],
     "3-workers-tcp": ["--attention-workers", "3", "--transport", "tcp"],
     "colocated": ["--mode", "colocated"],
+    "2-ranks-colocated": ["--mode", "colocated", "--tensor-parallel-size", "2"],
 }
+# Every model in the first two; the others with one model of each form of attention.
+EVERYWHERE = ["llama-gqa", "bloom", "deepseek_v2", "gemma2", "gpt_oss", "qwen3_moe"]
+PAIRS = [
+    (case, placement)
+    for i, placement in enumerate(PLACEMENTS)
+    for case in (CASES if i < 2 else EVERYWHERE)
+]
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("case, placement", PAIRS)
 def test_greedy_ids(case, placement):
     model = FIXTURES / "models" / case
     golden = json.loads((model / "golden.json").read_text())
