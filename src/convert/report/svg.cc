@@ -14,16 +14,16 @@ namespace lamina {
 namespace {
 
 // Pixels.
-constexpr int kBoxWidth = 184;
+constexpr int kBoxWidth = 216;
 constexpr int kBoxHeight = 40;
 constexpr int kBoxGap = 16;
 constexpr int kLayerHeight = 72;
 constexpr int kMargin = 24;
 constexpr int kHeader = 64;
-constexpr int kGutter = 330;  // between columns: labels, attention, labels
+constexpr int kGutter = 380;  // between columns: labels, attention, labels
 constexpr int kOvalWidth = 120;
 constexpr int kOvalHeight = 64;
-constexpr size_t kMaxText = 26;  // letters in a box
+constexpr size_t kMaxText = 28;  // letters in a box
 
 struct Point {
   int x = 0;
@@ -231,7 +231,7 @@ class Drawing {
     const int y1 = from.y + kBoxHeight;
     const int x2 = to.x + kBoxWidth / 2;
     edges_ +=
-        fmt::format("<path d=\"M{} {} C{} {} {} {} {} {}\" fill=\"none\" stroke=\"#8a8a82\"/>\n",
+        fmt::format("<path d=\"M{} {} C{} {} {} {} {} {}\" fill=\"none\" stroke=\"#a8a8a0\"/>\n",
                     x1,
                     y1,
                     x1,
@@ -256,13 +256,14 @@ class Drawing {
                           style);
   }
 
-  // Text on a white border, so that lines below do not cross it.
+  // Text on a white ground, so that lines below do not cross it.
   void draw_label(Point at, std::string_view text, std::string_view colour) {
-    labels_ += centred(
-        at,
-        text,
-        fmt::format("fill=\"{}\" stroke=\"white\" stroke-width=\"4\" paint-order=\"stroke\"",
-                    colour));
+    const int width = static_cast<int>(text.size()) * 7 + 8;
+    labels_ += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"18\" fill=\"white\"/>\n",
+                           at.x - width / 2,
+                           at.y - 13,
+                           width);
+    labels_ += centred(at, text, fmt::format("fill=\"{}\"", colour));
   }
 
   // What goes from column i to the next: through attention, and kept.
