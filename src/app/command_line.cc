@@ -1,6 +1,7 @@
 #include "app/command_line.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -60,6 +61,13 @@ class Flags {
   CLI::App& app_;
 };
 
+void add_disable_rewrite(Flags& flags, std::vector<std::string>& names) {
+  flags.add_list("--disable-rewrite",
+                 names,
+                 fmt::format("Rewrite of the model's graph to leave out; may be repeated: {}",
+                             fmt::join(rewrite_names(), ", ")));
+}
+
 void add_model(CLI::App& app, ModelOptions& options) {
   Flags flags(app);
   flags.add("model", options.model, "Hugging Face folder or GGUF file");
@@ -91,10 +99,8 @@ void add_model(CLI::App& app, ModelOptions& options) {
            options.max_num_batched_tokens,
            "Tokens of a step; longer prompts are chunked")
       ->check(CLI::Range(1, 65536));
-  flags.add_list("--disable-rewrite",
-                 options.disable_rewrite,
-                 "Leave out a rewrite that `lamina convert` lists; may be repeated");
   flags.add_switch("--skip-tokenizer-init", options.skip_tokenizer_init, "Serve token ids only");
+  add_disable_rewrite(flags, options.disable_rewrite);
 }
 
 void add_security(CLI::App& app, SecurityOptions& options) {
@@ -186,11 +192,42 @@ void add_run(CLI::App& app, RunOptions& options) {
   flags.add("--seed", options.seed, "Seed of the draws");
 }
 
+// What the cost model of fused projections reckons with.
+void add_rates(Flags& flags, RewriteOptions& options) {
+  ProjectionRates& rates = options.rates;
+  flags.add("--model-flops", rates.flop_per_s, "Model worker: FLOP a second");
+  flags.add("--model-bandwidth", rates.bytes_per_s, "Model worker: bytes of memory a second");
+  flags.add("--launch-time", rates.launch_s, "Model worker: seconds to launch a kernel");
+  flags.add("--wire-latency", rates.wire_latency_s, "Wire: seconds one way");
+  flags.add("--wire-bandwidth", rates.wire_bytes_per_s, "Wire: bytes a second, one way");
+  flags.add("--attention-bandwidth",
+            rates.attention_bytes_per_s,
+            "Attention workers: bytes of KV a second, all together");
+  flags.add("--batch", options.workload.batch, "Sequences of the step that is reckoned with")
+      ->check(CLI::Range(1, 1 << 20));
+  flags.add("--context", options.workload.context_len, "Tokens that each of them attends to")
+      ->check(CLI::Range(0, 1 << 30));
+}
+
 void add_convert(CLI::App& app, ConvertOptions& options) {
   Flags flags(app);
-  flags.add("model", options.model, "Hugging Face folder or GGUF file");
+  flags.add(
+      "model", options.model, "Hugging Face folder, GGUF file or config.json; no weights needed");
   flags.add("--dtype", options.dtype, "bfloat16, float16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
+  flags
+      .add("--max-num-batched-tokens",
+           options.max_num_batched_tokens,
+           "Tokens of the step that activation memory is planned for")
+      ->check(CLI::Range(1, 65536));
+  CLI::Option* json = flags.add_switch("--json", options.json, "The report as JSON");
+  CLI::Option* dot = flags.add_switch("--dot", options.dot, "The slices for Graphviz");
+  CLI::Option* svg = flags.add_switch("--svg", options.svg, "The slices as a drawing");
+  json->excludes(dot)->excludes(svg);
+  dot->excludes(svg);
+  flags.add("--output", options.output, "File to write (default: standard output)");
+  add_disable_rewrite(flags, options.rewrites.disabled);
+  add_rates(flags, options.rewrites);
 }
 
 bool is_secret(const std::string& name) {

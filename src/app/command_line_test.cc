@@ -88,6 +88,30 @@ TEST(CommandLine, HidesSecretsInTheEffectiveSet) {
   EXPECT_NE(options->effective.find("--api-key (set)"), std::string::npos);
 }
 
+TEST(CommandLine, ReadsTheConverter) {
+  const auto options = parse({"convert",
+                              "config.json",
+                              "--svg",
+                              "--output",
+                              "m.svg",
+                              "--disable-rewrite",
+                              "add-norm",
+                              "--disable-rewrite",
+                              "rope-folding",
+                              "--context",
+                              "128"});
+  ASSERT_TRUE(options);
+  EXPECT_TRUE(options->convert.svg);
+  EXPECT_EQ(options->convert.output, "m.svg");
+  EXPECT_EQ(options->convert.rewrites.disabled,
+            (std::vector<std::string>{"add-norm", "rope-folding"}));
+  EXPECT_EQ(options->convert.rewrites.workload.context_len, 128);
+  EXPECT_FALSE(parse({"convert", "m", "--svg", "--json"}));
+  const auto serve = parse({"serve", "m", "--disable-rewrite", "residual-sums"});
+  ASSERT_TRUE(serve);
+  EXPECT_EQ(serve->serve.model.disable_rewrite, (std::vector<std::string>{"residual-sums"}));
+}
+
 TEST(CommandLine, RefusesWrongFlags) {
   EXPECT_THROW(parse({"serve"}), Error);
   EXPECT_FALSE(parse({"serve", "m", "--dtype", "int3"}));

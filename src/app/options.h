@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "convert/rewriter.h"
+
 namespace lamina::app {
 
 struct ModelOptions {
@@ -77,6 +79,12 @@ struct RunOptions {
 struct ConvertOptions {
   std::string model;
   std::string dtype = "bfloat16";
+  int32_t max_num_batched_tokens = 512;
+  bool json = false;
+  bool dot = false;
+  bool svg = false;
+  std::string output;  // a file; empty: standard output
+  RewriteOptions rewrites;
 };
 
 // Which program was asked for, with its options; the others keep their defaults.

@@ -9,8 +9,13 @@
 
 #include "app/memory.h"
 #include "app/version.h"
-#include "convert/slicer.h"
+#include "base/error.h"
+#include "convert/converter.h"
+#include "convert/dot.h"
+#include "convert/report/conversion_report.h"
+#include "convert/report/svg.h"
 #include "device/thread_pool.h"
+#include "exec/memory_plan.h"
 #include "model/builder.h"
 #include "model/model_files.h"
 
@@ -44,12 +49,36 @@ std::string simd_features() {
   return fmt::format("{}", fmt::join(names, " "));
 }
 
+// What `lamina convert` was asked to print.
+std::string describe(const ConvertOptions& options, const ConvertedModel& model) {
+  if (options.dot) return dot(model.sliced);
+  if (options.svg) return svg(model.sliced);
+  const int32_t max_tokens = options.max_num_batched_tokens;
+  const MemoryPlan plan =
+      plan_memory(model.sliced, {.max_tokens = max_tokens, .max_logits_rows = max_tokens});
+  const ActivationMemory memory{.max_tokens = max_tokens,
+                                .scratch_bytes = plan.scratch_bytes,
+                                .carried_bytes = plan.carried_bytes};
+  const ConversionReport report = report_conversion(model);
+  return options.json ? report_json(report, model.sliced, memory)
+                      : report_text(report, model.sliced, memory);
+}
+
+void write_output(const std::string& path, const std::string& text) {
+  if (path.empty()) return print(text);
+  std::ofstream file(path, std::ios::binary);
+  file << text;
+  file.close();
+  if (!file) throw Error(StatusCode::kUnavailable, fmt::format("cannot write '{}'", path));
+}
+
 }  // namespace
 
 int run_convert(const ConvertOptions& options) {
-  const auto files = open_model(options.model);
   const DType dtype = parse_dtype(options.dtype).value_or_throw();
-  print(slice_model(build_graph(files->config(), dtype)).dump());
+  const ModelConfig config = read_model_config(options.model);
+  const ConvertedModel model = convert_model(build_graph(config, dtype), options.rewrites);
+  write_output(options.output, describe(options, model));
   return 0;
 }
 

@@ -50,16 +50,19 @@ std::string dump_carried(const Graph& graph,
 
 }  // namespace
 
+std::string SlicedModel::dump_slice(int32_t slice_idx) const {
+  const Slice& slice = slices[static_cast<size_t>(slice_idx)];
+  std::string text = fmt::format("slice {}\n", slice.idx);
+  text += dump_carried(graph, "carried in", slice.carried_in);
+  for (const Instruction& instruction : slice.program) {
+    text += fmt::format("  {}\n", dump_instruction(*this, instruction));
+  }
+  return text + dump_carried(graph, "carried out", slice.carried_out);
+}
+
 std::string SlicedModel::dump() const {
   std::string text;
-  for (const Slice& slice : slices) {
-    text += fmt::format("slice {}\n", slice.idx);
-    text += dump_carried(graph, "carried in", slice.carried_in);
-    for (const Instruction& instruction : slice.program) {
-      text += fmt::format("  {}\n", dump_instruction(*this, instruction));
-    }
-    text += dump_carried(graph, "carried out", slice.carried_out);
-  }
+  for (const Slice& slice : slices) text += dump_slice(slice.idx);
   return text + fmt::format("output %{}\n", graph.output());
 }
 

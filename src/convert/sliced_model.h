@@ -60,6 +60,8 @@ struct SlicedModel {
   void verify() const;
   // Slices as text: carried values with bytes per token, then the program. Same input, same text.
   [[nodiscard]] std::string dump() const;
+  // The part of dump() that is slice `slice_idx`.
+  [[nodiscard]] std::string dump_slice(int32_t slice_idx) const;
 };
 
 }  // namespace lamina

@@ -1,5 +1,7 @@
 #include "convert/rewrites/add_norm.h"
 
+#include <string>
+
 #include "convert/node_sets.h"
 #include "convert/rewrites/graph_copy.h"
 #include "convert/slicer.h"
@@ -52,7 +54,10 @@ Rewritten AddNorm::rewrite(const Graph& graph) const {
     }
     const ValueId both = fused[static_cast<size_t>(is_sum ? node.id : partner)];
     const ValueId half = copy.columns("", both, {is_sum ? 0 : 1, 1});
-    copy.put(node.id, copy.reshape(node.name, half, node.type.row_shape));
+    // Reports name what is carried: a sum goes by the norm that it feeds.
+    const bool named = !is_sum || !node.name.empty();
+    const std::string name = named ? node.name : graph.node(partner).name + ".sum";
+    copy.put(node.id, copy.reshape(name, half, node.type.row_shape));
   }
   return {copy.finish(), num_applied};
 }
