@@ -71,6 +71,24 @@ TEST(FamiliesTest, EveryFamilyHasAFixture) {
   }
 }
 
+// Published gpt-oss checkpoints hold their experts in MXFP4, the right way round.
+TEST(FamiliesTest, GptOssReadsQuantisedExperts) {
+  const fs::path path = test::fixture_path("models/gpt_oss") / "config.json";
+  std::string text = read_text_file(path, kMaxConfigBytes);
+  text.insert(1, R"("quantization_config": {"quant_method": "mxfp4"},)");
+  const Graph graph = build_graph(parse_config_json(text, "config.json"), DType::kBF16);
+  std::map<std::string, std::string> read;
+  for (const Node& node : graph.nodes()) {
+    if (node.kind != OpKind::kWeight) continue;
+    for (const WeightPart& part : std::get<WeightAttrs>(node.attrs).source) {
+      read[part.tensor] = part.stored.to_string();
+    }
+  }
+  EXPECT_EQ(read.at("model.layers.0.mlp.experts.gate_up_proj_blocks"), "[4, 96, 64]");
+  EXPECT_EQ(read.at("model.layers.0.mlp.experts.down_proj_blocks"), "[4, 64, 48]");
+  EXPECT_FALSE(read.contains("model.layers.0.mlp.experts.gate_up_proj"));
+}
+
 TEST(FamiliesTest, FindsByModelType) {
   ASSERT_NE(find_family("gemma2"), nullptr);
   EXPECT_EQ(find_family("gemma2")->model_type, "gemma2");

@@ -35,6 +35,7 @@ struct ConfigDefaults {
   WindowRule window_rule = WindowRule::kNone;
   int32_t window = 0;  // 0: without a window unless said
   int32_t full_every = 0;
+  std::string_view quant_method = {};  // of quantization_config, if the builder honours one
 };
 
 struct Family {

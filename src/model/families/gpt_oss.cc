@@ -1,35 +1,73 @@
 // gpt-oss: attention with a learned sink for each head, windows in every other layer, and experts
 // with biases whose gate and up rows alternate. Source: arXiv 2508.10925.
+#include <string>
+
 #include "model/decoder_blocks.h"
 #include "model/family.h"
 
 namespace lamina {
 namespace {
 
-// Experts are stored as [X, in, out]; gate and up are every other column of the first product.
-ExpertWeights expert_weights(const Scope& experts, const MoeOptions& options, int64_t width) {
+// Gate and up rows alternate in what `both` is of one expert.
+void add_expert(WeightSource& gate_up, const WeightSource& both, int64_t inner) {
+  for (const int64_t first : {0, 1}) {
+    gate_up = stack(std::move(gate_up), take_rows(both, {first, 1, 2, inner}));
+  }
+}
+
+struct ExpertSources {
+  WeightSource gate_up;
+  WeightSource down;
+};
+
+// Stored as [X, in, out].
+ExpertSources plain_sources(const std::string& path, const MoeOptions& options, int64_t width) {
   const int64_t num_experts = options.num_experts;
   const int64_t inner = options.width;
-  const RowPattern gate{0, 1, 2, inner};
-  const RowPattern up{1, 1, 2, inner};
-  WeightSource gate_up;
-  WeightSource gate_up_bias;
-  WeightSource down;
+  ExpertSources sources;
   for (int64_t x = 0; x < num_experts; ++x) {
-    const WeightSource both = transposed_rows(
-        experts.path() + ".gate_up_proj", {num_experts, width, 2 * inner}, x * width, width);
-    const WeightSource bias =
-        transposed_rows(experts.path() + ".gate_up_proj_bias", {num_experts, 2 * inner}, x, 1);
-    for (const RowPattern& rows : {gate, up}) {
-      gate_up = stack(std::move(gate_up), take_rows(both, rows));
-      gate_up_bias = stack(std::move(gate_up_bias), take_rows(bias, rows));
-    }
-    down = stack(std::move(down),
-                 transposed_rows(
-                     experts.path() + ".down_proj", {num_experts, inner, width}, x * inner, inner));
+    add_expert(
+        sources.gate_up,
+        transposed_rows(path + ".gate_up_proj", {num_experts, width, 2 * inner}, x * width, width),
+        inner);
+    sources.down =
+        stack(std::move(sources.down),
+              transposed_rows(path + ".down_proj", {num_experts, inner, width}, x * inner, inner));
   }
-  return {.gate_up = experts.parameter("gate_up", {num_experts, 2 * inner, width}, gate_up),
-          .down = experts.parameter("down", {num_experts, width, inner}, down),
+  return sources;
+}
+
+// Published checkpoints: MXFP4 blocks along the inner axis, so stored as [X, out, in].
+ExpertSources mxfp4_sources(const std::string& path, const MoeOptions& options, int64_t width) {
+  const int64_t num_experts = options.num_experts;
+  const int64_t rows = 2 * options.width;
+  const WeightSource both = whole_tensor(path + ".gate_up_proj_blocks", {num_experts, rows, width});
+  ExpertSources sources;
+  for (int64_t x = 0; x < num_experts; ++x) {
+    add_expert(sources.gate_up, take_rows(both, {x * rows, rows}), options.width);
+  }
+  sources.down = whole_tensor(path + ".down_proj_blocks", {num_experts, width, options.width});
+  return sources;
+}
+
+ExpertWeights expert_weights(const Scope& experts,
+                             const ModelConfig& config,
+                             const MoeOptions& options) {
+  const int64_t num_experts = options.num_experts;
+  const int64_t inner = options.width;
+  const int64_t width = config.hidden_size;
+  const bool is_quantised = config.fields().has("quantization_config");
+  ExpertSources sources = is_quantised ? mxfp4_sources(experts.path(), options, width)
+                                       : plain_sources(experts.path(), options, width);
+  WeightSource gate_up_bias;
+  for (int64_t x = 0; x < num_experts; ++x) {
+    add_expert(
+        gate_up_bias,
+        transposed_rows(experts.path() + ".gate_up_proj_bias", {num_experts, 2 * inner}, x, 1),
+        inner);
+  }
+  return {.gate_up = experts.parameter("gate_up", {num_experts, 2 * inner, width}, sources.gate_up),
+          .down = experts.parameter("down", {num_experts, width, inner}, sources.down),
           .gate_up_bias = experts.parameter("gate_up_bias", {num_experts, 2 * inner}, gate_up_bias),
           .down_bias = experts.parameter("down_proj_bias", {num_experts, width})};
 }
@@ -43,7 +81,7 @@ Sym mixture(const Scope& mlp, const ModelConfig& config, Sym x) {
       (mlp / "router").linear(x, options.num_experts, {.bias = true, .out_dtype = DType::kF32});
   return experts(x,
                  logits.routed(options.route),
-                 expert_weights(mlp / "experts", options, config.hidden_size),
+                 expert_weights(mlp / "experts", config, options),
                  {Activation::kQuickGelu, limit});
 }
 
@@ -90,7 +128,8 @@ std::vector<Family> gpt_oss_families() {
                                 .rope_theta = 150000.0,
                                 .window_rule = WindowRule::kNthIsFull,
                                 .window = 128,
-                                .full_every = 2};
+                                .full_every = 2,
+                                .quant_method = "mxfp4"};
   return {{"gpt_oss", defaults, complete_gpt_oss, build_gpt_oss}};
 }
 

@@ -48,11 +48,14 @@ const Family& family_of(const JsonFields& config) {
                             fmt::join(supported_model_types(), ", ")));
 }
 
-void refuse_unsupported(const JsonFields& config) {
+void refuse_unsupported(const JsonFields& config, const ConfigDefaults& defaults) {
   if (const nlohmann::json* quantization = config.find("quantization_config")) {
     const JsonFields fields(*quantization, config.where() + ": quantization_config");
-    config.refuse(fmt::format("quantization_config (quant_method {}) is not supported",
-                              printable(fields.text("quant_method").value_or("unknown"))));
+    const std::string method = fields.text("quant_method").value_or("unknown");
+    if (defaults.quant_method.empty() || method != defaults.quant_method) {
+      config.refuse(
+          fmt::format("quantization_config (quant_method {}) is not supported", printable(method)));
+    }
   }
   for (const char* field : {"add_cross_attention", "use_bidirectional_attention"}) {
     if (config.boolean(field).value_or(false)) {
@@ -204,7 +207,7 @@ ModelConfig parse_config_json(std::string_view text, const std::string& source) 
   model.source = source;
   const JsonFields config = model.fields();
   const Family& family = family_of(config);
-  refuse_unsupported(config);
+  refuse_unsupported(config, family.defaults);
   model.model_type = family.model_type;
   read_sizes(config, family.defaults, model);
   model.activation = read_activation(config, family.defaults.activation);
