@@ -33,9 +33,9 @@ namespace {
 using Parser = http::request_parser<http::string_body>;
 
 constexpr auto kAwait = net::as_tuple(net::use_awaitable);
-constexpr size_t kReadBytes = 16 * 1024;
+constexpr size_t kReadBytes = size_t{16} << 10;
 // Requests that a client sends ahead of their turn; past this its departure goes unnoticed.
-constexpr size_t kMaxPipelinedBytes = 64 * 1024;
+constexpr size_t kMaxPipelinedBytes = size_t{64} << 10;
 constexpr auto kLingerTime = std::chrono::seconds(5);
 
 std::string to_string(beast::string_view text) {
@@ -85,7 +85,7 @@ class BeastChannel final : public HttpChannel, public std::enable_shared_from_th
         buffer_(config.max_header_bytes + kMaxPipelinedBytes + kReadBytes),
         wake_(stream_.get_executor()) {
     error_code ignored;
-    stream_.socket().set_option(tcp::no_delay(true), ignored);
+    (void)stream_.socket().set_option(tcp::no_delay(true), ignored);
   }
 
   net::any_io_executor executor() override { return stream_.get_executor(); }
@@ -244,7 +244,7 @@ net::awaitable<std::optional<ApiError>> BeastChannel::read_body(std::string* bod
 
 net::awaitable<void> BeastChannel::linger() {
   error_code ignored;
-  stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
+  (void)stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
   stream_.expires_after(kLingerTime);
   buffer_.consume(buffer_.size());
   const size_t max_bytes = 2 * config_.max_body_bytes;
@@ -385,7 +385,7 @@ net::awaitable<void> refuse_connection(tcp::socket socket) {
   stream.expires_after(std::chrono::seconds(1));
   co_await net::async_write(stream, net::buffer(text), kAwait);
   error_code ignored;
-  stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+  (void)stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
   char unread[1024];
   while (true) {
     auto [ec, count] = co_await stream.async_read_some(net::buffer(unread), kAwait);

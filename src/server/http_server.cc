@@ -158,7 +158,7 @@ net::awaitable<void> HttpServer::Impl::wait_until(IsDone is_done, Deadline deadl
 
 net::awaitable<void> HttpServer::Impl::drain() {
   error_code ignored;
-  acceptor.close(ignored);
+  (void)acceptor.close(ignored);
   log_timer.cancel();
   // A second stop() may bring the deadline forward.
   while (state.num_calls > 0 && !drain_deadline->has_passed()) {
@@ -182,7 +182,7 @@ net::awaitable<void> HttpServer::Impl::drain() {
 HttpServer::HttpServer(ServerConfig config, Engine& engine, const Tokenizer* tokenizer)
     : impl_(std::make_unique<Impl>(std::move(config), engine, tokenizer)) {}
 
-HttpServer::~HttpServer() {
+HttpServer::~HttpServer() {  // NOLINT: what cannot be stopped cannot be destroyed either
   stop(Deadline::expired());
 }
 

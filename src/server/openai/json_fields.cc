@@ -55,7 +55,8 @@ std::optional<int64_t> as_integer(const Json& value) {
   return static_cast<int64_t>(real);
 }
 
-// what() opens with "[json.exception...] " and repeats the last token, which may be all of the body.
+// what() opens with "[json.exception...] " and repeats the last token, which may be all of the
+// body.
 std::string_view reason_of(const Json::exception& error) {
   constexpr size_t kMaxBytes = 200;
   const std::string_view what = error.what();
