@@ -15,7 +15,7 @@ constexpr int64_t kMaxBlockSize = 4096;
 constexpr int64_t kMaxBlocks = INT32_MAX;
 constexpr int64_t kMaxTokens = 1 << 20;
 constexpr int64_t kMinLeaseMs = 100;
-constexpr int64_t kMaxLeaseMs = 3600 * 1000;
+constexpr int64_t kMaxLeaseMs = 3'600'000;
 constexpr size_t kMaxBlobBytes = size_t{64} * 1024;
 constexpr size_t kMaxNameBytes = 256;
 

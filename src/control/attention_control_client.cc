@@ -1,6 +1,5 @@
 #include "control/attention_control_client.h"
 
-#include <grpc/support/time.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>

@@ -33,10 +33,6 @@ AttentionControlServerConfig loopback(ControlSecurity security = {}) {
 
 class ControlNetTest : public testing::Test {
  protected:
-  AttentionControlClient make_client(ControlSecurity security = {}) {
-    return AttentionControlClient({.port = server_.port()}, security);
-  }
-
   ManualClock clock_;
   RecordingHandler handler_;
   AttentionControlServer server_{loopback(), handler_, clock_};
@@ -217,6 +213,31 @@ TEST_F(ControlNetTest, GarbageOnTheSocketHurtsNobody) {
   EXPECT_TRUE(client_.describe(kPatience).ok());
 }
 
+// True if the peer closes the connection, whatever it says before.
+bool is_closed_by_peer(const FileHandle& connection) {
+  const timeval patience{.tv_sec = 20, .tv_usec = 0};
+  setsockopt(connection.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  char bytes[1024];
+  ssize_t count = 0;
+  while ((count = recv(connection.get(), bytes, sizeof(bytes), 0)) > 0) {
+  }
+  return count == 0 || errno == ECONNRESET;
+}
+
+TEST(ControlServer, ConnectionsWithoutACallAreClosed) {
+  RecordingHandler handler;
+  AttentionControlServerConfig config = loopback();
+  config.handshake_timeout = milliseconds(200);
+  config.idle_timeout = milliseconds(200);
+  const AttentionControlServer server(config, handler);
+  const FileHandle silent = connect_to_loopback(server.port());
+  const FileHandle idle = connect_to_loopback(server.port());
+  const std::string preface("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
+  EXPECT_GT(send(idle.get(), preface.data(), preface.size(), MSG_NOSIGNAL), 0);
+  EXPECT_TRUE(is_closed_by_peer(silent));
+  EXPECT_TRUE(is_closed_by_peer(idle));
+}
+
 TEST(ControlClient, EveryCallEndsByItsDeadline) {
   uint16_t port = 0;
   const FileHandle listener = listen_on_loopback(port);
@@ -247,14 +268,14 @@ TEST(ControlClient, NobodyListeningIsUnavailable) {
 }
 
 TEST(ControlSecret, EveryCallNeedsIt) {
-  const std::string secret("pass\0\xFF\n phrase", 15);
+  const std::string secret("pass\0\xFF\n phrase", 14);
   RecordingHandler handler;
   testing::internal::CaptureStderr();
   {
     AttentionControlServer server(loopback({.cluster_secret = secret}), handler);
     const ControlAddress address{.port = server.port()};
     for (const std::string& wrong :
-         {std::string(), std::string("guess"), secret.substr(0, 14), secret + "x"}) {
+         {std::string(), std::string("guess"), secret.substr(0, 13), secret + "x"}) {
       AttentionControlClient client(address, {.cluster_secret = wrong});
       EXPECT_EQ(client.describe(kPatience).status().code(), StatusCode::kUnauthenticated);
       EXPECT_EQ(client.configure(make_session_config(), kPatience).status().code(),

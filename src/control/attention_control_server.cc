@@ -1,6 +1,5 @@
 #include "control/attention_control_server.h"
 
-#include <grpc/support/time.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
@@ -24,6 +23,13 @@ namespace {
 // How often the lease is looked at: a fraction of the shortest lease that validate() allows.
 constexpr auto kLeaseCheckInterval = std::chrono::milliseconds(50);
 constexpr int kKeepaliveMs = 10'000;
+// Of gRPC's buffers, all connections together: a message may be kMaxMessageBytes long before
+// anybody has looked at its secret.
+constexpr size_t kMaxMemoryBytes = size_t{128} << 20;
+
+int to_milliseconds(Duration duration) {
+  return static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
+}
 
 uint64_t random_incarnation() {
   std::random_device device;
@@ -56,6 +62,8 @@ class AttentionControlServer::Impl final : public v1::AttentionControl::Service 
   Impl(const AttentionControlServerConfig& config,
        AttentionControlHandler& handler,
        const Clock& clock);
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
   ~Impl() override { stop(std::chrono::seconds(1)); }
 
   grpc::Status Describe(grpc::ServerContext* context,
@@ -111,6 +119,7 @@ AttentionControlServer::Impl::Impl(const AttentionControlServerConfig& config,
 void AttentionControlServer::Impl::listen(const AttentionControlServerConfig& config) {
   grpc::ResourceQuota quota("lamina-control");
   quota.SetMaxThreads(config.max_threads);
+  quota.Resize(kMaxMemoryBytes);
   grpc::ServerBuilder builder;
   builder.SetResourceQuota(quota);
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
@@ -124,6 +133,9 @@ void AttentionControlServer::Impl::listen(const AttentionControlServerConfig& co
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             to_milliseconds(config.handshake_timeout));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, to_milliseconds(config.idle_timeout));
   int port = 0;
   builder.AddListeningPort(config.listen.to_string(), server_credentials(config.security), &port);
   builder.RegisterService(this);

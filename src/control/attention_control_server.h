@@ -18,6 +18,10 @@ struct AttentionControlServerConfig {
   ControlAddress listen;  // port 0: any free one
   ControlSecurity security;
   int32_t max_threads = 16;  // of gRPC's; calls beyond are refused with kResourceExhausted
+  // Strangers' connections are closed: those that do not speak gRPC, with TLS where that is set,
+  // by the first time, those without a call by the second. Engines call every second.
+  Duration handshake_timeout = std::chrono::seconds(5);
+  Duration idle_timeout = std::chrono::seconds(60);
 };
 
 class AttentionControlServer {

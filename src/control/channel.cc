@@ -1,7 +1,6 @@
 #include "control/channel.h"
 
 #include <grpc/support/log.h>
-#include <grpc/support/time.h>
 
 #include "base/log.h"
 

@@ -2,9 +2,9 @@
 // log. Internal to this room: included by its .cc files only.
 #pragma once
 
-#include "base/clock.h"
+#include <grpc/support/time.h>
 
-struct gpr_timespec;
+#include "base/clock.h"
 
 namespace lamina::control {
 
@@ -13,7 +13,7 @@ inline constexpr int kMaxMessageBytes = 1 << 20;
 inline constexpr const char* kSecretMetadataKey = "lamina-cluster-secret-bin";
 
 // `timeout` from now on the monotonic clock, so that setting the machine's time neither expires nor
-// extends a call. Needs <grpc/support/time.h> at the caller.
+// extends a call.
 gpr_timespec grpc_deadline(Duration timeout);
 
 // From now on what gRPC itself would print goes to our log, at debug level: our own errors say it

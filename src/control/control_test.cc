@@ -132,7 +132,7 @@ TEST(SessionConfig, EachBadFieldIsNamed) {
   const struct {
     const char* field;
     void (*spoil)(SessionConfig&);
-  } kCases[] = {
+  } cases[] = {
       {"epoch", [](SessionConfig& c) { c.epoch = 0; }},
       {"name", [](SessionConfig& c) { c.engine_name.assign(257, 'x'); }},
       {"num_layers", [](SessionConfig& c) { c.num_layers = 0; }},
@@ -175,7 +175,7 @@ TEST(SessionConfig, EachBadFieldIsNamed) {
       {"lease_ms", [](SessionConfig& c) { c.lease_ms = 0; }},
   };
   EXPECT_TRUE(validate(make_session_config()).ok());
-  for (const auto& test_case : kCases) {
+  for (const auto& test_case : cases) {
     SessionConfig config = make_session_config();
     test_case.spoil(config);
     const Status status = validate(config);

@@ -19,24 +19,24 @@ constexpr Duration kPatience = std::chrono::seconds(20);
 class ControlTlsTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = std::filesystem::path(testing::TempDir()) /
-              ("lamina-control-tls-" + std::to_string(getpid()));
-    std::filesystem::create_directories(folder_);
-    made_ = make_ca("ca") && make_ca("other-ca") &&
-            make_leaf("worker", "ca", "IP:127.0.0.1,DNS:worker.lamina") &&
-            make_leaf("engine", "ca", "DNS:engine.lamina") &&
-            make_leaf("stranger", "other-ca", "IP:127.0.0.1");
+    folder = std::filesystem::path(testing::TempDir()) /
+             ("lamina-control-tls-" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder);
+    made = make_ca("ca") && make_ca("other-ca") &&
+           make_leaf("worker", "ca", "IP:127.0.0.1,DNS:worker.lamina") &&
+           make_leaf("engine", "ca", "DNS:engine.lamina") &&
+           make_leaf("stranger", "other-ca", "IP:127.0.0.1");
   }
-  static void TearDownTestSuite() { std::filesystem::remove_all(folder_); }
+  static void TearDownTestSuite() { std::filesystem::remove_all(folder); }
 
   void SetUp() override {
-    if (!made_) GTEST_SKIP() << "skipped: needs the openssl program, version 3";
+    if (!made) GTEST_SKIP() << "skipped: needs the openssl program, version 3";
   }
 
   static ControlSecurity security(const std::string& leaf, const std::string& ca = "ca") {
-    return {.tls = {.certificate = folder_ / (leaf + ".pem"),
-                    .private_key = folder_ / (leaf + ".key"),
-                    .ca = folder_ / (ca + ".pem")}};
+    return {.tls = {.certificate = folder / (leaf + ".pem"),
+                    .private_key = folder / (leaf + ".key"),
+                    .ca = folder / (ca + ".pem")}};
   }
 
   static Status describe(const AttentionControlServer& server, const ControlSecurity& security) {
@@ -48,9 +48,9 @@ class ControlTlsTest : public testing::Test {
  private:
   static bool openssl(const std::string& arguments) {
     const std::string command =
-        "cd '" + folder_.string() + "' && openssl req -x509 -nodes -days 2 " +
+        "cd '" + folder.string() + "' && openssl req -x509 -nodes -days 2 " +
         "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 " + arguments + " 2>/dev/null";
-    return std::system(command.c_str()) == 0;
+    return std::system(command.c_str()) == 0;  // NOLINT: before any thread is started
   }
   static bool make_ca(const std::string& name) {
     return openssl("-keyout " + name + ".key -out " + name + ".pem -subj /CN=" + name);
@@ -61,8 +61,8 @@ class ControlTlsTest : public testing::Test {
                    " -addext basicConstraints=CA:FALSE");
   }
 
-  static inline std::filesystem::path folder_;
-  static inline bool made_ = false;
+  static inline std::filesystem::path folder;
+  static inline bool made = false;
 };
 
 TEST_F(ControlTlsTest, BothEndsOfOneCaTrustEachOther) {

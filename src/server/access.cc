@@ -1,5 +1,7 @@
 #include "server/access.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <cctype>
 
@@ -22,12 +24,28 @@ bool is_allowed_origin(const std::string& origin, const ServerConfig& config) {
   });
 }
 
-// The server's own pages: "http://host:port" where Host says "host:port".
-bool is_same_origin(const HttpRequest& request) {
+// Of "host", "host:port" or "[v6]:port".
+std::string host_name(std::string_view host) {
+  if (host.substr(0, 1) == "[") return std::string(host.substr(1, host.find(']') - 1));
+  return std::string(host.substr(0, host.find(':')));
+}
+
+// Not a name that a stranger's name server may lead here.
+bool is_address_or_localhost(const std::string& name) {
+  in6_addr address{};
+  return equals_ignoring_case(name, "localhost") ||
+         inet_pton(AF_INET, name.c_str(), &address) == 1 ||
+         inet_pton(AF_INET6, name.c_str(), &address) == 1;
+}
+
+// The server's own pages: "http://host:port" where Host says "host:port". Pages at any other name
+// would pass too, once that name leads to this server (DNS rebinding), but they have no API key.
+bool is_same_origin(const HttpRequest& request, const ServerConfig& config) {
   const size_t scheme_end = request.origin.find("://");
   return scheme_end != std::string::npos &&
          equals_ignoring_case(std::string_view(request.origin).substr(scheme_end + 3),
-                              request.host);
+                              request.host) &&
+         (!config.api_keys.empty() || is_address_or_localhost(host_name(request.host)));
 }
 
 bool is_preflight(const HttpRequest& request, const ServerConfig& config) {
@@ -87,7 +105,7 @@ std::optional<ApiError> check_access(const HttpRequest& request, const ServerCon
   }
   if (request.method != "POST") return std::nullopt;
   // A page elsewhere can make its visitor's browser post here without asking, though not read.
-  if (!request.origin.empty() && !is_same_origin(request) &&
+  if (!request.origin.empty() && !is_same_origin(request, config) &&
       !is_allowed_origin(request.origin, config)) {
     return ApiError(403,
                     "invalid_request_error",

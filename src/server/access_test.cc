@@ -66,6 +66,28 @@ TEST(Access, ForeignPagesCannotPost) {
   EXPECT_EQ(status_of(request, config), 200);
 }
 
+// A name of the attacker's that leads to this server (DNS rebinding): page and Host agree then.
+TEST(Access, OnlyNamesOfThisMachineAreItsOwnPages) {
+  HttpRequest request = make_request("POST", "/v1/completions");
+  const auto status_at = [&](const std::string& host, const ServerConfig& config) {
+    request.host = host;
+    request.origin = "http://" + host;
+    return status_of(request, config);
+  };
+  for (const char* own :
+       {"localhost:8000", "LOCALHOST", "127.0.0.1:8000", "10.1.2.3", "[::1]:80"}) {
+    EXPECT_EQ(status_at(own, make_config()), 200) << own;
+  }
+  for (const char* strange :
+       {"evil.example:8000", "evil.example", "", "[", "127.0.0.1.evil.example"}) {
+    EXPECT_EQ(status_at(strange, make_config()), 403) << strange;
+  }
+  ServerConfig config = make_config();
+  config.api_keys = {"k"};  // which that page does not have
+  request.authorization = "Bearer k";
+  EXPECT_EQ(status_at("llm.example", config), 200);
+}
+
 TEST(Access, PostsAreJson) {
   HttpRequest request = make_request("POST", "/v1/completions");
   for (const auto& [type, status] : {std::pair{"application/json", 200},

@@ -234,6 +234,7 @@ std::string Api::tokenize(std::string_view body) const {
       encode(text, request.add_special_tokens, chat != nullptr ? "messages" : "prompt");
   if (!request.return_token_strs) return tokenize_answer(ids, engine_.max_model_len(), nullptr);
   std::vector<std::string> token_strs;
+  token_strs.reserve(ids.size());
   for (const int32_t id : ids) token_strs.push_back(token_text(tokenizer_, id));
   return tokenize_answer(ids, engine_.max_model_len(), &token_strs);
 }

@@ -28,6 +28,11 @@ std::string_view method_label(std::string_view method) {
   return "other";
 }
 
+bool takes_body(const HttpRequest& request) {
+  const Route* route = find_route(request.path);
+  return route != nullptr && route->is_post && route->allows(request.method);
+}
+
 HttpReply model_reply(const Api& api, std::string_view path) {
   HttpReply reply;
   try {
@@ -65,6 +70,8 @@ class Connection final : public ConnectionHandle {
  private:
   // One request and its answer; false when the connection has come to its end.
   net::awaitable<bool> serve_one();
+  // True if the request's body was not read to its end.
+  net::awaitable<bool> answer_head(RequestHead* head);
   void count_request(const HttpRequest& request) const;
   // Takes the request's body.
   net::awaitable<void> answer(HttpRequest* request);
@@ -96,22 +103,30 @@ net::awaitable<bool> Connection::serve_one() {
     co_await channel_->linger();
     co_return false;
   }
+  const bool leaves_body = co_await answer_head(&*head);
+  if (leaves_body) co_await channel_->linger();
+  co_return channel_->exchange().keeps_alive && !channel_->is_closed();
+}
+
+net::awaitable<bool> Connection::answer_head(RequestHead* head) {
   const CallCount call_count(state_);
   HttpRequest& request = head->request;
   Exchange& exchange = channel_->exchange();
   exchange.request_id = choose_request_id(request.request_id, exchange.request_id);
   exchange.cors_headers = cors_headers(request, state_.config);
   std::optional<ApiError> refusal = check_access(request, state_.config);
-  if (!refusal && head->has_body) refusal = co_await channel_->read_body(&request.body);
+  // Only a body with a use is taken in: /health, say, is open to strangers.
+  const bool wants_body = !refusal && takes_body(request);
+  if (head->has_body && wants_body) refusal = co_await channel_->read_body(&request.body);
+  const bool leaves_body = head->has_body && (refusal || !wants_body);
+  if (leaves_body) exchange.keeps_alive = false;
   if (refusal) {
-    exchange.keeps_alive = exchange.keeps_alive && !head->has_body;
     co_await channel_->send(to_reply(*refusal));
-    if (head->has_body) co_await channel_->linger();
   } else if (!channel_->is_closed()) {
     co_await answer(&request);
   }
   count_request(request);
-  co_return exchange.keeps_alive && !channel_->is_closed();
+  co_return leaves_body;
 }
 
 void Connection::count_request(const HttpRequest& request) const {

@@ -26,6 +26,8 @@ class FakeEngine final : public Engine {
   using Scripter = std::function<Script(const GenerationRequest&)>;
 
   explicit FakeEngine(Scripter scripter);
+  FakeEngine(const FakeEngine&) = delete;
+  FakeEngine& operator=(const FakeEngine&) = delete;
   ~FakeEngine() override;
 
   Result<uint64_t> submit(GenerationRequest request, EventSink sink) override;

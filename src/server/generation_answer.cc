@@ -73,7 +73,7 @@ net::awaitable<void> GenerationAnswer::run_call(PreparedCall prepared) {
 
 void GenerationAnswer::on_events() {
   channel_.wake();
-  if (call_ && call_->overflowed()) {
+  if (call_ && call_->overflowed() && !channel_.is_closed()) {
     log_warning("request {}: cut off, its reader does not keep up", channel_.exchange().request_id);
     channel_.close();
   }

@@ -101,6 +101,66 @@ TEST_F(HostileTest, BodiesOfStrangersAreNotRead) {
   EXPECT_EQ(client.read_reply()->status, 401);  // although no body came
 }
 
+TEST_F(HostileTest, BodiesThatNobodyWantsAreNotRead) {
+  config_.api_keys = {"k"};
+  start();
+  const std::string headers = "Authorization: Bearer k\r\nContent-Length: 1000000\r\n\r\n";
+  for (const auto& [line, status] : {std::pair{"GET /health", 200},
+                                     std::pair{"POST /health", 405},
+                                     std::pair{"GET /metrics", 200},
+                                     std::pair{"POST /nothing", 404},
+                                     std::pair{"PUT /v1/completions", 405},
+                                     std::pair{"OPTIONS /v1/completions", 204}}) {
+    TestClient client(port());
+    client.send(fmt::format("{} HTTP/1.1\r\n{}", line, headers));
+    auto reply = client.read_reply();  // although no body came
+    ASSERT_TRUE(reply) << line;
+    EXPECT_EQ(reply->status, status) << line;
+    EXPECT_EQ(reply->headers["connection"], "close") << line;
+  }
+}
+
+// A proxy in front may delimit such a body otherwise than we would: its rest must not become a
+// request.
+TEST_F(HostileTest, UnknownTransferEncodingsAreRefused) {
+  start();
+  for (const char* headers : {"Transfer-Encoding: gzip",
+                              "Transfer-Encoding: chunked, gzip",
+                              "Transfer-Encoding: xchunked",
+                              "Content-Length: 4\r\nTransfer-Encoding: gzip",
+                              "Content-Length: 4\r\nTransfer-Encoding: chunked"}) {
+    TestClient client(port());
+    client.send(fmt::format(
+        "POST /tokenize HTTP/1.1\r\n{}\r\n\r\n{}", headers, make_request("GET", "/version")));
+    auto reply = client.read_reply();
+    ASSERT_TRUE(reply) << headers;
+    EXPECT_EQ(reply->status, 400) << headers;
+    EXPECT_EQ(reply->headers["connection"], "close") << headers;
+    EXPECT_FALSE(client.read_head()) << headers;
+  }
+}
+
+TEST_F(HostileTest, ChunkExtensionsAndTrailersAreBounded) {
+  start();
+  for (const char* start : {"1;", "0\r\nX: "}) {
+    TestClient client(port());
+    client.send(fmt::format("POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{}{}",
+                            start,
+                            std::string(200'000, 'a')));
+    const auto reply = client.read_reply();  // although the line has not ended
+    ASSERT_TRUE(reply) << start;
+    EXPECT_EQ(reply->status, 400) << start;
+  }
+  expect_alive();
+}
+
+TEST_F(HostileTest, ErrorsDoNotRepeatTheBody) {
+  start();
+  const TestReply reply = post("/tokenize", "{\"" + std::string(100'000, 'a') + "\n\"}");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_LT(reply.body.size(), 1000U);
+}
+
 TEST_F(HostileTest, SlowSendersAreClosed) {
   config_.header_timeout = std::chrono::milliseconds(20);
   config_.body_timeout = std::chrono::milliseconds(20);

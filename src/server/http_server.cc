@@ -28,9 +28,10 @@ using net::ip::tcp;
 namespace {
 
 constexpr auto kAwait = net::as_tuple(net::use_awaitable);
-// After the deadline of stop(): for errors to reach the clients, then for cut connections to end.
+// After the deadline of stop(): for errors to reach the clients.
 constexpr auto kAbortGrace = std::chrono::seconds(2);
-constexpr auto kCloseGrace = std::chrono::seconds(30);
+// How often is said that stop() still waits for handlers' work: nobody can interrupt that.
+constexpr auto kStuckInterval = std::chrono::seconds(30);
 constexpr int kMaxRefusals = 64;  // at once; more are closed without a word
 
 ServerConfig validated(ServerConfig config) {
@@ -157,7 +158,7 @@ net::awaitable<void> HttpServer::Impl::wait_until(IsDone is_done, Deadline deadl
 
 net::awaitable<void> HttpServer::Impl::drain() {
   error_code ignored;
-  acceptor.close(ignored);
+  (void)acceptor.close(ignored);
   log_timer.cancel();
   // A second stop() may bring the deadline forward.
   while (state.num_calls > 0 && !drain_deadline->has_passed()) {
@@ -170,13 +171,18 @@ net::awaitable<void> HttpServer::Impl::drain() {
   co_await wait_until([this] { return state.num_calls == 0; }, Deadline::after(kAbortGrace));
 
   for (ConnectionHandle* connection : state.connections) connection->close();
-  co_await wait_until([this] { return state.connections.empty(); }, Deadline::after(kCloseGrace));
+  const auto all_gone = [this] { return state.connections.empty(); };
+  co_await wait_until(all_gone, Deadline::after(kStuckInterval));
+  while (!all_gone()) {
+    log_warning("stopping: {} requests are still being prepared", state.connections.size());
+    co_await wait_until(all_gone, Deadline::after(kStuckInterval));
+  }
 }
 
 HttpServer::HttpServer(ServerConfig config, Engine& engine, const Tokenizer* tokenizer)
     : impl_(std::make_unique<Impl>(std::move(config), engine, tokenizer)) {}
 
-HttpServer::~HttpServer() {
+HttpServer::~HttpServer() {  // NOLINT: what cannot be stopped cannot be destroyed either
   stop(Deadline::expired());
 }
 

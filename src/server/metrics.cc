@@ -155,7 +155,8 @@ CallMetrics::~CallMetrics() {
 }
 
 void CallMetrics::add(int32_t prompt_idx, TimePoint when, const GenerationDelta& delta) {
-  Choice& choice = choices_.at(static_cast<size_t>(prompt_idx * n_ + delta.choice_idx));
+  Choice& choice = choices_.at(static_cast<size_t>(prompt_idx) * static_cast<size_t>(n_) +
+                               static_cast<size_t>(delta.choice_idx));
   Metrics::Families& families = *metrics_.families_;
   if (!delta.tokens.empty()) {
     if (choice.num_tokens == 0) {

@@ -50,8 +50,8 @@ std::vector<MetricFamily> collect_process_metrics() {
     families.push_back(make_family(name, help, type));
     add_value(&families.back(), {}, value);
   };
-  static const double start_time = start_time_seconds();
-  add("process_start_time_seconds", "Seconds since 1970.", MetricType::Gauge, start_time);
+  static const double kStartTime = start_time_seconds();
+  add("process_start_time_seconds", "Seconds since 1970.", MetricType::Gauge, kStartTime);
 
   int64_t size_pages = 0;
   int64_t resident_pages = 0;

@@ -151,7 +151,7 @@ TEST_F(StreamsTest, OneFailedPromptEndsTheCall) {
 
 TEST_F(StreamsTest, ReadersThatStallAreCutOff) {
   engine_.set_scripter(endless());
-  config_.max_backlog_bytes = 64 * 1024;
+  config_.max_backlog_bytes = size_t{64} << 10;
   start();
   TestClient client(port(), 4096);
   client.send(make_request("POST", "/v1/completions", kStreamForever));
@@ -195,6 +195,7 @@ TEST_F(StreamsTest, ManyClientsGetTheirOwnAnswers) {
   constexpr int kNumClients = 64;
   std::vector<std::string> bodies(kNumClients);
   std::vector<std::thread> threads;
+  threads.reserve(kNumClients);
   for (int i = 0; i < kNumClients; ++i) {
     threads.emplace_back([&, i] {
       const std::string stream = i % 2 == 0 ? "true" : "false";

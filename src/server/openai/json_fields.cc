@@ -55,6 +55,15 @@ std::optional<int64_t> as_integer(const Json& value) {
   return static_cast<int64_t>(real);
 }
 
+// what() opens with "[json.exception...] " and repeats the last token, which may be all of the
+// body.
+std::string_view reason_of(const Json::exception& error) {
+  constexpr size_t kMaxBytes = 200;
+  const std::string_view what = error.what();
+  const size_t id_end = what.find("] ");
+  return what.substr(id_end == std::string_view::npos ? 0 : id_end + 2, kMaxBytes);
+}
+
 ApiError wrong_type(const std::string& name, std::string_view expected, const Json& value) {
   return bad_field(name, fmt::format("{} must be {}, got {}", name, expected, excerpt(value)));
 }
@@ -77,10 +86,7 @@ Json parse_json_object(std::string_view body) {
   try {
     value = Json::parse(body);
   } catch (const Json::exception& error) {
-    const std::string_view what = error.what();
-    const size_t id_end = what.find("] ");  // what() opens with "[json.exception...] "
-    throw bad_body(fmt::format("the body is not valid JSON: {}",
-                               id_end == std::string_view::npos ? what : what.substr(id_end + 2)));
+    throw bad_body(fmt::format("the body is not valid JSON: {}", reason_of(error)));
   }
   if (!value.is_object()) {
     throw bad_body(fmt::format("the body must be a JSON object, got {}", excerpt(value)));

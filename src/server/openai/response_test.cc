@@ -15,8 +15,8 @@ namespace {
 using Json = nlohmann::json;
 
 const FakeTokenizer& tokenizer() {
-  static const FakeTokenizer instance;
-  return instance;
+  static const FakeTokenizer kInstance;
+  return kInstance;
 }
 
 ResponseContext make_context(ApiKind kind) {
@@ -29,7 +29,7 @@ ResponseContext make_context(ApiKind kind) {
   return context;
 }
 
-GenerationDelta make_delta(const std::string& text, std::vector<int32_t> ids) {
+GenerationDelta make_delta(const std::string& text, const std::vector<int32_t>& ids) {
   GenerationDelta delta;
   delta.text = text;
   for (const int32_t id : ids) {
@@ -108,7 +108,7 @@ TEST(ResponseBody, ChoicesOfSeveralPromptsAreInOrder) {
     }
   }
   const Json answer = Json::parse(body.json());
-  for (int i = 0; i < 4; ++i) {
+  for (size_t i = 0; i < 4; ++i) {
     EXPECT_EQ(answer["choices"][i]["index"], i);
     EXPECT_EQ(answer["choices"][i]["token_ids"], Json::array({i}));
     EXPECT_EQ(answer["choices"][i]["stop_reason"], "END");
