@@ -52,8 +52,13 @@ struct HttpServer::Impl {
         acceptor(io),
         changed(io),
         log_timer(io),
-        state{
-            config, engine, api, metrics, handlers, [this] { changed.cancel(); }, {}, {}, {}, {}} {}
+        state{.config = config,
+              .engine = engine,
+              .api = api,
+              .metrics = metrics,
+              .handlers = handlers,
+              .on_change = [this] { changed.cancel(); },
+              .body_memory = {.max_bytes = config.max_all_bodies_bytes}} {}
 
   void listen();
   net::awaitable<void> accept_all();
