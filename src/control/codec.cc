@@ -11,6 +11,7 @@ namespace lamina::control {
 namespace {
 
 constexpr size_t kMaxStatusMessageBytes = 1024;
+constexpr size_t kMaxNameBytes = 256;
 
 static_assert(static_cast<int>(StatusCode::kOk) == grpc::OK &&
                   static_cast<int>(StatusCode::kDeadlineExceeded) == grpc::DEADLINE_EXCEEDED &&
@@ -190,6 +191,14 @@ void encode(const WorkerInfo& info, v1::DescribeReply& message) {
 
 Result<WorkerInfo> decode(const v1::DescribeReply& message) {
   LAMINA_RETURN_IF_ERROR(check_version(message.protocol_version(), "worker"));
+  for (const std::string* name :
+       {&message.program_version(), &message.hostname(), &message.device_name()}) {
+    if (name->size() > kMaxNameBytes) {
+      return data_loss(fmt::format("the worker describes itself by a name of {} bytes, limit {}",
+                                   name->size(),
+                                   kMaxNameBytes));
+    }
+  }
   return WorkerInfo{.protocol_version = message.protocol_version(),
                     .program_version = message.program_version(),
                     .hostname = message.hostname(),
@@ -271,7 +280,7 @@ void encode(const WorkerStats& stats, v1::HeartbeatReply& message) {
 Result<WorkerStats> decode(const v1::HeartbeatReply& message) {
   WorkerStats stats{.incarnation = message.incarnation(),
                     .epoch = message.epoch(),
-                    .failure = message.failure(),
+                    .failure = message.failure().substr(0, kMaxStatusMessageBytes),
                     .num_steps = message.num_steps(),
                     .num_tokens = message.num_tokens(),
                     .attention_seconds = message.attention_seconds(),

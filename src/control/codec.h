@@ -22,7 +22,7 @@ grpc::Status to_grpc(const Status& status);
 Status from_grpc(const grpc::Status& status, std::string_view where);
 
 void encode(const WorkerInfo& info, v1::DescribeReply& message);
-// kFailedPrecondition for another protocol version.
+// kFailedPrecondition for another protocol version, kDataLoss for names without end.
 Result<WorkerInfo> decode(const v1::DescribeReply& message);
 
 void encode(const SessionConfig& config, v1::ConfigureRequest& message);
@@ -30,7 +30,7 @@ void encode(const SessionConfig& config, v1::ConfigureRequest& message);
 Result<SessionConfig> decode(const v1::ConfigureRequest& message);
 
 void encode(const WorkerStats& stats, v1::HeartbeatReply& message);
-// kDataLoss for values that no worker sends.
+// kDataLoss for values that no worker sends. A failure's text is cut after 1 KiB.
 Result<WorkerStats> decode(const v1::HeartbeatReply& message);
 
 }  // namespace lamina::control

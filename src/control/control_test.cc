@@ -91,6 +91,15 @@ TEST(Codec, RefusesUnknownEnumeratorsAndImpossibleNumbers) {
   EXPECT_EQ(decode(reply).status().code(), StatusCode::kDataLoss);
 }
 
+TEST(Codec, BoundsWhatAWorkerSaysOfItself) {
+  WorkerInfo info = make_worker_info();
+  info.hostname.assign(257, 'x');
+  EXPECT_EQ(through_bytes<v1::DescribeReply>(info).status().code(), StatusCode::kDataLoss);
+  WorkerStats stats = make_worker_stats();
+  stats.failure.assign(100'000, 'x');
+  EXPECT_EQ(through_bytes<v1::HeartbeatReply>(stats).value_or_throw().failure.size(), 1024U);
+}
+
 TEST(Codec, DamagedBytesGiveAValidConfigOrAnError) {
   v1::ConfigureRequest request;
   encode(make_session_config(), request);

@@ -141,6 +141,19 @@ TEST(Routes, KnowPathsAndModelIds) {
   EXPECT_EQ(find_route(""), nullptr);
 }
 
+TEST(ServerConfig, TimesArePositive) {
+  for (Duration ServerConfig::* time : {&ServerConfig::idle_timeout,
+                                        &ServerConfig::header_timeout,
+                                        &ServerConfig::body_timeout,
+                                        &ServerConfig::write_timeout,
+                                        &ServerConfig::keep_alive_interval,
+                                        &ServerConfig::log_interval}) {
+    ServerConfig config = make_config();
+    config.*time = Duration::zero();
+    EXPECT_THROW(config.validate(), Error);
+  }
+}
+
 TEST(ServerConfig, ListensBeyondLoopbackOnlyWithAKey) {
   for (const char* host : {"127.0.0.1", "127.8.9.1", "::1", "localhost"}) {
     ServerConfig config = make_config();

@@ -117,7 +117,10 @@ net::awaitable<bool> Connection::answer_head(RequestHead* head) {
   std::optional<ApiError> refusal = check_access(request, state_.config);
   // Only a body with a use is taken in: /health, say, is open to strangers.
   const bool wants_body = !refusal && takes_body(request);
-  if (head->has_body && wants_body) refusal = co_await channel_->read_body(&request.body);
+  BodyShare body_share(state_.body_memory);
+  if (head->has_body && wants_body) {
+    refusal = co_await channel_->read_body(&request.body, &body_share);
+  }
   const bool leaves_body = head->has_body && (refusal || !wants_body);
   if (leaves_body) exchange.keeps_alive = false;
   if (refusal) {

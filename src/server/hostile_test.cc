@@ -72,6 +72,24 @@ TEST_F(HostileTest, BodiesAreBounded) {
   expect_alive();
 }
 
+TEST_F(HostileTest, AllBodiesTogetherAreBounded) {
+  config_.max_all_bodies_bytes = 1000;
+  start();
+  engine_.set_permits(0);
+  const std::string body = R"({"max_tokens": 1, "prompt": "a")" + std::string(600, ' ') + "}";
+  TestClient first(port());
+  first.send(make_request("POST", "/v1/completions", body));
+  ASSERT_TRUE(engine_.wait_for_requests(1));
+  TestReply reply = post("/tokenize", body);
+  EXPECT_EQ(reply.status, 503);
+  EXPECT_EQ(reply.headers["retry-after"], "1");
+  EXPECT_EQ(error_of(reply)["code"], "server_overloaded");
+  EXPECT_EQ(post("/tokenize", R"({"prompt": "a"})").status, 200);
+  engine_.set_permits(-1);
+  EXPECT_EQ(first.read_reply()->status, 200);
+  EXPECT_EQ(post("/tokenize", body).status, 200);
+}
+
 TEST_F(HostileTest, ContinueIsSaidWhereItIsAwaited) {
   start();
   TestClient client(port());

@@ -94,7 +94,7 @@ class BeastChannel final : public HttpChannel, public std::enable_shared_from_th
   void close() override;
 
   net::awaitable<std::optional<RequestHead>> read_head() override;
-  net::awaitable<std::optional<ApiError>> read_body(std::string* body) override;
+  net::awaitable<std::optional<ApiError>> read_body(std::string* body, BodyShare* share) override;
   net::awaitable<void> linger() override;
 
   net::awaitable<void> send(HttpReply reply) override;
@@ -111,7 +111,7 @@ class BeastChannel final : public HttpChannel, public std::enable_shared_from_th
  private:
   net::awaitable<bool> wait_for_request();
   net::awaitable<error_code> read_whole_head();
-  net::awaitable<error_code> read_whole_body();
+  net::awaitable<error_code> read_whole_body(BodyShare* share);
   void begin_exchange(error_code ec);
   net::awaitable<void> begin_events();
   net::awaitable<void> watch();
@@ -199,19 +199,21 @@ net::awaitable<error_code> BeastChannel::read_whole_head() {
 }
 
 // Counts everything that comes with the body: chunk headers and trailers too.
-net::awaitable<error_code> BeastChannel::read_whole_body() {
+net::awaitable<error_code> BeastChannel::read_whole_body(BodyShare* share) {
   stream_.expires_after(config_.body_timeout);
   size_t num_bytes = 0;
   while (!parser_->is_done()) {
     auto [ec, count] = co_await http::async_read_some(stream_, buffer_, *parser_, kAwait);
     num_bytes += count;
     if (!ec && num_bytes / 2 > config_.max_body_bytes) ec = http::error::body_limit;
+    if (!ec && !share->grow(count)) ec = net::error::no_memory;
     if (ec) co_return ec;
   }
   co_return error_code();
 }
 
-net::awaitable<std::optional<ApiError>> BeastChannel::read_body(std::string* body) {
+net::awaitable<std::optional<ApiError>> BeastChannel::read_body(std::string* body,
+                                                                BodyShare* share) {
   const uint64_t limit = config_.max_body_bytes;
   const ApiError too_large(
       413, "invalid_request_error", fmt::format("the body is larger than {} bytes", limit));
@@ -222,12 +224,16 @@ net::awaitable<std::optional<ApiError>> BeastChannel::read_body(std::string* bod
     stream_.expires_after(config_.write_timeout);
     co_await net::async_write(stream_, net::buffer(kContinue), kAwait);
   }
-  const error_code ec = co_await read_whole_body();
+  const error_code ec = co_await read_whole_body(share);
   if (!ec) {
     *body = std::move(parser_->get().body());
     co_return std::nullopt;
   }
   if (ec == http::error::body_limit) co_return too_large;
+  if (ec == net::error::no_memory) {
+    co_return error_from_status(
+        resource_exhausted("the server is busy with large requests; try again later"));
+  }
   if (ec == beast::error::timeout) {
     is_closed_ = true;  // The stream has closed its socket.
     exchange_.status = 408;

@@ -13,6 +13,7 @@
 #include <boost/asio/ip/tcp.hpp>
 
 #include "base/clock.h"
+#include "server/body_memory.h"
 #include "server/http_message.h"
 #include "server/openai/api_error.h"
 #include "server/server_config.h"
@@ -49,9 +50,10 @@ class HttpChannel {
 
   // Begins a new exchange. nullopt: the client left, or never sent a whole header.
   virtual boost::asio::awaitable<std::optional<RequestHead>> read_head() = 0;
-  // Once, if there is a body. The refusal, if it is too large or broken; if the client does not
-  // send it, the channel is closed.
-  virtual boost::asio::awaitable<std::optional<ApiError>> read_body(std::string* body) = 0;
+  // Once, if there is a body; counts what it reads in `share`. The refusal, if it is too large or
+  // broken; if the client does not send it, the channel is closed.
+  virtual boost::asio::awaitable<std::optional<ApiError>> read_body(std::string* body,
+                                                                    BodyShare* share) = 0;
   // Reads on for a while after a refusal: closing with bytes unread would reset the connection
   // before the client has read why. Nothing can be written any more.
   virtual boost::asio::awaitable<void> linger() = 0;

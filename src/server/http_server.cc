@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "server/connection.h"
 #include "server/http_channel.h"
+#include "server/open_files.h"
 
 namespace lamina::server {
 
@@ -52,8 +53,13 @@ struct HttpServer::Impl {
         acceptor(io),
         changed(io),
         log_timer(io),
-        state{
-            config, engine, api, metrics, handlers, [this] { changed.cancel(); }, {}, {}, {}, {}} {}
+        state{.config = config,
+              .engine = engine,
+              .api = api,
+              .metrics = metrics,
+              .handlers = handlers,
+              .on_change = [this] { changed.cancel(); },
+              .body_memory = {.max_bytes = config.max_all_bodies_bytes}} {}
 
   void listen();
   net::awaitable<void> accept_all();
@@ -72,6 +78,7 @@ struct HttpServer::Impl {
   net::steady_timer changed;  // cancelled, that is fired, when calls or connections end
   net::steady_timer log_timer;
   ServerState state;
+  int32_t max_connections = 0;
   int num_refusals = 0;
   uint16_t port = 0;
   std::thread thread;
@@ -101,14 +108,16 @@ void HttpServer::Impl::listen() {
 
 net::awaitable<void> HttpServer::Impl::accept_all() {
   net::steady_timer pause(io);
+  bool is_failing = false;  // said once, not at each attempt
   while (acceptor.is_open()) {
     auto [ec, socket] = co_await acceptor.async_accept(kAwait);
     if (ec == net::error::operation_aborted) co_return;
+    const bool was_failing = std::exchange(is_failing, ec.failed());
     if (ec) {
-      log_warning("cannot accept a connection: {}", ec.message());
+      if (!was_failing) log_warning("cannot accept connections: {}", ec.message());
       pause.expires_after(std::chrono::milliseconds(100));  // out of descriptors, most likely
       co_await pause.async_wait(kAwait);
-    } else if (static_cast<int32_t>(state.connections.size()) < config.max_connections) {
+    } else if (static_cast<int32_t>(state.connections.size()) < max_connections) {
       net::co_spawn(io, serve_connection(std::move(socket), state), net::detached);
     } else if (num_refusals < kMaxRefusals) {
       ++num_refusals;
@@ -187,6 +196,7 @@ HttpServer::~HttpServer() {  // NOLINT: what cannot be stopped cannot be destroy
 }
 
 void HttpServer::start() {
+  impl_->max_connections = make_room_for_connections(impl_->config.max_connections);
   impl_->listen();
   net::co_spawn(impl_->io, impl_->accept_all(), net::detached);
   net::co_spawn(impl_->io, impl_->log_throughput(), net::detached);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/host.h"
 
@@ -26,6 +28,13 @@ void ServerConfig::validate() const {
   require(num_handler_threads > 0, "num_handler_threads must be above 0");
   require(max_connections > 0, "max_connections must be above 0");
   require(max_sequences > 0, "max_sequences must be above 0");
+  require(std::min({idle_timeout,
+                    header_timeout,
+                    body_timeout,
+                    write_timeout,
+                    keep_alive_interval,
+                    log_interval}) > Duration::zero(),
+          "timeouts and intervals must be above 0");
   if (is_loopback_host(host) || !api_keys.empty() || insecure) return;
   throw Error(
       StatusCode::kFailedPrecondition,

@@ -40,7 +40,8 @@ struct ServerConfig {
   int32_t max_sequences = 1024;  // prompts times n of one call
   size_t max_header_bytes = size_t{16} << 10;
   size_t max_body_bytes = size_t{32} << 20;
-  size_t max_backlog_bytes = size_t{4} << 20;  // events that wait for a slow reader
+  size_t max_all_bodies_bytes = size_t{512} << 20;  // of the requests being answered, together
+  size_t max_backlog_bytes = size_t{4} << 20;       // events that wait for a slow reader
 
   Duration idle_timeout = std::chrono::seconds(75);    // between requests
   Duration header_timeout = std::chrono::seconds(15);  // first byte to end of header

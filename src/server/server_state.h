@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "server/api.h"
+#include "server/body_memory.h"
 #include "server/metrics.h"
 #include "server/server_config.h"
 
@@ -33,6 +34,7 @@ struct ServerState {
   boost::asio::thread_pool& handlers;
   std::function<void()> on_change;  // num_calls or connections went down
 
+  BodyMemory body_memory;
   bool is_draining = false;  // no new generations
   bool is_aborting = false;  // running ones end with an error
   int32_t num_calls = 0;     // requests being answered

@@ -206,7 +206,7 @@ ChatRequest parse_chat_request(std::string_view text, const ParseContext& contex
   log_ignored_fields(body, kChatFields);
   ChatRequest request;
   request.options = parse_generation_options(body, context);
-  for (const char* name : {"functions", "function_call", "audio"}) {
+  for (const char* name : {"functions", "function_call", "audio", "echo"}) {
     refuse_field(body, name, "is not supported");
   }
   if (const Json* modalities = fields.find("modalities");

@@ -291,6 +291,7 @@ TEST(ChatRequest, NamesTheFieldThatIsWrong) {
       {R"("tools": 5)", "tools"},
       {R"("tools": [5])", "tools"},
       {R"("functions": [{}])", "functions"},
+      {R"("echo": true)", "echo"},
       {R"("top_logprobs": 3)", "top_logprobs"},
       {R"("logprobs": 3)", "logprobs"},
       {R"("logprobs": true, "top_logprobs": 21)", "top_logprobs"},
