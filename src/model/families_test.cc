@@ -15,6 +15,7 @@
 #include "model/family.h"
 #include "model/huggingface/config_json.h"
 #include "model/safetensors/safetensors_file.h"
+#include "model/weights/loaded_weights.h"
 #include "support/paths.h"
 
 namespace lamina {
@@ -87,6 +88,19 @@ TEST(FamiliesTest, GptOssReadsQuantisedExperts) {
   EXPECT_EQ(read.at("model.layers.0.mlp.experts.gate_up_proj_blocks"), "[4, 96, 64]");
   EXPECT_EQ(read.at("model.layers.0.mlp.experts.down_proj_blocks"), "[4, 64, 48]");
   EXPECT_FALSE(read.contains("model.layers.0.mlp.experts.gate_up_proj"));
+}
+
+TEST(FamiliesTest, NamesMayLackTheOutermostModule) {
+  const Graph graph = build_graph(config_of("gpt2"), DType::kF32);
+  std::vector<StoredTensor> tensors =
+      open_safetensors(test::fixture_path("models/gpt2") / "model.safetensors");
+  const auto whole = load_stored_tensors(tensors, graph, nullptr);
+  for (StoredTensor& tensor : tensors) {
+    ASSERT_TRUE(tensor.name.starts_with("transformer."));
+    tensor.name = tensor.name.substr(std::string_view("transformer.").size());
+  }
+  const auto bare = load_stored_tensors(tensors, graph, nullptr);
+  EXPECT_EQ(bare->fingerprint(), whole->fingerprint());
 }
 
 TEST(FamiliesTest, FindsByModelType) {

@@ -92,6 +92,13 @@ class Resolver {
     if (found != tensors_.end()) return found->second;
     if (name == kHead) return find_twin(kEmbedding);
     if (name == kEmbedding) return find_twin(kHead);
+    // Some published checkpoints (GPT-2's, BLOOM's) hold the model without its head, whose names
+    // lack the outermost module.
+    for (const std::string_view prefix : {"transformer.", "model."}) {
+      if (!name.starts_with(prefix)) continue;
+      const auto bare = tensors_.find(name.substr(prefix.size()));
+      if (bare != tensors_.end()) return bare->second;
+    }
     return nullptr;
   }
   // A graph that names both means two tensors: its configuration does not tie them.
