@@ -220,6 +220,11 @@ void add_convert(CLI::App& app, ConvertOptions& options) {
            options.max_num_batched_tokens,
            "Tokens of the step that activation memory is planned for")
       ->check(CLI::Range(1, 65536));
+  flags
+      .add("--tensor-parallel-size",
+           options.tensor_parallel_size,
+           "Ranks that share the weights: the first one's slices are shown")
+      ->check(CLI::Range(1, 64));
   CLI::Option* json = flags.add_switch("--json", options.json, "The report as JSON");
   CLI::Option* dot = flags.add_switch("--dot", options.dot, "The slices for Graphviz");
   CLI::Option* svg = flags.add_switch("--svg", options.svg, "The slices as a drawing");

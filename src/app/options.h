@@ -80,6 +80,7 @@ struct ConvertOptions {
   std::string model;
   std::string dtype = "bfloat16";
   int32_t max_num_batched_tokens = 512;
+  int32_t tensor_parallel_size = 1;
   bool json = false;
   bool dot = false;
   bool svg = false;

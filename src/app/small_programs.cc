@@ -14,6 +14,7 @@
 #include "convert/dot.h"
 #include "convert/report/conversion_report.h"
 #include "convert/report/svg.h"
+#include "convert/tensor_parallel.h"
 #include "device/thread_pool.h"
 #include "exec/memory_plan.h"
 #include "model/builder.h"
@@ -77,7 +78,8 @@ void write_output(const std::string& path, const std::string& text) {
 int run_convert(const ConvertOptions& options) {
   const DType dtype = parse_dtype(options.dtype).value_or_throw();
   const ModelConfig config = read_model_config(options.model);
-  const ConvertedModel model = convert_model(build_graph(config, dtype), options.rewrites);
+  const Graph graph = shard_graph(build_graph(config, dtype), 0, options.tensor_parallel_size);
+  const ConvertedModel model = convert_model(graph, options.rewrites);
   write_output(options.output, describe(options, model));
   return 0;
 }
