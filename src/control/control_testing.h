@@ -79,8 +79,11 @@ class RecordingHandler final : public AttentionControlHandler {
   WorkerInfo describe() override { return make_worker_info(); }
   Result<std::vector<std::string>> configure(const SessionConfig& config) override {
     record("configure " + std::to_string(config.epoch));
-    if (configure_hook_) configure_hook_();
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    const std::function<void()> hook = configure_hook_;
+    lock.unlock();
+    if (hook) hook();
+    lock.lock();
     configs_.push_back(config);
     return std::vector<std::string>(config.parts.size(), std::string("worker\0blob", 11));
   }
@@ -89,8 +92,11 @@ class RecordingHandler final : public AttentionControlHandler {
     record("end " + std::to_string(epoch) + ": " + std::string(session_end_name(reason)));
   }
 
-  // Runs inside configure(); may throw. Set before calls come.
-  void set_configure_hook(std::function<void()> hook) { configure_hook_ = std::move(hook); }
+  // Runs inside configure(); may throw.
+  void set_configure_hook(std::function<void()> hook) {
+    const std::lock_guard lock(mutex_);
+    configure_hook_ = std::move(hook);
+  }
   std::vector<std::string> log() const {
     const std::lock_guard lock(mutex_);
     return log_;

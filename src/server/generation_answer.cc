@@ -86,8 +86,8 @@ void GenerationAnswer::on_failure(const GenerationFailure& failure, CallMetrics&
   error_ = error_from_status(failure.status);
 }
 
-void GenerationAnswer::check_abort() {
-  if (!error_ && state_.is_aborting) error_ = shutting_down();
+void GenerationAnswer::check_abort(const ResponseProgress& progress) {
+  if (!error_ && state_.is_aborting && !progress.is_complete()) error_ = shutting_down();
 }
 
 void GenerationAnswer::take_events(ResponseBody* response, CallMetrics& metrics) {
@@ -122,7 +122,7 @@ net::awaitable<void> GenerationAnswer::answer_whole(ResponseContext context, Cal
   ResponseBody response(std::move(context));
   while (!response.progress().is_complete()) {
     take_events(&response, metrics);
-    check_abort();
+    check_abort(response.progress());
     if (channel_.is_closed() || error_ || response.progress().is_complete()) break;
     co_await channel_.wait_for_wake(std::chrono::hours(1));
   }
@@ -144,7 +144,7 @@ net::awaitable<void> GenerationAnswer::answer_stream(ResponseContext context,
   const Duration interval = state_.config.keep_alive_interval;
   while (true) {
     std::string events = take_events(&response, metrics);
-    check_abort();
+    check_abort(response.progress());
     const bool is_complete = response.progress().is_complete();
     if (is_complete && !error_) events += response.finish();
     const bool is_quiet = steady_clock().now() - last_write >= interval;

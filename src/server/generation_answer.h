@@ -34,7 +34,8 @@ class GenerationAnswer : public std::enable_shared_from_this<GenerationAnswer> {
   void take_events(ResponseBody* response, CallMetrics& metrics);
   std::string take_events(ResponseStream* response, CallMetrics& metrics);
   void on_failure(const GenerationFailure& failure, CallMetrics& metrics);
-  void check_abort();
+  // An answer that is whole already goes out also when the server aborts.
+  void check_abort(const ResponseProgress& progress);
   // On the io thread, after the engine has put events in the mailbox.
   void on_events();
 
