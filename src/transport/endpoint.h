@@ -25,6 +25,8 @@ namespace lamina {
 
 using SlotIdx = uint32_t;
 
+class HostEndpoint;
+
 // Who is at the other end. A new epoch for every incarnation of a session; old epochs are refused
 // at connection.
 struct PeerId {
@@ -83,6 +85,9 @@ class Endpoint {
   // content, as long as the endpoint. Idempotent.
   virtual void fence_peer() = 0;
   [[nodiscard]] virtual PeerId peer() const = 0;
+  // For wait_any(): the form of the endpoint on which a thread can block. Null: nothing may ever
+  // wait on it, as in a simulation.
+  virtual HostEndpoint* as_host_endpoint() { return nullptr; }
 
  protected:
   Endpoint() = default;

@@ -1,40 +1,14 @@
 #include "transport/host_endpoint.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 
 #include "base/check.h"
 #include "base/log.h"
+#include "transport/wait_any.h"
 
 namespace lamina {
-namespace {
-
-// Whatever a caller asks for: beyond this a spin only takes the core from the peer it waits for.
-constexpr Duration kMaxSpin = std::chrono::milliseconds(1);
-// A sleep ends at least this often, so that a peer that died without a word is noticed.
-constexpr Duration kMaxNap = std::chrono::milliseconds(50);
-
-void cpu_pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-// Between two polls of a spin: leave the memory bus alone, and now and then the core, which the
-// peer may be waiting for.
-void relax(uint32_t round) {
-  constexpr uint32_t kPausesPerRound = 8;
-  constexpr uint32_t kRoundsPerYield = 4;
-  for (uint32_t i = 0; i < kPausesPerRound; ++i) cpu_pause();
-  if (round % kRoundsPerYield == kRoundsPerYield - 1) ::sched_yield();
-}
-
-}  // namespace
-
 HostEndpoint::HostEndpoint(const EndpointConfig& config)
     : peer_(config.peer), received_(config.receive_slots.size()) {
   for (const size_t capacity : config.send_slots) sent_.push_back({.capacity = capacity});
@@ -68,24 +42,12 @@ PollResult HostEndpoint::poll(SlotIdx slot, uint64_t seq) {
 }
 
 Status HostEndpoint::wait(SlotIdx slot, uint64_t seq, Deadline deadline, WaitPolicy policy) {
-  const Clock& clock = steady_clock();
-  const TimePoint spin_end =
-      std::min(clock.now() + std::min(policy.spin, kMaxSpin), deadline.when());
-  PollResult result = poll(slot, seq);
-  for (uint32_t round = 0; result == PollResult::kPending && clock.now() < spin_end; ++round) {
-    relax(round);
-    result = poll(slot, seq);
+  const AwaitedMessage awaited{.endpoint = this, .slot = slot, .seq = seq};
+  if (!wait_any({&awaited, 1}, deadline, policy).ok()) {
+    return deadline_exceeded(
+        fmt::format("peer {}: no message {} in slot {} in time", peer_.id, seq, slot));
   }
-  while (result == PollResult::kPending) {
-    const Duration left = deadline.remaining(clock);
-    if (left == Duration::zero()) {
-      return deadline_exceeded(
-          fmt::format("peer {}: no message {} in slot {} in time", peer_.id, seq, slot));
-    }
-    block(slot, seq, std::min(left, kMaxNap));
-    result = poll(slot, seq);
-  }
-  return result == PollResult::kReady ? Status() : down_status();
+  return poll(slot, seq) == PollResult::kReady ? Status() : down_status();
 }
 
 std::span<const std::byte> HostEndpoint::payload(SlotIdx slot) const {

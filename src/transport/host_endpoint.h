@@ -1,15 +1,27 @@
 // HostEndpoint: what the host-memory backends have in common: the checks of the contract, the
-// record of what was received, how a wait spins and then blocks, and when an endpoint is down. A
-// backend adds how bytes move. Confined to one thread, but for abort().
+// record of what was received, and when an endpoint is down. A backend adds how bytes move and what
+// wakes a thread that sleeps until they do. Confined to one thread, but for abort().
 #pragma once
 
 #include <atomic>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "transport/endpoint.h"
+#include "transport/kernel_wait.h"
 
 namespace lamina {
+
+// Descriptors that have an event when a socket has news or its endpoint is aborted.
+struct WakeDescriptors {
+  int socket = -1;
+  short socket_events = 0;  // as in pollfd
+  int abort_event = -1;     // POLLIN
+};
+
+// What ends a sleep when an endpoint has news.
+using WakeSource = std::variant<FutexWord, WakeDescriptors>;
 
 class HostEndpoint : public Endpoint {
  public:
@@ -22,6 +34,15 @@ class HostEndpoint : public Endpoint {
   void abort() final;
   void fence_peer() final;
   [[nodiscard]] PeerId peer() const final { return peer_; }
+  HostEndpoint* as_host_endpoint() final { return this; }
+
+  // For wait_any(), which calls, for all that it awaits: begin_sleep(), then poll(), then sleeps if
+  // that was pending, then end_sleep(). Whatever concerns `slot` and was not there at that poll(),
+  // abort() included, ends the sleep. begin_sleep() is not called when down.
+  virtual WakeSource begin_sleep(SlotIdx slot) = 0;
+  virtual void end_sleep(SlotIdx slot) = 0;
+  // Notices a peer that died without a word, where nothing else tells. May be a system call.
+  virtual void check_peer() = 0;
 
  protected:
   explicit HostEndpoint(const EndpointConfig& config);
@@ -39,9 +60,7 @@ class HostEndpoint : public Endpoint {
   // Moves what can be moved without blocking; records what arrived. May stop early once `slot` has
   // `seq`. Not called when down.
   virtual void advance(SlotIdx slot, uint64_t seq) = 0;
-  // Sleeps until something happens that may concern `slot`, at most `at_most`. May return early.
-  virtual void block(SlotIdx slot, uint64_t seq, Duration at_most) = 0;
-  // Ends a block() under way. Any thread.
+  // Ends a sleep under way or about to begin. Any thread.
   virtual void wake() = 0;
   [[nodiscard]] virtual std::span<const std::byte> receive_memory(SlotIdx slot) const = 0;
   // Takes from the peer whatever it could still reach. Called once.

@@ -35,14 +35,10 @@ void RegionEndpoint::advance(SlotIdx slot, uint64_t /*seq*/) {
   }
 }
 
-void RegionEndpoint::block(SlotIdx slot, uint64_t seq, Duration at_most) {
-  const uint32_t bell = receive_.slot(slot).bell.load(std::memory_order_seq_cst);
-  if (poll(slot, seq) != PollResult::kPending) return;
-  const bool timed_out = receive_.sleep(slot, bell, at_most);
-  if (timed_out && !peers_->owner_lives()) {
-    read_all_slots();
-    peer_left("its process is gone");
-  }
+void RegionEndpoint::check_peer() {
+  if (!is_up() || peers_->owner_lives()) return;
+  read_all_slots();
+  peer_left("its process is gone");
 }
 
 void RegionEndpoint::revoke() {

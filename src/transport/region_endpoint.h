@@ -19,11 +19,14 @@ class RegionEndpoint final : public HostEndpoint {
   RegionEndpoint& operator=(const RegionEndpoint&) = delete;
   ~RegionEndpoint() override;
 
+  WakeSource begin_sleep(SlotIdx slot) override { return receive_.begin_sleep(slot); }
+  void end_sleep(SlotIdx slot) override { receive_.end_sleep(slot); }
+  void check_peer() override;
+
  private:
   std::span<std::byte> send_memory(SlotIdx slot) override { return send_.payload(slot); }
   void publish(SlotIdx slot, size_t size_bytes, uint64_t seq) override;
   void advance(SlotIdx slot, uint64_t seq) override;
-  void block(SlotIdx slot, uint64_t seq, Duration at_most) override;
   void wake() override { receive_.ring_all(); }
   [[nodiscard]] std::span<const std::byte> receive_memory(SlotIdx slot) const override {
     return receive_.payload(slot);

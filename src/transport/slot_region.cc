@@ -1,37 +1,12 @@
 #include "transport/slot_region.h"
 
 #include <fmt/format.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <climits>
-#include <ctime>
 
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "transport/slot_memory.h"
 
 namespace lamina {
-namespace {
-
-static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "the kernel sees a plain word");
-
-// Not FUTEX_PRIVATE_FLAG: the word is shared between processes.
-void futex_wake(std::atomic<uint32_t>& word) {
-  ::syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
-}
-
-// True on timeout.
-bool futex_wait(std::atomic<uint32_t>& word, uint32_t expected, Duration at_most) {
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(at_most);
-  const timespec timeout{.tv_sec = seconds.count(), .tv_nsec = (at_most - seconds).count()};
-  return ::syscall(SYS_futex, &word, FUTEX_WAIT, expected, &timeout, nullptr, 0) != 0 &&
-         errno == ETIMEDOUT;
-}
-
-}  // namespace
 
 size_t SlotRegion::total_bytes(std::span<const size_t> capacities) {
   size_t total = sizeof(RegionHeader) + capacities.size() * sizeof(SlotHeader);
@@ -76,27 +51,30 @@ void SlotRegion::validate(const Token& token) const {
   }
 }
 
-// The owner stores `sleepers` and then compares the bell (in the kernel); the writer changes the
-// bell and then loads `sleepers`: in a total order one of them sees the other, so no wake is lost.
+// The owner stores `sleepers` and then loads the bell, which it compares once more in the kernel;
+// the writer changes the bell and then loads `sleepers`: in a total order one of them sees the
+// other, so no wake is lost.
 void SlotRegion::ring(SlotIdx slot) const {
   SlotHeader& header = slots_[slot];
   header.bell.fetch_add(1, std::memory_order_seq_cst);
-  if (header.sleepers.load(std::memory_order_seq_cst) != 0) futex_wake(header.bell);
+  if (header.sleepers.load(std::memory_order_seq_cst) != 0) wake_sleepers(header.bell);
 }
 
 void SlotRegion::ring_all() const {
   for (SlotIdx slot = 0; slot < num_slots(); ++slot) {
     slots_[slot].bell.fetch_add(1, std::memory_order_seq_cst);
-    futex_wake(slots_[slot].bell);
+    wake_sleepers(slots_[slot].bell);
   }
 }
 
-bool SlotRegion::sleep(SlotIdx slot, uint32_t bell, Duration at_most) const {
+FutexWord SlotRegion::begin_sleep(SlotIdx slot) const {
   SlotHeader& header = slots_[slot];
   header.sleepers.store(1, std::memory_order_seq_cst);
-  const bool timed_out = futex_wait(header.bell, bell, at_most);
-  header.sleepers.store(0, std::memory_order_relaxed);
-  return timed_out;
+  return {.word = &header.bell, .seen = header.bell.load(std::memory_order_seq_cst)};
+}
+
+void SlotRegion::end_sleep(SlotIdx slot) const {
+  slots_[slot].sleepers.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace lamina

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "transport/blob.h"
+#include "transport/kernel_wait.h"
 
 namespace lamina {
 
@@ -62,9 +63,10 @@ class SlotRegion {
   void ring(SlotIdx slot) const;
   // Either side, any thread: ends every sleep on the region, under way or about to begin.
   void ring_all() const;
-  // Owner: sleeps on a slot's bell, at most `at_most`, unless the bell is no longer `bell`. True if
-  // the time passed without an event.
-  bool sleep(SlotIdx slot, uint32_t bell, Duration at_most) const;
+  // Owner: from now on ring() also ends a sleep on the slot's bell, which is returned. An event of
+  // before may not: look for it after this call, then sleep, then end_sleep().
+  [[nodiscard]] FutexWord begin_sleep(SlotIdx slot) const;
+  void end_sleep(SlotIdx slot) const;
 
  private:
   size_t total_bytes_;

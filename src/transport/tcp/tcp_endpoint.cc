@@ -2,16 +2,11 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <system_error>
-
-#include "base/error.h"
 
 namespace lamina {
 namespace {
@@ -23,18 +18,11 @@ bool would_block() {
   return errno == EAGAIN || errno == EWOULDBLOCK;
 }
 
-FileHandle make_event() {
-  FileHandle event(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
-  if (!event) throw Error(StatusCode::kResourceExhausted, "cannot create an eventfd");
-  return event;
-}
-
 }  // namespace
 
 TcpEndpoint::TcpEndpoint(const EndpointConfig& config, FileHandle socket)
     : HostEndpoint(config),
       socket_(std::move(socket)),
-      wake_event_(make_event()),
       send_memory_(config.send_slots, sizeof(FrameHeader)),
       receiver_(config.receive_slots),
       unsent_(config.send_slots.size()) {}
@@ -64,21 +52,10 @@ void TcpEndpoint::advance(SlotIdx slot, uint64_t seq) {
   receive_until(slot, seq);
 }
 
-void TcpEndpoint::block(SlotIdx /*slot*/, uint64_t /*seq*/, Duration at_most) {
+WakeSource TcpEndpoint::begin_sleep(SlotIdx /*slot*/) {
   const auto events = static_cast<short>(num_unsent_ > 0 ? POLLIN | POLLOUT : POLLIN);
-  std::array<pollfd, 2> descriptors{
-      pollfd{.fd = socket_.get(), .events = events, .revents = 0},
-      pollfd{.fd = wake_event_.get(), .events = POLLIN, .revents = 0},
-  };
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(at_most);
-  const timespec timeout{.tv_sec = seconds.count(), .tv_nsec = (at_most - seconds).count()};
-  ::ppoll(descriptors.data(), descriptors.size(), &timeout, nullptr);
-}
-
-void TcpEndpoint::wake() {
-  const uint64_t one = 1;
-  // It can only fail because it was woken 2^64 - 2 times before.
-  [[maybe_unused]] const ssize_t written = ::write(wake_event_.get(), &one, sizeof(one));
+  return WakeDescriptors{
+      .socket = socket_.get(), .socket_events = events, .abort_event = wake_event_.fd()};
 }
 
 void TcpEndpoint::revoke() {

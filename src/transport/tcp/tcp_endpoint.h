@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "transport/host_endpoint.h"
 #include "transport/tcp/frame.h"
+#include "transport/wake_flag.h"
 
 namespace lamina {
 
@@ -15,6 +16,10 @@ class TcpEndpoint final : public HostEndpoint {
  public:
   // Takes a connection that has been introduced.
   TcpEndpoint(const EndpointConfig& config, FileHandle socket);
+
+  WakeSource begin_sleep(SlotIdx slot) override;
+  void end_sleep(SlotIdx /*slot*/) override {}
+  void check_peer() override {}  // the kernel closes a dead peer's connection
 
  private:
   // A committed frame that has not left, or not all of it.
@@ -26,8 +31,7 @@ class TcpEndpoint final : public HostEndpoint {
   std::span<std::byte> send_memory(SlotIdx slot) override;
   void publish(SlotIdx slot, size_t size_bytes, uint64_t seq) override;
   void advance(SlotIdx slot, uint64_t seq) override;
-  void block(SlotIdx slot, uint64_t seq, Duration at_most) override;
-  void wake() override;
+  void wake() override { wake_event_.signal(); }
   [[nodiscard]] std::span<const std::byte> receive_memory(SlotIdx slot) const override {
     return receiver_.payload(slot);
   }
@@ -39,7 +43,7 @@ class TcpEndpoint final : public HostEndpoint {
   bool receive_some();
 
   FileHandle socket_;
-  FileHandle wake_event_;
+  EventFd wake_event_;  // signalled once, for ever: an aborted endpoint is never waited on again
   SlotMemory send_memory_;
   FrameReceiver receiver_;
   // Ring: first_unsent_ is the oldest of num_unsent_.
