@@ -37,6 +37,20 @@ Status check_parameters(const RaggedAttentionArgs& args) {
   return check_per_head("sinks", args.sinks, args.q.shape[1]);
 }
 
+Status check_slots(const AppendKvArgs& args) {
+  const auto num_tokens = static_cast<size_t>(args.k.shape[0]);
+  const int64_t num_slots = args.k_cache.shape[0] * args.k_cache.shape[2];
+  if (args.slot_mapping.size() != num_tokens) {
+    return invalid_argument(
+        fmt::format("append_kv: {} slots for {} tokens", args.slot_mapping.size(), num_tokens));
+  }
+  for (const int64_t slot : args.slot_mapping) {
+    if (slot >= 0 && slot < num_slots) continue;
+    return invalid_argument(fmt::format("append_kv: slot {} of {}", slot, num_slots));
+  }
+  return {};
+}
+
 Status check(const AppendKvArgs& args) {
   constexpr std::string_view kOp = "append_kv";
   LAMINA_RETURN_IF_ERROR(check_caches(kOp, args.k_cache, args.v_cache));
@@ -51,8 +65,36 @@ Status check(const AppendKvArgs& args) {
     LAMINA_RETURN_IF_ERROR(
         check_tensor(kOp, "v", args.v, wanted.with(2, args.v_cache.shape[3]), args.k.dtype));
   }
-  // Only the positions of the new tokens are touched: those that a window of 1 sees.
-  return check_batch(kOp, args.batch, args.k_cache, args.k.shape[0], 1);
+  return check_slots(args);
+}
+
+// Where values are as wide as nothing says, in a latent cache, `out` or `state` says it.
+int64_t value_dim_of(const RaggedAttentionArgs& args) {
+  if (!args.v_cache.empty()) return args.v_cache.shape[3];
+  return args.phase == AttentionPhase::kCached ? args.state.shape[2] - 2 : args.out.shape[2];
+}
+
+Status check_outputs(const RaggedAttentionArgs& args) {
+  constexpr std::string_view kOp = "ragged_attention";
+  const Shape rows = {args.q.shape[0], args.q.shape[1]};
+  const bool has_state = args.phase != AttentionPhase::kWhole;
+  const bool has_out = args.phase != AttentionPhase::kCached;
+  if (has_state) LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "state", args.state, 3));
+  if (has_out) LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "out", args.out, 3));
+  const int64_t value_dim = value_dim_of(args);
+  if (args.v_cache.empty() && value_dim > args.k_cache.shape[3]) {
+    return invalid_argument(
+        fmt::format("{}: values of {} in keys of {}", kOp, value_dim, args.k_cache.shape[3]));
+  }
+  if (has_state) {
+    LAMINA_RETURN_IF_ERROR(
+        check_tensor(kOp, "state", args.state, {rows[0], rows[1], value_dim + 2}, DType::kF32));
+  }
+  if (!has_out) return {};
+  const DType out_dtype = args.out.dtype == DType::kF32 ? DType::kF32 : args.q.dtype;
+  LAMINA_RETURN_IF_ERROR(
+      check_tensor(kOp, "out", args.out, {rows[0], rows[1], value_dim}, out_dtype));
+  return args.lse.empty() ? Status() : check_tensor(kOp, "lse", args.lse, rows, DType::kF32);
 }
 
 Status check(const RaggedAttentionArgs& args) {
@@ -66,19 +108,7 @@ Status check(const RaggedAttentionArgs& args) {
     return invalid_argument(
         fmt::format("{}: q is {}, k_cache {}", kOp, describe(args.q), describe(args.k_cache)));
   }
-  const DType out_dtype = args.out.dtype == DType::kF32 ? DType::kF32 : args.q.dtype;
-  LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "out", args.out, 3));
-  const int64_t value_dim = args.v_cache.empty() ? args.out.shape[2] : args.v_cache.shape[3];
-  LAMINA_RETURN_IF_ERROR(
-      check_tensor(kOp, "out", args.out, {num_tokens, num_heads, value_dim}, out_dtype));
-  if (args.v_cache.empty() && value_dim > args.k_cache.shape[3]) {
-    return invalid_argument(
-        fmt::format("{}: values of {} in keys of {}", kOp, value_dim, args.k_cache.shape[3]));
-  }
-  if (!args.lse.empty()) {
-    LAMINA_RETURN_IF_ERROR(
-        check_tensor(kOp, "lse", args.lse, {num_tokens, num_heads}, DType::kF32));
-  }
+  LAMINA_RETURN_IF_ERROR(check_outputs(args));
   LAMINA_RETURN_IF_ERROR(check_parameters(args));
   const int64_t window = args.window ? *args.window : -1;
   return check_batch(kOp, args.batch, args.k_cache, num_tokens, window);

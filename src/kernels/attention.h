@@ -18,7 +18,8 @@ namespace lamina::kernels {
 //   Sequence b owns query tokens [query_begin[b], query_begin[b + 1]) of q; its cache holds
 //   context_len[b] tokens once this step's are appended; its first query token stands at position
 //   context_len[b] - num_queries(b). Its block table is block_tables[b * max_blocks ...]: block i
-//   holds positions [i * block_size, (i + 1) * block_size).
+//   holds positions [i * block_size, (i + 1) * block_size). kNoBlock: another worker holds them.
+inline constexpr int32_t kNoBlock = -1;
 struct RaggedBatch {
   std::span<const int32_t> query_begin;   // [B + 1], ascending from 0
   std::span<const int32_t> context_len;   // [B]
@@ -29,19 +30,20 @@ struct RaggedBatch {
   [[nodiscard]] int64_t num_tokens() const { return query_begin.empty() ? 0 : query_begin.back(); }
 };
 
-// Writes this step's k and v into the cache at their positions. Writing by position makes a replay
-// harmless.
-//   k [T, Hkv, D], v [T, Hkv, Dv], any dtype of the float three
+// Writes k and v of this step's tokens into the cache at their places. Writing by place makes a
+// replay harmless.
+//   k [N, Hkv, D], v [N, Hkv, Dv], any dtype of the float three
 //   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv]; converted to their dtype
+//   slot_mapping [N]: token i goes to offset s % block_size of block s / block_size; no two alike
 // v and v_cache are both empty views where values lie in the keys (latent attention).
-// Errors: kInvalidArgument on shapes that do not fit, or a block id outside [0, P). Nothing is
-// written then.
+// Errors: kInvalidArgument on shapes that do not fit, or a slot outside [0, P * block_size).
+// Nothing is written then.
 struct AppendKvArgs {
   TensorView k;
   TensorView v;
   TensorView k_cache;
   TensorView v_cache;
-  RaggedBatch batch;
+  std::span<const int64_t> slot_mapping;
 };
 [[nodiscard]] Status append_kv(const AppendKvArgs& args, StreamView stream);
 
@@ -56,12 +58,19 @@ struct AppendKvArgs {
 // window: the query at position i sees keys j with i - window < j <= i.
 // sinks: [Hq] scores of a key without a value, which takes part in the softmax: a partial with
 // out = 0, lse = sinks[h]. Where attention is split, one part alone is given the sinks.
+// Keys in blocks that another worker holds are not seen: what comes out is a partial over the rest.
 // A query without a visible key or sink gives out = 0, lse = -inf: the identity of merge_partials.
 // f32 accumulation; the order of summation depends only on the context length, so a sequence's
 // result does not depend on the rest of the batch. Reads sum(context) * Hkv * (D + Dv) elements per
 // query chunk. Errors: kInvalidArgument as for append_kv; nothing is written then. Sources: online
 // softmax (arXiv 1805.02867) over paged KV (arXiv 2309.06180); ALiBi (arXiv 2108.12409); sinks
 // (arXiv 2309.17453); latent attention (arXiv 2405.04434).
+// A call may be split in two, bit for bit the same together: kCached, before this step's keys are
+// appended, meets most of the keys that were there before and leaves its sums in `state`; kRest
+// goes on from there. `out` and `lse` are empty views for kCached.
+//   state [T, Hq, Dv + 2] f32, its content private to the operator; an empty view for kWhole
+enum class AttentionPhase : uint8_t { kWhole, kCached, kRest };
+
 struct RaggedAttentionArgs {
   TensorView q;
   TensorView k_cache;
@@ -74,6 +83,8 @@ struct RaggedAttentionArgs {
   std::optional<float> soft_cap;
   std::span<const float> alibi_slopes;  // [Hq] or empty
   std::span<const float> sinks;         // [Hq] or empty
+  AttentionPhase phase = AttentionPhase::kWhole;
+  TensorView state{};
 };
 [[nodiscard]] Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream);
 

@@ -179,47 +179,118 @@ TEST(AttentionForms, AQueryDoesNotSeeItsBatch) {
   }
 }
 
-// A sequence whose keys are split over two caches, the sinks given to one part alone, merges to
-// what it is in one piece: the last query sees a prefix of whole blocks in one part and the rest,
-// moved to the front, in the other. (ALiBi and windows count positions, which a part has to be
-// told: they are not split here.)
+// A batch whose blocks are dealt out to several workers, in runs and at random, the sinks given to
+// one of them, merges to what it is in one piece.
 TEST(AttentionForms, SplitSequencesMergeToTheWhole) {
+  ThreadPool pool(1);
+  const StreamView stream(pool);
   for (const Form& form : kForms) {
-    if (form.alibi || form.window) continue;
-    for (const int32_t cut : {16, 64, 112}) {
-      const Problem whole(form, {{130, 1}}, DType::kF32, DType::kF32);
-      TestTensor out = whole.make_out(DType::kF32);
-      TestTensor lse = whole.make_lse();
-      ThreadPool pool(1);
-      const StreamView stream(pool);
+    for (uint64_t seed = 1; seed <= 3; ++seed) {
+      const Problem whole(form, contexts_for(form), DType::kF32, DType::kF32, seed);
+      const TestTensor out = whole.make_out(DType::kF32);
+      const TestTensor lse = whole.make_lse();
       ASSERT_TRUE(ragged_attention(whole.args(out, lse), stream).ok());
-      const auto run_part = [&](int32_t begin,
-                                int32_t end,
-                                bool with_sinks,
-                                TestTensor& part_out,
-                                TestTensor& part_lse) {
-        Problem part = whole;
-        part.context_len = {end - begin};
-        std::rotate(part.tables.begin(), part.tables.begin() + begin / 16, part.tables.end());
-        if (!with_sinks) part.sinks.clear();
-        ASSERT_TRUE(ragged_attention(part.args(part_out, part_lse), stream).ok());
-      };
-      for (const bool sinks_first : {true, false}) {
-        TestTensor first = whole.make_out(DType::kF32);
-        TestTensor first_lse = whole.make_lse();
-        TestTensor second = whole.make_out(DType::kF32);
-        TestTensor second_lse = whole.make_lse();
-        run_part(0, cut, sinks_first, first, first_lse);
-        run_part(cut, 130, !sinks_first, second, second_lse);
-        ASSERT_TRUE(merge_partials({first.view(), first_lse.view()},
-                                   {second.view(), second_lse.view()},
+      constexpr int kNumParts = 3;
+      std::vector<Problem> parts(kNumParts, whole);
+      Rng rng(seed);
+      for (size_t i = 0; i < whole.tables.size(); ++i) {
+        const uint64_t owner = seed == 1 ? i / 4 % kNumParts : rng.next_below(kNumParts);
+        for (uint64_t p = 0; p < kNumParts; ++p) {
+          if (p != owner) parts[p].tables[i] = kNoBlock;
+        }
+      }
+      TestTensor merged = whole.make_out(DType::kF32);
+      TestTensor merged_lse = whole.make_lse();
+      for (size_t p = 0; p < kNumParts; ++p) {
+        if (p != seed % kNumParts) parts[p].sinks.clear();
+        const TestTensor part_out = whole.make_out(DType::kF32);
+        const TestTensor part_lse = whole.make_lse();
+        const RaggedAttentionArgs args =
+            parts[p].args(p == 0 ? merged : part_out, p == 0 ? merged_lse : part_lse);
+        ASSERT_TRUE(ragged_attention(args, stream).ok());
+        if (p == 0) continue;
+        ASSERT_TRUE(merge_partials({merged.view(), merged_lse.view()},
+                                   {part_out.view(), part_lse.view()},
                                    stream)
                         .ok());
-        expect_near(first, out, 4.0F, fmt::format("{} cut {}", form.name, cut));
-        expect_near(first_lse, lse, 8.0F, form.name);
       }
+      expect_near(merged, out, 4.0F, fmt::format("{} seed {}", form.name, seed));
+      expect_near(merged_lse, lse, 8.0F, form.name);
     }
   }
+}
+
+TEST(AttentionForms, AgreeWithReferenceWhereBlocksAreMissing) {
+  for_each_target([&] {
+    for (const Form& form : kForms) {
+      Problem problem(form, contexts_for(form), DType::kF32, DType::kBF16);
+      for (size_t i = 0; i < problem.tables.size(); i += 3) problem.tables[i] = kNoBlock;
+      const TestTensor out = problem.make_out(DType::kF32);
+      const TestTensor lse = problem.make_lse();
+      const TestTensor expected = problem.make_out(DType::kF32);
+      const TestTensor expected_lse = problem.make_lse();
+      ThreadPool pool(2);
+      ASSERT_TRUE(ragged_attention(problem.args(out, lse), StreamView(pool)).ok());
+      ref::ragged_attention(problem.args(expected, expected_lse));
+      expect_near(out, expected, 1.0F, form.name);
+      expect_near(lse, expected_lse, 4.0F, form.name + " lse");
+    }
+  });
+}
+
+// Before this step's keys are there, and after: the bits of one call.
+TEST(AttentionForms, PhasesGiveTheBitsOfTheWhole) {
+  for_each_target([&] {
+    for (const Form& form : kForms) {
+      for (const bool has_holes : {false, true}) {
+        Problem problem(form,
+                        {{1, 1}, {64, 1}, {65, 1}, {128, 64}, {190, 3}, {150, 100}},
+                        DType::kBF16,
+                        DType::kBF16);
+        for (size_t i = 1; has_holes && i < problem.tables.size(); i += 3) {
+          problem.tables[i] = kNoBlock;
+        }
+        const TestTensor expected = problem.make_out(DType::kF32);
+        const TestTensor expected_lse = problem.make_lse();
+        const TestTensor out = problem.make_out(DType::kF32);
+        const TestTensor lse = problem.make_lse();
+        const Shape rows = expected.view().shape;
+        TestTensor state(DType::kF32, rows.with(2, rows[2] + 2));
+        state.poison();
+        ThreadPool pool(2);
+        RaggedAttentionArgs args = problem.args(expected, expected_lse);
+        ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
+        args.state = state.view();
+        args.out = args.lse = TensorView();
+        args.phase = AttentionPhase::kCached;
+        ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
+        args.out = out.view();
+        args.lse = lse.view();
+        args.phase = AttentionPhase::kRest;
+        ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
+        ASSERT_EQ(out, expected) << form.name;
+        ASSERT_EQ(lse, expected_lse) << form.name;
+      }
+    }
+  });
+}
+
+// The first phase reads no block that holds a token of this step.
+TEST(AttentionForms, TheCachedPhaseDoesNotReadNewKeys) {
+  Problem problem({.name = "plain"}, {{140, 10}}, DType::kF32, DType::kF32);
+  const TestTensor state(DType::kF32, {10, 4, 26});
+  const TestTensor expected(DType::kF32, {10, 4, 26});
+  ThreadPool pool(1);
+  RaggedAttentionArgs args = problem.args(TestTensor(), TestTensor());
+  args.phase = AttentionPhase::kCached;
+  args.state = expected.view();
+  ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
+  for (size_t i = 130 / 16; i < 9; ++i) problem.tables[i] = kNoBlock;
+  args.batch.block_tables = problem.tables;
+  args.state = state.view();
+  ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
+  EXPECT_EQ(state, expected);
+  EXPECT_NE(state.at(0), 0.0F);
 }
 
 TEST(AttentionForms, ASinkAloneIsAPartialWithoutValue) {
@@ -244,14 +315,14 @@ TEST(AttentionForms, AppendsKeysAndNarrowValues) {
     const TestTensor v = TestTensor::random(DType::kBF16, {5, 2, 10}, rng);
     TestTensor expected_keys = problem.k_cache;
     TestTensor expected_values = problem.v_cache;
-    const RaggedBatch batch{
-        problem.query_begin, problem.context_len, problem.tables, problem.max_blocks};
+    const std::vector<int64_t> slots = slots_of(
+        {problem.query_begin, problem.context_len, problem.tables, problem.max_blocks}, kBlockSize);
     const auto args = [&](const TestTensor& keys, const TestTensor& values) {
       return AppendKvArgs{k.view(),
                           latent ? TensorView() : v.view(),
                           keys.view(),
                           latent ? TensorView() : values.view(),
-                          batch};
+                          slots};
     };
     ThreadPool pool(1);
     ASSERT_TRUE(append_kv(args(problem.k_cache, problem.v_cache), StreamView(pool)).ok());

@@ -118,11 +118,12 @@ class Fixture {
     const std::vector<int32_t> bounds = {0, static_cast<int32_t>(specs_[b].context)};
     const std::span<const int32_t> table(tables_.data() + b * static_cast<size_t>(max_blocks_),
                                          static_cast<size_t>(max_blocks_));
+    const RaggedBatch whole = {bounds, std::span(context_len_).subspan(b, 1), table, max_blocks_};
     ref::append_kv({keys_[b].view(),
                     values_[b].view(),
                     k_cache_.view(),
                     v_cache_.view(),
-                    {bounds, std::span(context_len_).subspan(b, 1), table, max_blocks_}});
+                    slots_of(whole, dimensions_.block_size)});
   }
 };
 
@@ -403,7 +404,7 @@ TEST(RaggedAttention, RefusesWhatDoesNotFit) {
   Ids bad_high = fixture.tables_;
   bad_high[1] = static_cast<int32_t>(fixture.k_cache_.view().shape[0]);
   Ids bad_low = fixture.tables_;
-  bad_low[0] = -1;
+  bad_low[0] = kNoBlock - 1;
   expect_refused(with_batch([&](RaggedBatch& b) { b.query_begin = descending; }), "descending");
   expect_refused(with_batch([&](RaggedBatch& b) { b.query_begin = short_bounds; }), "short");
   expect_refused(with_batch([&](RaggedBatch& b) { b.query_begin = long_bounds; }), "long");
@@ -452,12 +453,12 @@ TEST(AppendKv, AgreesWithReferenceAndReplays) {
         const TestTensor v = TestTensor::random(dtype, fixture.q_.view().shape, rng, 1e-5F);
         TestTensor k_cache = fixture.k_cache_;
         TestTensor v_cache = fixture.v_cache_;
-        ref::append_kv({k.view(), v.view(), k_cache.view(), v_cache.view(), fixture.batch()});
+        const std::vector<int64_t> slots = slots_of(fixture.batch(), 16);
+        ref::append_kv({k.view(), v.view(), k_cache.view(), v_cache.view(), slots});
         TestTensor k_actual = fixture.k_cache_;
         TestTensor v_actual = fixture.v_cache_;
         ThreadPool pool(2);
-        const AppendKvArgs args = {
-            k.view(), v.view(), k_actual.view(), v_actual.view(), fixture.batch()};
+        const AppendKvArgs args = {k.view(), v.view(), k_actual.view(), v_actual.view(), slots};
         for (int replay = 0; replay < 2; ++replay) {
           ASSERT_TRUE(append_kv(args, StreamView(pool)).ok());
           ASSERT_EQ(k_actual, k_cache) << dtype_name(dtype) << " to " << dtype_name(kv_dtype);
@@ -493,17 +494,13 @@ TEST(AppendKv, RoundsToNearestEven) {
     TestTensor k(DType::kF32, {1, 1, head_dim});
     for (int64_t i = 0; i < head_dim; ++i)
       k.set(i, values[static_cast<size_t>(i) % std::size(values)]);
-    const std::vector<int32_t> bounds = {0, 1};
-    const std::vector<int32_t> context = {1};
-    const std::vector<int32_t> table = {0};
+    const std::vector<int64_t> slots = {0};
     ThreadPool pool(1);
     for (const DType dtype : {DType::kF16, DType::kBF16}) {
       const TestTensor k_cache(dtype, {1, 1, 1, head_dim});
       const TestTensor v_cache(dtype, {1, 1, 1, head_dim});
       ASSERT_TRUE(
-          append_kv(
-              {k.view(), k.view(), k_cache.view(), v_cache.view(), {bounds, context, table, 1}},
-              StreamView(pool))
+          append_kv({k.view(), k.view(), k_cache.view(), v_cache.view(), slots}, StreamView(pool))
               .ok());
       TestTensor expected(dtype, {1, 1, 1, head_dim});
       for (int64_t i = 0; i < head_dim; ++i) {
@@ -523,18 +520,21 @@ TEST(AppendKv, RefusesWhatDoesNotFit) {
   Fixture fixture({.num_heads = 2, .num_kv_heads = 2}, {{20, 3}}, 13);
   const TestTensor before = fixture.k_cache_;
   ThreadPool pool(1);
+  const std::vector<int64_t> slots = slots_of(fixture.batch(), 16);
   const AppendKvArgs good = {fixture.q_.view(),
                              fixture.q_.view(),
                              fixture.k_cache_.view(),
                              fixture.v_cache_.view(),
-                             fixture.batch()};
-  std::vector<AppendKvArgs> bad(4, good);
+                             slots};
+  std::vector<AppendKvArgs> bad(6, good);
   bad[0].v = good.v.rows(0, 2);
   bad[1].k = good.k.columns(0, 1);
   bad[2].v.dtype = DType::kI32;
-  std::vector<int32_t> table = fixture.tables_;
-  table[1] = 1 << 20;  // the block of the new tokens
-  bad[3].batch.block_tables = table;
+  const std::vector<int64_t> beyond = {slots[0], slots[1], fixture.k_cache_.view().shape[0] * 16};
+  const std::vector<int64_t> negative = {slots[0], -1, slots[2]};
+  bad[3].slot_mapping = beyond;
+  bad[4].slot_mapping = negative;
+  bad[5].slot_mapping = std::span(slots).first(2);
   for (const AppendKvArgs& args : bad) {
     EXPECT_EQ(append_kv(args, StreamView(pool)).code(), StatusCode::kInvalidArgument);
     EXPECT_EQ(fixture.k_cache_, before);

@@ -97,7 +97,7 @@ Status check_sequence(std::string_view op,
                                                 static_cast<size_t>(num_blocks));
   for (int64_t i = first_read / block_size; i < num_blocks; ++i) {
     const int32_t id = table[static_cast<size_t>(i)];
-    if (id < 0 || id >= cache.shape[0]) {
+    if (id != kNoBlock && (id < 0 || id >= cache.shape[0])) {
       return invalid_argument(fmt::format(
           "{}: sequence {} names block {} of {}", op, sequence_idx, id, cache.shape[0]));
     }

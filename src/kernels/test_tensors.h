@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "kernels/attention.h"
 #include "kernels/ref/element.h"
 #include "tensor/tensor_view.h"
 
@@ -31,6 +32,20 @@ void for_each_target(const Body& body) {
   }
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+// Where the query tokens of a batch lie in the cache: the slot_mapping of its append_kv.
+inline std::vector<int64_t> slots_of(const RaggedBatch& batch, int64_t block_size) {
+  std::vector<int64_t> slots;
+  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
+    const auto i = static_cast<size_t>(b);
+    const int64_t num_queries = batch.query_begin[i + 1] - batch.query_begin[i];
+    for (int64_t p = batch.context_len[i] - num_queries; p < batch.context_len[i]; ++p) {
+      const int64_t entry = b * batch.max_blocks + p / block_size;
+      slots.push_back(batch.block_tables[static_cast<size_t>(entry)] * block_size + p % block_size);
+    }
+  }
+  return slots;
 }
 
 // Zeroed; starts at an address with the alignment of its element and no more, as a tensor in a

@@ -25,32 +25,25 @@ HWY_INLINE void copy_row(const From* from, int64_t count, To* to) {
   }
 }
 
-// Tokens [begin, end) of the batch.
+// Tokens [begin, end).
 template <typename From, typename To>
 void append_tokens(const AppendKvArgs& args, int64_t begin, int64_t end) {
-  const RaggedBatch& batch = args.batch;
   const int64_t num_kv_heads = args.k_cache.shape[1];
   const int64_t block_size = args.k_cache.shape[2];
   const int64_t key_dim = args.k_cache.shape[3];
   const int64_t value_dim = args.v_cache.empty() ? 0 : args.v_cache.shape[3];
-  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
-    const int64_t query_begin = batch.query_begin[static_cast<size_t>(b)];
-    const int64_t query_end = batch.query_begin[static_cast<size_t>(b) + 1];
-    const int64_t context = batch.context_len[static_cast<size_t>(b)];
-    for (int64_t t = std::max(begin, query_begin); t < std::min(end, query_end); ++t) {
-      const int64_t position = context - (query_end - t);
-      const int64_t entry = b * batch.max_blocks + position / block_size;
-      const int64_t block = batch.block_tables[static_cast<size_t>(entry)];
-      for (int64_t head = 0; head < num_kv_heads; ++head) {
-        const int64_t row = head * block_size + position % block_size;
-        copy_row(args.k.row<From>(t) + head * key_dim,
-                 key_dim,
-                 args.k_cache.row<To>(block) + row * key_dim);
-        if (value_dim == 0) continue;
-        copy_row(args.v.row<From>(t) + head * value_dim,
-                 value_dim,
-                 args.v_cache.row<To>(block) + row * value_dim);
-      }
+  for (int64_t t = begin; t < end; ++t) {
+    const int64_t slot = args.slot_mapping[static_cast<size_t>(t)];
+    const int64_t block = slot / block_size;
+    for (int64_t head = 0; head < num_kv_heads; ++head) {
+      const int64_t row = head * block_size + slot % block_size;
+      copy_row(args.k.row<From>(t) + head * key_dim,
+               key_dim,
+               args.k_cache.row<To>(block) + row * key_dim);
+      if (value_dim == 0) continue;
+      copy_row(args.v.row<From>(t) + head * value_dim,
+               value_dim,
+               args.v_cache.row<To>(block) + row * value_dim);
     }
   }
 }

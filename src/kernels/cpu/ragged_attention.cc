@@ -3,7 +3,8 @@
 // then every query head of the group meets it while it lies in cache.
 //   What a query computes depends on its own position and window alone: tiles start at multiples of
 // 64, dot products and sums have a fixed order, and keys that it may not see take no part. So
-// decode, prefill in any chunking and any batch give the same bits (docs/adr/0009).
+// decode, prefill in any chunking and any batch give the same bits (docs/adr/0009). The two phases
+// of a split call part between two tiles, so they do too.
 #include "kernels/cpu/ragged_attention.h"
 
 #include <cmath>
@@ -49,6 +50,7 @@ struct AttentionTask {
   int64_t end = 0;
   int64_t position = 0;
   int64_t kv_head = 0;
+  int64_t cached_end = 0;  // the whole tiles before here hold no key of this step
 };
 
 // State of one row (one query in one head) between tiles: softmax numerators refer to `top`.
@@ -282,8 +284,36 @@ void store_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpa
   }
 }
 
+// A row of `state`: what a RowState holds, then the sums.
+void save_rows(const AttentionJob& job, const AttentionTask& task, const AttentionSpace& space) {
+  const int64_t value_dim = job.args->state.shape[2] - 2;
+  int64_t row = 0;
+  for (int64_t t = task.begin; t < task.end; ++t) {
+    float* saved = job.args->state.row<float>(t) + task.kv_head * job.group_size * (value_dim + 2);
+    for (int64_t g = 0; g < job.group_size; ++g, ++row, saved += value_dim + 2) {
+      saved[0] = space.states[row].top;
+      saved[1] = space.states[row].total;
+      std::copy_n(space.sums + row * job.value_floats, value_dim, saved + 2);
+    }
+  }
+}
+
+void restore_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpace& space) {
+  const int64_t value_dim = job.args->state.shape[2] - 2;
+  int64_t row = 0;
+  for (int64_t t = task.begin; t < task.end; ++t) {
+    const float* saved =
+        job.args->state.row<float>(t) + task.kv_head * job.group_size * (value_dim + 2);
+    for (int64_t g = 0; g < job.group_size; ++g, ++row, saved += value_dim + 2) {
+      space.states[row] = {saved[0], saved[1]};
+      std::copy_n(saved + 2, value_dim, space.sums + row * job.value_floats);
+    }
+  }
+}
+
 // A sink is a key that was met first, with a value of zeros.
 void start_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpace& space) {
+  if (job.args->phase == AttentionPhase::kRest) return restore_rows(job, task, space);
   if (job.args->sinks.empty()) return;
   const int64_t num_rows = (task.end - task.begin) * job.group_size;
   for (int64_t row = 0; row < num_rows; ++row) {
@@ -321,6 +351,33 @@ void attend_rows(const AttentionJob& job,
   }
 }
 
+// The rows of a task meet positions [begin, end) of one tile, as far as their blocks are held here.
+template <typename C>
+void meet_tile(const AttentionJob& job,
+               const AttentionTask& task,
+               AttentionSpace& space,
+               int64_t begin,
+               int64_t end) {
+  const RaggedAttentionArgs& args = *job.args;
+  const int64_t block_size = args.k_cache.shape[2];
+  const int32_t* table = args.batch.block_tables.data() + task.b * args.batch.max_blocks;
+  const auto is_held = [&](int64_t j) { return table[j / block_size] != kNoBlock; };
+  while (begin < end) {
+    const bool held = is_held(begin);
+    int64_t run_end = (begin / block_size + 1) * block_size;
+    while (run_end < end && is_held(run_end) == held) run_end += block_size;
+    run_end = std::min(run_end, end);
+    if (held) {
+      gather_tile<C>(job, task, args.k_cache, begin, run_end, job.key_floats, space.keys);
+      if (!job.is_latent()) {
+        gather_tile<C>(job, task, args.v_cache, begin, run_end, job.value_floats, space.values);
+      }
+      attend_rows(job, task, space, begin, run_end);
+    }
+    begin = run_end;
+  }
+}
+
 // C: dtype of the cache. Q: of the queries.
 template <typename C, typename Q>
 void run_task(const AttentionJob& job, const AttentionTask& task) {
@@ -331,17 +388,15 @@ void run_task(const AttentionJob& job, const AttentionTask& task) {
   load_queries<Q>(job, task, space.queries);
   start_rows(job, task, space);
 
-  const int64_t end = task.position + task.end - task.begin;
-  const int64_t begin = first_visible(args, task.position);
+  const bool is_cached = args.phase == AttentionPhase::kCached;
+  const int64_t end = is_cached ? task.cached_end : task.position + task.end - task.begin;
+  const int64_t visible = first_visible(args, task.position);
+  const int64_t begin =
+      args.phase == AttentionPhase::kRest ? std::max(visible, task.cached_end) : visible;
   for (int64_t tile = begin / kTileKeys * kTileKeys; tile < end; tile += kTileKeys) {
-    const int64_t tile_begin = std::max(tile, begin);
-    const int64_t tile_end = std::min(tile + kTileKeys, end);
-    gather_tile<C>(job, task, args.k_cache, tile_begin, tile_end, job.key_floats, space.keys);
-    if (!job.is_latent()) {
-      gather_tile<C>(job, task, args.v_cache, tile_begin, tile_end, job.value_floats, space.values);
-    }
-    attend_rows(job, task, space, tile_begin, tile_end);
+    meet_tile<C>(job, task, space, std::max(tile, begin), std::min(tile + kTileKeys, end));
   }
+  if (is_cached) return save_rows(job, task, space);
   if (args.out.dtype == DType::kF32) {
     store_rows<float>(job, task, space);
   } else {
@@ -374,6 +429,7 @@ void run_tasks(const AttentionJob& job, int64_t begin, int64_t end) {
       task.begin = query_begin + (i - first) / num_kv_heads * job.chunk_queries;
       task.end = std::min(task.begin + job.chunk_queries, query_end);
       task.position = context - (query_end - task.begin);
+      task.cached_end = (context - (query_end - query_begin)) / kTileKeys * kTileKeys;
       run_task<C, Q>(job, task);
     }
     first += count;
@@ -410,7 +466,9 @@ void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
   job.args = &args;
   job.group_size = args.q.shape[1] / args.k_cache.shape[1];
   job.key_floats = round_up(args.q.shape[2], kLanes);
-  job.value_floats = round_up(args.out.shape[2], kLanes);
+  const int64_t value_dim =
+      args.phase == AttentionPhase::kCached ? args.state.shape[2] - 2 : args.out.shape[2];
+  job.value_floats = round_up(value_dim, kLanes);
   job.chunk_queries = std::max<int64_t>(1, kChunkRows / std::max<int64_t>(1, job.group_size));
   switch (args.k_cache.dtype) {
     case DType::kF32:

@@ -25,80 +25,82 @@ CacheSlot find_slot(
           (head * block_size + position % block_size) * head_dim};
 }
 
+// Positions that the query at `position` sees, of those whose blocks are held here.
+std::vector<int64_t> visible_keys(const RaggedAttentionArgs& args, int64_t b, int64_t position) {
+  std::vector<int64_t> keys;
+  for (int64_t j = 0; j <= position; ++j) {
+    if (args.window && j <= position - *args.window) continue;
+    if (find_slot(args.batch, args.k_cache, b, 0, j).block != kNoBlock) keys.push_back(j);
+  }
+  return keys;
+}
+
+double score_of(const RaggedAttentionArgs& args,
+                const CacheSlot& key,
+                int64_t t,
+                int64_t head,
+                int64_t distance) {
+  const int64_t head_dim = args.q.shape[2];
+  double dot = 0.0;
+  for (int64_t d = 0; d < head_dim; ++d) {
+    dot += double{get(args.q, t, head * head_dim + d)} *
+           double{get(args.k_cache, key.block, key.offset + d)};
+  }
+  double score = dot * double{args.scale};
+  if (args.soft_cap) score = *args.soft_cap * std::tanh(score / *args.soft_cap);
+  if (!args.alibi_slopes.empty()) {
+    score += double{args.alibi_slopes[static_cast<size_t>(head)]} * static_cast<double>(distance);
+  }
+  return score;
+}
+
 // Attention of one query (token t of sequence b, at `position`) in one head.
 void attend(const RaggedAttentionArgs& args, int64_t b, int64_t t, int64_t position, int64_t head) {
-  const int64_t head_dim = args.q.shape[2];
   const int64_t value_dim = args.out.shape[2];
   const TensorView& values = args.v_cache.empty() ? args.k_cache : args.v_cache;
   const int64_t kv_head = head / (args.q.shape[1] / args.k_cache.shape[1]);
-  const auto head_idx = static_cast<size_t>(head);
-  const int64_t begin =
-      args.window ? std::max<int64_t>(0, position - *args.window + 1) : int64_t{0};
-  std::vector<double> scores;
-  for (int64_t j = begin; j <= position; ++j) {
-    const CacheSlot slot = find_slot(args.batch, args.k_cache, b, kv_head, j);
-    double dot = 0.0;
-    for (int64_t d = 0; d < head_dim; ++d) {
-      dot += double{get(args.q, t, head * head_dim + d)} *
-             double{get(args.k_cache, slot.block, slot.offset + d)};
-    }
-    double score = dot * double{args.scale};
-    if (args.soft_cap) score = *args.soft_cap * std::tanh(score / *args.soft_cap);
-    if (!args.alibi_slopes.empty()) {
-      score += double{args.alibi_slopes[head_idx]} * static_cast<double>(j - position);
-    }
-    scores.push_back(score);
-  }
+  const std::vector<int64_t> keys = visible_keys(args, b, position);
+  std::vector<double> weights;
   double top = -std::numeric_limits<double>::infinity();
-  for (const double score : scores) top = std::max(top, score);
-  if (!args.sinks.empty()) top = std::max(top, double{args.sinks[head_idx]});
-  double total = args.sinks.empty() ? 0.0 : std::exp(double{args.sinks[head_idx]} - top);
-  for (double& score : scores) total += (score = std::exp(score - top));
+  for (const int64_t j : keys) {
+    const CacheSlot key = find_slot(args.batch, args.k_cache, b, kv_head, j);
+    weights.push_back(score_of(args, key, t, head, j - position));
+    top = std::max(top, weights.back());
+  }
+  double total = 0.0;
+  if (!args.sinks.empty()) {
+    const double sink = args.sinks[static_cast<size_t>(head)];
+    top = std::max(top, sink);
+    total = std::exp(sink - top);
+  }
+  for (double& weight : weights) total += (weight = std::exp(weight - top));
 
   for (int64_t d = 0; d < value_dim; ++d) {
     double sum = 0.0;
-    for (int64_t j = begin; j <= position; ++j) {
-      const CacheSlot slot = find_slot(args.batch, values, b, kv_head, j);
-      sum +=
-          scores[static_cast<size_t>(j - begin)] * double{get(values, slot.block, slot.offset + d)};
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const CacheSlot slot = find_slot(args.batch, values, b, kv_head, keys[i]);
+      sum += weights[i] * double{get(values, slot.block, slot.offset + d)};
     }
-    put(args.out, t, head * value_dim + d, scores.empty() ? 0.0F : static_cast<float>(sum / total));
+    put(args.out, t, head * value_dim + d, keys.empty() ? 0.0F : static_cast<float>(sum / total));
   }
   if (!args.lse.empty()) put(args.lse, t, head, static_cast<float>(top + std::log(total)));
-}
-
-// One head's row of token t, at `position` of sequence b.
-void append_row(const TensorView& rows,
-                const TensorView& cache,
-                const RaggedBatch& batch,
-                int64_t b,
-                int64_t t,
-                int64_t head,
-                int64_t position) {
-  const int64_t width = rows.shape[2];
-  const CacheSlot slot = find_slot(batch, cache, b, head, position);
-  for (int64_t d = 0; d < width; ++d) {
-    put(cache, slot.block, slot.offset + d, get(rows, t, head * width + d));
-  }
 }
 
 }  // namespace
 
 void append_kv(const AppendKvArgs& args) {
-  const int64_t num_kv_heads = args.k.shape[1];
-  for (int64_t b = 0; b < args.batch.num_sequences(); ++b) {
-    const int64_t begin = args.batch.query_begin[static_cast<size_t>(b)];
-    const int64_t end = args.batch.query_begin[static_cast<size_t>(b) + 1];
-    const int64_t context = args.batch.context_len[static_cast<size_t>(b)];
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t head = 0; head < num_kv_heads; ++head) {
-        const int64_t position = context - (end - t);
-        append_row(args.k, args.k_cache, args.batch, b, t, head, position);
-        if (!args.v_cache.empty()) {
-          append_row(args.v, args.v_cache, args.batch, b, t, head, position);
-        }
-      }
+  const auto append = [&](const TensorView& rows, const TensorView& cache, int64_t token) {
+    const int64_t block_size = cache.shape[2];
+    const int64_t width = cache.shape[3];
+    const int64_t slot = args.slot_mapping[static_cast<size_t>(token)];
+    for (int64_t i = 0; i < rows.shape[1] * width; ++i) {
+      const int64_t row = i / width * block_size + slot % block_size;
+      put(cache, slot / block_size, row * width + i % width, get(rows, token, i));
     }
+  };
+  for (int64_t token = 0; token < args.k.shape[0]; ++token) {
+    append(args.k, args.k_cache, token);
+    if (!args.v_cache.empty()) append(args.v, args.v_cache, token);
   }
 }
 
