@@ -54,14 +54,45 @@ TEST(BlockAllocator, BehavesAsASet) {
   }
 }
 
+// Lanes fill in proportion to their size; a run stays in its lane.
+TEST(BlockAllocator, FillsLanesEvenlyInRuns) {
+  BlockAllocator allocator({.num_blocks = {100, 200, 100}, .run_length = 4});
+  std::vector<BlockId> blocks;
+  for (int i = 0; i < 80; ++i) blocks.push_back(*allocator.allocate(blocks));
+  std::vector<int> per_lane(3, 0);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const size_t lane = blocks[i] < 100 ? 0 : blocks[i] < 300 ? 1 : 2;
+    ++per_lane[lane];
+    if (i % 4 != 0) {
+      EXPECT_EQ(blocks[i], blocks[i - 1] + 1);
+    }
+  }
+  EXPECT_EQ(per_lane, (std::vector<int>{20, 40, 20}));
+  allocator.free(blocks);
+  EXPECT_EQ(allocator.num_free(), 400);
+}
+
+TEST(BlockAllocator, KeepsASequenceInItsLaneUntilThatIsFull) {
+  BlockAllocator allocator({.num_blocks = {3, 3}, .run_length = 0});
+  std::vector<BlockId> first;
+  std::vector<BlockId> second;
+  first.push_back(*allocator.allocate(first));
+  second.push_back(*allocator.allocate(second));
+  for (int i = 0; i < 3; ++i) first.push_back(*allocator.allocate(first));
+  EXPECT_EQ(first, (std::vector<BlockId>{0, 1, 2, 4}));
+  EXPECT_EQ(second, (std::vector<BlockId>{3}));
+  EXPECT_TRUE(allocator.allocate(first).has_value());
+  EXPECT_FALSE(allocator.allocate(first).has_value());
+}
+
 TEST(BlockAllocatorDeathTest, ChecksRangeAndDoubleFree) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   BlockAllocator allocator(2);
   const BlockId id = allocator.allocate().value();
   allocator.free(std::vector<BlockId>{id});
   EXPECT_DEATH(allocator.free(std::vector<BlockId>{id}), "freed twice");
-  EXPECT_DEATH(allocator.free(std::vector<BlockId>{2}), "id < num_blocks");
-  EXPECT_DEATH(allocator.free(std::vector<BlockId>{-1}), "id >= 0");
+  EXPECT_DEATH(allocator.free(std::vector<BlockId>{2}), "block < num_blocks");
+  EXPECT_DEATH(allocator.free(std::vector<BlockId>{-1}), "block >= 0");
 }
 
 }  // namespace

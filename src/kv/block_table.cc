@@ -25,9 +25,15 @@ Status BlockTables::clear(int32_t slot) {
     return invalid_argument(fmt::format("block tables: slot {} of {}", slot, num_slots()));
   }
   std::vector<BlockId>& table = tables_[static_cast<size_t>(slot)];
-  for (const BlockId id : table) owner_[static_cast<size_t>(id)] = kNobody;
+  disown(table);
   table.clear();
   return {};
+}
+
+void BlockTables::disown(std::span<const BlockId> blocks) {
+  for (const BlockId id : blocks) {
+    if (id != kNoBlock) owner_[static_cast<size_t>(id)] = kNobody;
+  }
 }
 
 Status BlockTables::append(int32_t slot, std::span<const BlockId> blocks) {
@@ -44,10 +50,11 @@ Status BlockTables::append(int32_t slot, std::span<const BlockId> blocks) {
   }
   for (size_t i = 0; i < blocks.size(); ++i) {
     const BlockId id = blocks[i];
+    if (id == kNoBlock) continue;
     const bool in_range = id >= 0 && static_cast<size_t>(id) < owner_.size();
     if (!in_range || owner_[static_cast<size_t>(id)] != kNobody) {
       // Owners were taken one by one, which finds a block named twice in this call; undo them.
-      for (const BlockId taken : blocks.first(i)) owner_[static_cast<size_t>(taken)] = kNobody;
+      disown(blocks.first(i));
       if (!in_range) {
         return invalid_argument(fmt::format("block tables: block {} of {}", id, owner_.size()));
       }

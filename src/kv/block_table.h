@@ -20,9 +20,9 @@ class BlockTables {
 
   // Forgets the blocks of `slot`.
   Status clear(int32_t slot);
-  // Appends blocks to the table of `slot`. kInvalidArgument for a slot or id out of range, a block
-  // that another slot (or this one) holds, or a table that would grow past max_blocks; nothing
-  // changes then.
+  // Appends blocks to the table of `slot`; kNoBlock stands for one that another worker holds.
+  // kInvalidArgument for a slot or id out of range, a block that another slot (or this one) holds,
+  // or a table that would grow past max_blocks; nothing changes then.
   Status append(int32_t slot, std::span<const BlockId> blocks);
 
   [[nodiscard]] std::span<const BlockId> blocks(int32_t slot) const;
@@ -30,6 +30,8 @@ class BlockTables {
   [[nodiscard]] int32_t max_blocks() const { return max_blocks_; }
 
  private:
+  void disown(std::span<const BlockId> blocks);
+
   int32_t max_blocks_;
   std::vector<std::vector<BlockId>> tables_;
   std::vector<int32_t> owner_;  // slot that holds each block, or -1

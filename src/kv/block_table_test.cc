@@ -36,7 +36,7 @@ TEST(BlockTables, RefusesAndChangesNothing) {
   };
   expect_refused(-1, {2});
   expect_refused(2, {2});
-  expect_refused(0, {2, -1});
+  expect_refused(0, {2, -2});
   expect_refused(0, {2, 10});
   expect_refused(1, {2, 1});     // another slot's
   expect_refused(0, {2, 1});     // its own
@@ -45,6 +45,18 @@ TEST(BlockTables, RefusesAndChangesNothing) {
   EXPECT_EQ(tables.clear(2).code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(tables.clear(-1).code(), StatusCode::kInvalidArgument);
   EXPECT_TRUE(tables.append(1, Ids{2, 3, 4}).ok());  // nothing stayed taken
+}
+
+// Blocks that another worker holds keep their place, and nobody owns them here.
+TEST(BlockTables, HoldPlacesForBlocksElsewhere) {
+  BlockTables tables(2, 4, 4);
+  EXPECT_TRUE(tables.append(0, Ids{kNoBlock, 1, kNoBlock}).ok());
+  EXPECT_TRUE(tables.append(1, Ids{kNoBlock, 2}).ok());
+  EXPECT_EQ(ids_of(tables, 0), (Ids{kNoBlock, 1, kNoBlock}));
+  EXPECT_EQ(tables.append(1, Ids{kNoBlock, 1}).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(tables.append(0, Ids{kNoBlock, 3}).code(), StatusCode::kInvalidArgument);  // too long
+  EXPECT_TRUE(tables.clear(0).ok());
+  EXPECT_TRUE(tables.append(1, Ids{1, 3}).ok());
 }
 
 // Any stream of messages, good or bad, leaves what a map of lists would.

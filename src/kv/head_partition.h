@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace lamina {
@@ -20,5 +21,8 @@ struct HeadRange {
 // first: 3 heads over 2 workers is {0, 2}, {2, 3}. With more workers than heads only num_kv_heads
 // ranges are returned: the rest stand by.
 std::vector<HeadRange> split_heads(int32_t num_kv_heads, int32_t num_workers);
+// The same for workers of different speeds: each gets the whole heads nearest to its share, at
+// least one.
+std::vector<HeadRange> split_heads(int32_t num_kv_heads, std::span<const double> speeds);
 
 }  // namespace lamina

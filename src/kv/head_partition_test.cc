@@ -24,6 +24,11 @@ TEST(SplitHeads, LeavesSurplusWorkersOut) {
   EXPECT_EQ(split_heads(3, 5), (Ranges{{0, 1}, {1, 2}, {2, 3}}));
 }
 
+TEST(SplitHeads, FollowsSpeed) {
+  EXPECT_EQ(split_heads(8, std::vector<double>{3, 1}), (Ranges{{0, 6}, {6, 8}}));
+  EXPECT_EQ(split_heads(4, std::vector<double>{100, 1, 1}), (Ranges{{0, 2}, {2, 3}, {3, 4}}));
+}
+
 TEST(SplitHeads, CoversEveryHeadOnceAndEvenly) {
   for (int32_t heads = 1; heads <= 40; ++heads) {
     for (int32_t workers = 1; workers <= 12; ++workers) {

@@ -20,8 +20,10 @@ inline constexpr uint16_t kVersion = 1;
 enum class MessageKind : uint16_t {
   kPlan = 1,  // engine -> attention worker, once a step
   kQ = 2,     // model worker -> attention worker, once a layer: q of the worker's heads
-  kKv = 3,    // model worker -> attention worker, once a layer: k, then v, of the worker's heads
-  kOut = 4,   // attention worker -> model worker, once a layer
+  kKv = 3,   // model worker -> attention worker, once a layer: k, then v, of the worker's heads and
+             // of the tokens whose blocks it holds
+  kOut = 4,  // attention worker -> model worker, once a layer; where it lacks blocks of the step's
+             // sequences, a partial: out, then lse, in f32
 };
 
 // Opens every message. 48 bytes.
@@ -30,10 +32,10 @@ struct MessageHeader {
   uint16_t version = kVersion;
   uint16_t kind = 0;   // MessageKind
   uint64_t epoch = 0;  // of the session: other epochs are refused
-  uint64_t step = 0;   // counts from 1 in each epoch
+  uint64_t step = 0;   // counts from 1 in each epoch, over all micro-batches
   uint32_t layer = 0;  // attention index; 0 for kPlan
   uint32_t micro_batch = 0;
-  uint32_t num_rows = 0;  // kQ, kKv, kOut: query tokens of the step; kPlan: sequences
+  uint32_t num_rows = 0;  // tokens in the payload; kPlan: sequences
   uint16_t dtype = 0;     // DType of the tensor payload; 0 for kPlan
   uint16_t status =
       0;  // kOut: 0, or the StatusCode with which the worker refused the step; no payload then
@@ -59,6 +61,9 @@ Result<MessageHeader> decode_header(std::span<const std::byte> message,
 // The same without a place to agree with: kDataLoss only. For a plan, which announces its step.
 Result<MessageHeader> decode_header(std::span<const std::byte> message);
 
+// In place of a block id: another worker holds the block.
+inline constexpr int32_t kNoBlock = -1;
+
 // One sequence's part of a step. `slot` is the engine's handle of the sequence at the workers (a
 // small index).
 struct SequenceEntry {
@@ -73,6 +78,8 @@ static_assert(sizeof(SequenceEntry) == 20);
 // The StepPlan as an attention worker sees it: changes of block tables and the shape of the step.
 // Payload of kPlan: num_rows entries, then u32 num_released, the released slots, then all new block
 // ids in entry order.
+// Steps are numbered through all micro-batches of a worker: plans are applied in that order,
+// since a block may move from a sequence of one micro-batch to one of another.
 struct AttentionPlan {
   uint64_t step = 0;
   uint32_t micro_batch = 0;
@@ -91,9 +98,11 @@ void encode_plan(const AttentionPlan& plan, uint64_t epoch, std::span<std::byte>
 
 // Bounds a received plan is checked against before anything is sized by it.
 struct PlanLimits {
+  uint32_t max_micro_batches = 1;
   uint32_t max_sequences = 0;
-  uint32_t max_tokens = 0;  // query tokens of a step
-  uint32_t max_blocks = 0;  // blocks of the pool, and so of a plan
+  uint32_t max_tokens = 0;      // query tokens of a step
+  uint32_t max_blocks = 0;      // ids are below
+  uint32_t max_new_blocks = 0;  // of a plan; more than max_blocks where other workers hold some
 };
 // Reuses the vectors of `plan`. kDataLoss or kAborted as decode_header; kInvalidArgument past a
 // limit.

@@ -41,8 +41,8 @@ Status read_entries(ByteReader& reader, const PlanLimits& limits, AttentionPlan&
     num_new_blocks += entry.num_new_blocks;
   }
   if (num_tokens > limits.max_tokens) return over_limit("tokens", num_tokens, limits.max_tokens);
-  if (num_new_blocks > limits.max_blocks) {
-    return over_limit("new blocks", num_new_blocks, limits.max_blocks);
+  if (num_new_blocks > limits.max_new_blocks) {
+    return over_limit("new blocks", num_new_blocks, limits.max_new_blocks);
   }
   plan.new_blocks.resize(num_new_blocks);
   return {};
@@ -66,6 +66,7 @@ Status read_released_slots(ByteReader& reader, const PlanLimits& limits, Attenti
 Status read_new_blocks(ByteReader& reader, const PlanLimits& limits, AttentionPlan& plan) {
   if (!reader.read_all(std::span(plan.new_blocks))) return truncated();
   for (const int32_t block : plan.new_blocks) {
+    if (block == kNoBlock) continue;
     if (block < 0 || static_cast<uint32_t>(block) >= limits.max_blocks) {
       return invalid_argument(
           fmt::format("plan has block {} of a pool of {}", block, limits.max_blocks));
@@ -116,6 +117,9 @@ Status decode_plan(std::span<const std::byte> message,
   }
   if (header.num_rows > limits.max_sequences) {
     return over_limit("sequences", header.num_rows, limits.max_sequences);
+  }
+  if (header.micro_batch >= limits.max_micro_batches) {
+    return over_limit("micro-batch", header.micro_batch, limits.max_micro_batches);
   }
   plan.step = header.step;
   plan.micro_batch = header.micro_batch;

@@ -9,7 +9,11 @@
 namespace lamina::wire {
 namespace {
 
-constexpr PlanLimits kLimits{.max_sequences = 8, .max_tokens = 64, .max_blocks = 32};
+constexpr PlanLimits kLimits{.max_micro_batches = 4,
+                             .max_sequences = 8,
+                             .max_tokens = 64,
+                             .max_blocks = 32,
+                             .max_new_blocks = 40};
 constexpr uint64_t kEpoch = 5;
 // Where things lie in the message of example_plan().
 constexpr size_t kFirstEntry = sizeof(MessageHeader);
@@ -125,7 +129,9 @@ TEST(Plan, RefusesWhatIsPastALimit) {
   EXPECT_EQ(code_with(kNumReleased, 8), StatusCode::kDataLoss);
   EXPECT_EQ(code_with(kFirstReleased, 8), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(kFirstBlock, 32), StatusCode::kInvalidArgument);
-  EXPECT_EQ(code_with(kFirstBlock, 0xFFFFFFFF), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code_with(kFirstBlock, 0xFFFFFFFE), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code_with(kFirstBlock, 0xFFFFFFFF), StatusCode::kOk);  // kNoBlock
+  EXPECT_EQ(code_with(offsetof(MessageHeader, micro_batch), 4), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(offsetof(MessageHeader, num_rows), 9), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(offsetof(MessageHeader, num_rows), 0xFFFFFFFF), StatusCode::kInvalidArgument);
 }
@@ -149,7 +155,7 @@ TEST(Plan, RandomDamageNeverEscapesTheLimits) {
     if (!decode_plan(message, kEpoch, kLimits, plan).ok()) continue;
     ASSERT_LE(plan.sequences.size(), kLimits.max_sequences) << "round " << round;
     ASSERT_LE(plan.num_tokens(), kLimits.max_tokens) << "round " << round;
-    ASSERT_LE(plan.new_blocks.size(), kLimits.max_blocks) << "round " << round;
+    ASSERT_LE(plan.new_blocks.size(), kLimits.max_new_blocks) << "round " << round;
   }
 }
 

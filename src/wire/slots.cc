@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "base/checked_math.h"
@@ -10,10 +11,12 @@
 namespace lamina::wire {
 namespace {
 
-// The attention worker's slots; the model worker's two are numbered by parity alone.
+// The attention worker's slots of a micro-batch; the model worker's two are numbered by parity.
 constexpr uint32_t kPlanSlot = 0;
 constexpr uint32_t kFirstQSlot = 1;
 constexpr uint32_t kFirstKvSlot = 3;
+constexpr uint32_t kNumWorkerSlots = 5;
+constexpr uint32_t kNumOutSlots = 2;
 
 // Sum of products, each size checked: the geometry comes over the control plane.
 class SlotSize {
@@ -36,6 +39,13 @@ class SlotSize {
   std::optional<size_t> bytes_ = sizeof(MessageHeader);
 };
 
+std::vector<size_t> repeat(const std::vector<size_t>& slots, uint32_t times) {
+  std::vector<size_t> all;
+  all.reserve(slots.size() * times);
+  for (uint32_t i = 0; i < times; ++i) all.insert(all.end(), slots.begin(), slots.end());
+  return all;
+}
+
 }  // namespace
 
 std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry) {
@@ -52,25 +62,31 @@ std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry) {
                         .add({geometry.max_tokens, geometry.num_kv_heads, key_bytes})
                         .add({geometry.max_tokens, geometry.num_kv_heads, value_bytes})
                         .bytes();
-  return {plan, q, q, kv, kv};
+  return repeat({plan, q, q, kv, kv}, geometry.num_micro_batches);
 }
 
 std::vector<size_t> model_worker_slots(const SlotGeometry& geometry) {
   const size_t head_bytes = geometry.value_dim * dtype_bytes(geometry.out_dtype);
-  const size_t out = SlotSize().add({geometry.max_tokens, geometry.num_heads, head_bytes}).bytes();
-  return {out, out};
+  const size_t whole =
+      SlotSize().add({geometry.max_tokens, geometry.num_heads, head_bytes}).bytes();
+  const size_t partial_bytes = (size_t{geometry.value_dim} + 1) * sizeof(float);
+  const size_t partial =
+      SlotSize().add({geometry.max_tokens, geometry.num_heads, partial_bytes}).bytes();
+  const size_t out = geometry.may_be_partial ? std::max(whole, partial) : whole;
+  return repeat({out, out}, geometry.num_micro_batches);
 }
 
-uint32_t slot_of(MessageKind kind, uint32_t layer) {
+uint32_t slot_of(MessageKind kind, uint32_t micro_batch, uint32_t layer) {
+  const uint32_t first = micro_batch * kNumWorkerSlots;
   switch (kind) {
     case MessageKind::kPlan:
-      return kPlanSlot;
+      return first + kPlanSlot;
     case MessageKind::kQ:
-      return kFirstQSlot + layer % 2;
+      return first + kFirstQSlot + layer % 2;
     case MessageKind::kKv:
-      return kFirstKvSlot + layer % 2;
+      return first + kFirstKvSlot + layer % 2;
     case MessageKind::kOut:
-      return layer % 2;
+      return micro_batch * kNumOutSlots + layer % 2;
   }
   LAMINA_CHECK(false, "unknown message kind");
   return 0;

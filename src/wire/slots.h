@@ -1,7 +1,7 @@
 // Slots of an endpoint between a model worker and an attention worker: their numbers and sizes,
-// derived by both sides from the same session configuration. Kinds alternate by layer parity, so
-// that a slot is free again when its next message is due (the reply to layer l acknowledges what
-// was sent for it).
+// derived by both sides from the same session configuration. Each micro-batch has its own. Kinds
+// alternate by layer parity, so that a slot is free again when its next message is due (the reply
+// to layer l acknowledges what was sent for it).
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,10 @@ namespace lamina::wire {
 
 // What sizes depend on. Heads are those of this attention worker.
 struct SlotGeometry {
+  uint32_t num_micro_batches = 1;
   uint32_t max_tokens = 0;  // query tokens of a step
   uint32_t max_sequences = 0;
-  uint32_t num_blocks = 0;
+  uint32_t num_blocks = 0;  // of the session: a plan names those that others hold, too
   uint32_t num_heads = 0;
   uint32_t num_kv_heads = 0;
   uint32_t head_dim = 0;       // of q and k
@@ -24,6 +25,7 @@ struct SlotGeometry {
   bool latent = false;         // k alone travels
   DType dtype = DType::kBF16;  // of q, k, v on the wire
   DType out_dtype = DType::kBF16;
+  bool may_be_partial = false;  // the worker may lack blocks: out may travel as f32 with its lse
 };
 
 // Slots of the attention worker (plan, q, kv) and of the model worker (out).
@@ -31,7 +33,7 @@ std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry);
 std::vector<size_t> model_worker_slots(const SlotGeometry& geometry);
 
 // Slot number of a message at its receiver.
-uint32_t slot_of(MessageKind kind, uint32_t layer);
+uint32_t slot_of(MessageKind kind, uint32_t micro_batch, uint32_t layer);
 // Sequence number of a message in its slot: grows with (step, layer).
 uint64_t sequence_number(uint64_t step, uint32_t layer, uint32_t num_layers);
 

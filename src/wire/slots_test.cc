@@ -27,23 +27,44 @@ TEST(Slots, HoldTheLargestMessageOfTheirKind) {
   plan.sequences.resize(4);
   plan.released_slots.resize(4);
   plan.new_blocks.resize(64);
-  EXPECT_EQ(slots[slot_of(MessageKind::kPlan, 0)], encoded_bytes(plan));
-  EXPECT_EQ(slots[slot_of(MessageKind::kQ, 0)], 48U + 128 * 6 * 64 * 2);
-  EXPECT_EQ(slots[slot_of(MessageKind::kKv, 0)], 48U + 128 * 2 * 64 * 2 * 2);
+  EXPECT_EQ(slots[slot_of(MessageKind::kPlan, 0, 0)], encoded_bytes(plan));
+  EXPECT_EQ(slots[slot_of(MessageKind::kQ, 0, 0)], 48U + 128 * 6 * 64 * 2);
+  EXPECT_EQ(slots[slot_of(MessageKind::kKv, 0, 0)], 48U + 128 * 2 * 64 * 2 * 2);
   EXPECT_EQ(model_worker_slots(kGeometry), (std::vector<size_t>(2, 48U + 128 * 6 * 64 * 4)));
 }
 
 TEST(Slots, AlternateByLayerAndNeverCollide) {
   std::vector<uint32_t> used;
   for (const uint32_t layer : {0U, 1U}) {
-    used.push_back(slot_of(MessageKind::kQ, layer));
-    used.push_back(slot_of(MessageKind::kKv, layer));
-    EXPECT_EQ(slot_of(MessageKind::kQ, layer), slot_of(MessageKind::kQ, layer + 2));
-    EXPECT_EQ(slot_of(MessageKind::kOut, layer), layer);
+    used.push_back(slot_of(MessageKind::kQ, 0, layer));
+    used.push_back(slot_of(MessageKind::kKv, 0, layer));
+    EXPECT_EQ(slot_of(MessageKind::kQ, 0, layer), slot_of(MessageKind::kQ, 0, layer + 2));
+    EXPECT_EQ(slot_of(MessageKind::kOut, 0, layer), layer);
   }
-  used.push_back(slot_of(MessageKind::kPlan, 0));
+  used.push_back(slot_of(MessageKind::kPlan, 0, 0));
   std::sort(used.begin(), used.end());
   EXPECT_EQ(used, (std::vector<uint32_t>{0, 1, 2, 3, 4}));
+}
+
+TEST(Slots, MicroBatchesHaveTheirOwn) {
+  SlotGeometry geometry = kGeometry;
+  geometry.num_micro_batches = 3;
+  const std::vector<size_t> one = attention_worker_slots(kGeometry);
+  const std::vector<size_t> three = attention_worker_slots(geometry);
+  ASSERT_EQ(three.size(), 15U);
+  EXPECT_EQ(three[slot_of(MessageKind::kKv, 2, 1)], one[slot_of(MessageKind::kKv, 0, 1)]);
+  EXPECT_EQ(slot_of(MessageKind::kPlan, 1, 0), 5U);
+  EXPECT_EQ(slot_of(MessageKind::kOut, 2, 1), 5U);
+  EXPECT_EQ(model_worker_slots(geometry).size(), 6U);
+}
+
+// Where the worker may lack blocks an output is f32, with a log-sum-exp for each head.
+TEST(Slots, HoldPartials) {
+  SlotGeometry geometry = kGeometry;
+  geometry.out_dtype = DType::kBF16;
+  EXPECT_EQ(model_worker_slots(geometry)[0], 48U + 128 * 6 * 64 * 2);
+  geometry.may_be_partial = true;
+  EXPECT_EQ(model_worker_slots(geometry)[0], 48U + 128 * 6 * 65 * 4);
 }
 
 TEST(Slots, SequenceNumbersGrowWithStepAndLayer) {

@@ -19,7 +19,11 @@ void require(bool condition) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace lamina::wire;
   const auto message = std::as_bytes(std::span(data, size));
-  const PlanLimits limits{.max_sequences = 16, .max_tokens = 256, .max_blocks = 128};
+  const PlanLimits limits{.max_micro_batches = 4,
+                          .max_sequences = 16,
+                          .max_tokens = 256,
+                          .max_blocks = 128,
+                          .max_new_blocks = 160};
 
   const auto header = decode_header(message);
   if (header.ok()) {
@@ -36,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!decode_plan(message, epoch, limits, plan).ok()) return 0;
   require(plan.sequences.size() <= limits.max_sequences);
   require(plan.num_tokens() <= limits.max_tokens);
-  require(plan.new_blocks.size() <= limits.max_blocks);
+  require(plan.new_blocks.size() <= limits.max_new_blocks);
   // What was accepted is what would be sent, but for header fields that a plan does not use.
   std::vector<std::byte> again(encoded_bytes(plan));
   encode_plan(plan, epoch, again);
