@@ -32,14 +32,17 @@ AttentionWorkerConfig worker_config(const control::SessionConfig& session,
                           .latent = session.latent,
                           .block_size = session.block_size,
                           .dtype = session.kv_dtype},
-                   .num_blocks = session.num_blocks,
+                   .num_blocks = part.num_blocks(),
                    .num_heads = part.num_heads,
                    .max_sequences = session.max_sequences,
                    .max_tokens = session.max_tokens,
                    .max_blocks_per_sequence = session.max_blocks_per_sequence,
+                   .num_micro_batches = session.num_micro_batches,
                    .layers = part.layers},
           .epoch = session.epoch,
-          .dtype = session.wire_dtype};
+          .dtype = session.wire_dtype,
+          .total_blocks = session.num_blocks,
+          .overlap = session.overlap};
 }
 
 // Adds one part's counters to the session's. Steps and tokens are the same in all parts.
@@ -80,28 +83,26 @@ control::WorkerInfo AttentionService::describe() {
   info.device_name = "cpu";
   info.num_cores = config_.num_threads;
   info.kv_memory_bytes = config_.kv_memory_bytes;
+  info.kv_bytes_per_second = config_.kv_bytes_per_second;
   return info;
 }
 
 Status AttentionService::check_memory(const control::SessionConfig& config) const {
-  uint64_t block_bytes = 0;
+  uint64_t kv_bytes = 0;
   // Block tables and message slots come on top of the KV budget.
   uint64_t other_bytes = static_cast<uint64_t>(config.max_sequences) *
                          static_cast<uint64_t>(config.max_blocks_per_sequence) * sizeof(BlockId) *
                          config.parts.size();
   for (const control::SessionPart& part : config.parts) {
-    block_bytes += worker_config(config, part).core.kv.block_bytes();
+    kv_bytes += worker_config(config, part).core.kv.block_bytes() *
+                static_cast<uint64_t>(part.num_blocks());
     const wire::SlotGeometry geometry = control::slot_geometry(config, part);
     for (const size_t bytes : wire::attention_worker_slots(geometry)) other_bytes += bytes;
     for (const size_t bytes : wire::model_worker_slots(geometry)) other_bytes += bytes;
   }
-  const uint64_t fits = config_.kv_memory_bytes / block_bytes;
-  if (static_cast<uint64_t>(config.num_blocks) > fits) {
-    return resource_exhausted(
-        fmt::format("{} KV blocks of {} bytes asked for, {} bytes are set aside",
-                    config.num_blocks,
-                    block_bytes,
-                    config_.kv_memory_bytes));
+  if (kv_bytes > config_.kv_memory_bytes) {
+    return resource_exhausted(fmt::format(
+        "{} bytes of KV blocks asked for, {} are set aside", kv_bytes, config_.kv_memory_bytes));
   }
   if (other_bytes <= kMaxSessionOverheadBytes) return {};
   return resource_exhausted(

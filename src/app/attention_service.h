@@ -19,6 +19,7 @@ namespace lamina::app {
 struct AttentionServiceConfig {
   uint64_t kv_memory_bytes = 0;
   int32_t num_threads = 1;
+  double kv_bytes_per_second = 0;       // as measured; 0: not
   std::string data_host = "127.0.0.1";  // where tcp endpoints listen
 };
 

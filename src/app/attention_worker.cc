@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "control/attention_control_server.h"
+#include "device/thread_pool.h"
+#include "worker/kv_bandwidth.h"
 
 namespace lamina::app {
 namespace {
@@ -25,15 +27,26 @@ void announce(int fd, uint16_t port) {
   ::close(fd);
 }
 
+// Workers that one parent started on the same cores are alike, and would only measure each other.
+double kv_bandwidth(const AttentionWorkerOptions& options, int32_t num_threads) {
+  if (options.parent_pid != 0) return 0;
+  ThreadPool pool(num_threads);
+  const double bytes_per_second = measure_kv_bandwidth(StreamView(pool));
+  log_info("attention reads {:.1f} GB/s of KV", bytes_per_second / 1e9);
+  return bytes_per_second;
+}
+
 }  // namespace
 
 int run_attention_worker(const AttentionWorkerOptions& options) {
   if (options.parent_pid != 0) exit_with_parent(options.parent_pid);
   const control::ControlAddress listen =
       control::parse_control_address(options.listen).value_or_throw();
+  const int32_t num_threads = options.threads == 0 ? available_cores() : options.threads;
   const AttentionServiceConfig config{
       .kv_memory_bytes = kv_budget_bytes(options.kv_cache_memory_bytes, 1),
-      .num_threads = options.threads == 0 ? available_cores() : options.threads,
+      .num_threads = num_threads,
+      .kv_bytes_per_second = kv_bandwidth(options, num_threads),
       .data_host = listen.host};
   AttentionService service(config);
   control::AttentionControlServer server(

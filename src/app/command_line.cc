@@ -128,6 +128,15 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
                  "host:port of a running attention worker; may be repeated");
   flags.add("--transport", options.transport, "Data plane: auto, shm or tcp")
       ->check(CLI::IsMember({"auto", "shm", "tcp"}));
+  flags
+      .add("--partition",
+           options.partition,
+           "How the KV cache is shared out over the attention workers: auto, head, request, "
+           "sequence or head-sequence")
+      ->check(CLI::IsMember({"auto", "head", "request", "sequence", "head-sequence"}));
+  flags.add_switch("--no-overlap",
+                   options.no_overlap,
+                   "Attention waits for k and v before it starts on the cached tokens");
   flags.add_bytes("--kv-cache-memory-bytes",
                   options.kv_cache_memory_bytes,
                   "KV memory of each local attention worker, as 2GiB (default: half of the free "

@@ -36,6 +36,8 @@ struct PlacementOptions {
   int32_t attention_workers = 2;              // local ones to spawn where no remote one is named
   std::vector<std::string> attention_worker;  // host:port of remote ones
   std::string transport = "auto";
+  std::string partition = "auto";
+  bool no_overlap = false;
   uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory, shared by the local workers
   int32_t threads = 0;                 // 0: every core this process may use
   SecurityOptions security;

@@ -24,6 +24,8 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options) {
   ClusterBackendConfig config;
   config.security = to_control_security(options.security);
   config.transport = parse_transport(options.transport);
+  config.partition = parse_partition(options.partition).value();
+  config.overlap = !options.no_overlap;
   for (const std::string& address : options.attention_worker) {
     config.workers.push_back(control::parse_control_address(address).value_or_throw());
   }
@@ -47,7 +49,7 @@ std::unique_ptr<LocalWorkers> start_local_workers(const PlacementOptions& option
 
 ServingEngineConfig engine_config(const LoadedModel& model, int32_t max_queued_sequences) {
   ServingEngineConfig config;
-  config.scheduler = model.program.scheduler(0);
+  config.scheduler = model.program.scheduler();
   config.max_model_len = model.program.max_model_len;
   config.vocab_size = model.files->config().vocab_size;
   config.max_queued_sequences = max_queued_sequences;

@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = 65536;
 constexpr int64_t kMaxParts = 64;
+constexpr int64_t kMaxMicroBatches = 64;
 constexpr int64_t kMaxHeadDim = 4096;
 constexpr int64_t kMaxBlockSize = 4096;
 constexpr int64_t kMaxBlocks = INT32_MAX;
@@ -36,6 +37,8 @@ Status validate_dims(const SessionConfig& config) {
 Status validate_sizes(const SessionConfig& config) {
   LAMINA_RETURN_IF_ERROR(in_range("block_size", config.block_size, 1, kMaxBlockSize));
   LAMINA_RETURN_IF_ERROR(in_range("num_blocks", config.num_blocks, 1, kMaxBlocks));
+  LAMINA_RETURN_IF_ERROR(
+      in_range("num_micro_batches", config.num_micro_batches, 1, kMaxMicroBatches));
   LAMINA_RETURN_IF_ERROR(in_range("max_tokens", config.max_tokens, 1, kMaxTokens));
   LAMINA_RETURN_IF_ERROR(in_range("max_sequences", config.max_sequences, 1, kMaxTokens));
   return in_range("max_blocks_per_sequence", config.max_blocks_per_sequence, 1, kMaxBlocks);
@@ -84,6 +87,9 @@ Status validate_part(const SessionConfig& config, const SessionPart& part, int32
       in_range("kv_head_begin", part.kv_head_begin, first_free, model_heads - 1));
   LAMINA_RETURN_IF_ERROR(
       in_range("kv_head_end", part.kv_head_end, part.kv_head_begin + 1, model_heads));
+  LAMINA_RETURN_IF_ERROR(in_range("block_begin", part.block_begin, 0, config.num_blocks - 1));
+  LAMINA_RETURN_IF_ERROR(
+      in_range("block_end", part.block_end, part.block_begin + 1, config.num_blocks));
   LAMINA_RETURN_IF_ERROR(in_range("num_heads", part.num_heads, 1, kMaxHeads));
   if (part.num_heads % part.num_kv_heads() != 0) {
     return invalid_argument(
@@ -140,7 +146,8 @@ int32_t SessionConfig::num_kv_heads() const {
 }
 
 wire::SlotGeometry slot_geometry(const SessionConfig& config, const SessionPart& part) {
-  return {.max_tokens = static_cast<uint32_t>(config.max_tokens),
+  return {.num_micro_batches = static_cast<uint32_t>(config.num_micro_batches),
+          .max_tokens = static_cast<uint32_t>(config.max_tokens),
           .max_sequences = static_cast<uint32_t>(config.max_sequences),
           .num_blocks = static_cast<uint32_t>(config.num_blocks),
           .num_heads = static_cast<uint32_t>(part.num_heads),
@@ -149,7 +156,8 @@ wire::SlotGeometry slot_geometry(const SessionConfig& config, const SessionPart&
           .value_dim = static_cast<uint32_t>(config.value_dim),
           .latent = config.latent,
           .dtype = config.wire_dtype,
-          .out_dtype = config.out_dtype};
+          .out_dtype = config.out_dtype,
+          .may_be_partial = part.num_blocks() < config.num_blocks};
 }
 
 std::string_view worker_state_name(WorkerState state) {

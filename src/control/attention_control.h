@@ -18,7 +18,7 @@
 namespace lamina::control {
 
 // Raised whenever the meaning of a message here or in wire/ changes. Both sides must agree.
-inline constexpr uint32_t kProtocolVersion = 2;
+inline constexpr uint32_t kProtocolVersion = 3;
 
 // A worker process, before and during a session.
 struct WorkerInfo {
@@ -29,22 +29,26 @@ struct WorkerInfo {
   uint64_t incarnation = 0;  // random, new at every start of the process; by the server
   std::string device_name;   // "cpu", or the device's own name
   int32_t num_cores = 0;
-  uint64_t kv_memory_bytes = 0;  // what KV blocks may use in all
-  uint64_t session_epoch = 0;    // of the live session, 0 without one; by the server
+  uint64_t kv_memory_bytes = 0;    // what KV blocks may use in all
+  double kv_bytes_per_second = 0;  // at which it attends to cached keys; 0: not measured
+  uint64_t session_epoch = 0;      // of the live session, 0 without one; by the server
 
   friend bool operator==(const WorkerInfo&, const WorkerInfo&) = default;
 };
 
-// Heads of a session that share a data connection: those of one tensor-parallel rank of the model
-// worker. Head numbers count over all ranks.
+// A tile of the session's KV cache that has a data connection of its own: heads of one
+// tensor-parallel rank of the model worker, by block ids. Head numbers count over all ranks.
 struct SessionPart {
   int32_t kv_head_begin = 0;  // KV heads [begin, end)
   int32_t kv_head_end = 0;
+  int32_t block_begin = 0;  // block ids [begin, end) of the session's
+  int32_t block_end = 0;
   int32_t num_heads = 0;                     // query heads, a multiple of num_kv_heads()
   std::vector<wire::AttentionLayer> layers;  // [num_layers], with values for these heads
   std::string transport_blob;                // the engine's PendingEndpoint::blob()
 
   [[nodiscard]] int32_t num_kv_heads() const { return kv_head_end - kv_head_begin; }
+  [[nodiscard]] int32_t num_blocks() const { return block_end - block_begin; }
   friend bool operator==(const SessionPart&, const SessionPart&) = default;
 };
 
@@ -54,19 +58,21 @@ struct SessionConfig {
   uint64_t engine_id = 0;   // random, new at every start of an engine
   std::string engine_name;  // "host:pid" or the like, for the messages of refusals
   uint64_t model_fingerprint = 0;
-  int32_t num_layers = 0;          // attention layers
-  int32_t model_num_kv_heads = 0;  // of the whole model, over all ranks
-  int32_t head_dim = 0;            // of q and k
-  int32_t value_dim = 0;           // of v and the output
-  bool latent = false;             // values lie in the keys
-  int32_t block_size = 16;         // tokens
-  int32_t num_blocks = 0;
+  int32_t num_layers = 0;           // attention layers
+  int32_t model_num_kv_heads = 0;   // of the whole model, over all ranks
+  int32_t head_dim = 0;             // of q and k
+  int32_t value_dim = 0;            // of v and the output
+  bool latent = false;              // values lie in the keys
+  int32_t block_size = 16;          // tokens
+  int32_t num_blocks = 0;           // over all workers
   DType kv_dtype = DType::kBF16;    // of the cache
   DType wire_dtype = DType::kBF16;  // of q, k, v on the wire
   DType out_dtype = DType::kBF16;   // of the reply
   int32_t max_tokens = 0;           // query tokens of a step
   int32_t max_sequences = 0;
   int32_t max_blocks_per_sequence = 0;
+  int32_t num_micro_batches = 1;
+  bool overlap = true;  // attention starts on cached keys before k and v are there
   TransportKind transport = TransportKind::kTcp;
   int64_t lease_ms = 5000;         // without a heartbeat for this long, the session ends
   std::vector<SessionPart> parts;  // this worker's heads, at least one part; ascending

@@ -114,8 +114,8 @@ Result<WorkerState> from_message(v1::State state) {
   }
 }
 
-bool is_duration(double seconds) {
-  return std::isfinite(seconds) && seconds >= 0;
+bool is_quantity(double value) {
+  return std::isfinite(value) && value >= 0;
 }
 
 void encode_layer(const wire::AttentionLayer& layer, v1::LayerAttention& message) {
@@ -148,11 +148,15 @@ void decode_shape(const v1::ConfigureRequest& message, SessionConfig& config) {
   config.max_tokens = message.max_tokens();
   config.max_sequences = message.max_sequences();
   config.max_blocks_per_sequence = message.max_blocks_per_sequence();
+  config.num_micro_batches = message.num_micro_batches();
+  config.overlap = message.overlap();
   config.parts.reserve(static_cast<size_t>(message.parts_size()));
   for (const v1::SessionPart& part : message.parts()) {
     SessionPart& decoded = config.parts.emplace_back();
     decoded.kv_head_begin = part.kv_head_begin();
     decoded.kv_head_end = part.kv_head_end();
+    decoded.block_begin = part.block_begin();
+    decoded.block_end = part.block_end();
     decoded.num_heads = part.num_heads();
     decoded.transport_blob = part.transport_blob();
     for (const v1::LayerAttention& layer : part.layers()) {
@@ -187,6 +191,7 @@ void encode(const WorkerInfo& info, v1::DescribeReply& message) {
   message.set_num_cores(info.num_cores);
   message.set_kv_memory_bytes(info.kv_memory_bytes);
   message.set_session_epoch(info.session_epoch);
+  message.set_kv_bytes_per_second(info.kv_bytes_per_second);
 }
 
 Result<WorkerInfo> decode(const v1::DescribeReply& message) {
@@ -199,6 +204,10 @@ Result<WorkerInfo> decode(const v1::DescribeReply& message) {
                                    kMaxNameBytes));
     }
   }
+  if (!is_quantity(message.kv_bytes_per_second())) {
+    return data_loss(
+        fmt::format("the worker attends at {} bytes/s", message.kv_bytes_per_second()));
+  }
   return WorkerInfo{.protocol_version = message.protocol_version(),
                     .program_version = message.program_version(),
                     .hostname = message.hostname(),
@@ -207,6 +216,7 @@ Result<WorkerInfo> decode(const v1::DescribeReply& message) {
                     .device_name = message.device_name(),
                     .num_cores = message.num_cores(),
                     .kv_memory_bytes = message.kv_memory_bytes(),
+                    .kv_bytes_per_second = message.kv_bytes_per_second(),
                     .session_epoch = message.session_epoch()};
 }
 
@@ -229,10 +239,14 @@ void encode(const SessionConfig& config, v1::ConfigureRequest& message) {
   message.set_max_tokens(config.max_tokens);
   message.set_max_sequences(config.max_sequences);
   message.set_max_blocks_per_sequence(config.max_blocks_per_sequence);
+  message.set_num_micro_batches(config.num_micro_batches);
+  message.set_overlap(config.overlap);
   for (const SessionPart& part : config.parts) {
     v1::SessionPart& encoded = *message.add_parts();
     encoded.set_kv_head_begin(part.kv_head_begin);
     encoded.set_kv_head_end(part.kv_head_end);
+    encoded.set_block_begin(part.block_begin);
+    encoded.set_block_end(part.block_end);
     encoded.set_num_heads(part.num_heads);
     encoded.set_transport_blob(part.transport_blob);
     for (const wire::AttentionLayer& layer : part.layers) {
@@ -293,7 +307,7 @@ Result<WorkerStats> decode(const v1::HeartbeatReply& message) {
                     .step_in_progress = message.step_in_progress()};
   LAMINA_ASSIGN_OR_RETURN(stats.state, from_message(message.state()));
   const bool blocks_ok = stats.num_blocks_used >= 0 && stats.num_blocks_used <= stats.num_blocks;
-  if (!blocks_ok || !is_duration(stats.attention_seconds) || !is_duration(stats.wait_seconds)) {
+  if (!blocks_ok || !is_quantity(stats.attention_seconds) || !is_quantity(stats.wait_seconds)) {
     return data_loss(fmt::format(
         "the worker's heartbeat has impossible values: {} of {} blocks, {} s attention, {} s wait",
         stats.num_blocks_used,

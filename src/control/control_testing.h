@@ -31,15 +31,21 @@ inline SessionConfig make_session_config(uint64_t epoch = 1, uint64_t engine_id 
           .max_tokens = 512,
           .max_sequences = 24,
           .max_blocks_per_sequence = 128,
+          .num_micro_batches = 3,
+          .overlap = false,
           .transport = TransportKind::kShm,
           .lease_ms = 60000,
           .parts = {{.kv_head_begin = 1,
                      .kv_head_end = 2,
+                     .block_begin = 250,
+                     .block_end = 1000,
                      .num_heads = 3,
                      .layers = {{.scale = 0.25F, .sinks = {1.0F, 2.0F, 3.0F}}, {.scale = 0.5F}},
                      .transport_blob = "another"},
                     {.kv_head_begin = 2,
                      .kv_head_end = 5,
+                     .block_begin = 0,
+                     .block_end = 1000,
                      .num_heads = 9,
                      .layers = {{.scale = 0.125F, .alibi_slopes = std::vector<float>(9, 0.5F)},
                                 {.scale = 0.5F, .window = 4096, .soft_cap = 30.0F}},
@@ -53,7 +59,8 @@ inline WorkerInfo make_worker_info() {
           .incarnation = 11,
           .device_name = "cpu",
           .num_cores = 8,
-          .kv_memory_bytes = uint64_t{1} << 40};
+          .kv_memory_bytes = uint64_t{1} << 40,
+          .kv_bytes_per_second = 2.5e10};
 }
 
 inline WorkerStats make_worker_stats() {

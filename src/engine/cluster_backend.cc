@@ -11,7 +11,6 @@
 #include "base/host.h"
 #include "base/log.h"
 #include "control/attention_control_client.h"
-#include "plan/kv_budget.h"
 #include "wire/slots.h"
 
 namespace lamina {
@@ -40,6 +39,7 @@ ClusterBackend::ClusterBackend(ClusterBackendConfig config,
                                std::span<const StreamView> streams)
     : config_(std::move(config)),
       program_(program),
+      streams_(streams.begin(), streams.end()),
       worker_(program.rank_models(streams), program.step_limits(), program.max_num_seqs),
       engine_id_(random_id()),
       candidates_(config_.workers.size()) {
@@ -93,8 +93,8 @@ BackendEvent ClusterBackend::poll_event() {
   const std::lock_guard lock(mutex_);
   if (lost_) return BackendEvent::kLost;
   if (remote_.empty()) return BackendEvent::kNone;
-  const auto useful = std::min(num_usable(), static_cast<size_t>(program_.num_kv_heads()));
-  return useful > members_.size() ? BackendEvent::kRebalance : BackendEvent::kNone;
+  const bool is_better = num_useful(num_usable()) > num_useful(num_considered_);
+  return is_better ? BackendEvent::kRebalance : BackendEvent::kNone;
 }
 
 Status ClusterBackend::loss_reason() const {
@@ -113,33 +113,33 @@ Result<std::vector<SequenceOutput>> ClusterBackend::run(const StepPlan& plan) {
   return reason.ok() ? outputs.status() : reason;
 }
 
-Result<int32_t> ClusterBackend::open_session(int32_t min_blocks) {
+Result<BlockLanes> ClusterBackend::open_session(int32_t min_blocks) {
   if (was_open_) return try_session(min_blocks);
   wait_for_all_workers();
   // A worker may still be leased to an engine that died a moment ago: that passes.
   const Deadline deadline = Deadline::after(config_.start_timeout);
   while (true) {
-    Result<int32_t> num_blocks = try_session(min_blocks);
-    const StatusCode code = num_blocks.status().code();
+    Result<BlockLanes> blocks = try_session(min_blocks);
+    const StatusCode code = blocks.status().code();
     const bool may_pass = code == StatusCode::kUnavailable || code == StatusCode::kAlreadyExists ||
                           code == StatusCode::kDeadlineExceeded;
-    if (!may_pass || nobody_will_come() || deadline.has_passed()) return num_blocks;
+    if (!may_pass || nobody_will_come() || deadline.has_passed()) return blocks;
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, kStartPollInterval);
   }
 }
 
-Result<int32_t> ClusterBackend::try_session(int32_t min_blocks) {
+Result<BlockLanes> ClusterBackend::try_session(int32_t min_blocks) {
   close_session();
-  std::vector<Member> members;
-  LAMINA_ASSIGN_OR_RETURN(const int32_t num_blocks, choose_session(min_blocks, members));
+  LAMINA_ASSIGN_OR_RETURN(const SessionPlan plan, plan_session(min_blocks));
+  num_considered_ = plan.num_usable;
   {
     const std::lock_guard lock(mutex_);
     ++epoch_;
   }
   RankPeers peers(program_.ranks.size());
-  for (const Member& member : members) {
-    const Status joined = join(member, num_blocks, peers);
+  for (const Member& member : plan.members) {
+    const Status joined = join(member, plan.planned.partition.num_blocks, peers);
     members_.push_back(member);
     if (!joined.ok()) {
       exclude(member.worker_idx);
@@ -153,34 +153,51 @@ Result<int32_t> ClusterBackend::try_session(int32_t min_blocks) {
     monitor_->watch(member.worker_idx, epoch_, member.incarnation);
   }
   LAMINA_RETURN_IF_ERROR(publish(std::move(peers)));
-  log_info("session {}: {} attention workers, {} KV blocks of {} tokens",
+  log_session(plan);
+  return plan.planned.lanes;
+}
+
+void ClusterBackend::log_session(const SessionPlan& plan) const {
+  const KvPartition& partition = plan.planned.partition;
+  log_info("session {}: {} attention workers by {}, {} KV blocks of {} tokens: {}",
            epoch_,
            members_.size(),
-           num_blocks,
-           program_.block_size);
-  return num_blocks;
+           partition_name(plan.planned.kind),
+           partition.num_blocks,
+           program_.block_size,
+           partition.to_string());
+  if (plan.num_usable > members_.size()) {
+    log_warning("{} attention workers stand by: the partition has no share for them",
+                plan.num_usable - members_.size());
+  }
 }
 
 std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(
-    std::vector<AttentionPeer> peers) const {
+    int32_t rank, std::vector<AttentionPeer> peers) const {
   const AttentionAttrs& attention = program_.attention();
   return std::make_unique<RemoteAttention>(
       RemoteAttentionConfig{.epoch = epoch_,
                             .num_layers = program_.num_layers(),
                             .num_heads = attention.num_heads,
                             .num_kv_heads = attention.num_kv_heads,
+                            .value_dim = attention.value_dim,
                             .latent = attention.latent,
                             .dtype = program_.dtype,
+                            .block_size = program_.block_size,
+                            .max_sequences = program_.max_num_seqs,
+                            .max_tokens = program_.max_num_batched_tokens,
+                            .sinks = program_.sinks(rank),
                             .reply_timeout = config_.reply_timeout,
                             .wait = {}},
-      std::move(peers));
+      std::move(peers),
+      streams_[static_cast<size_t>(rank)]);
 }
 
 // Makes the joined peers the session, unless one of them was lost meanwhile.
 Status ClusterBackend::publish(RankPeers peers) {
   std::vector<std::unique_ptr<RemoteAttention>> remote;
   for (std::vector<AttentionPeer>& of_rank : peers) {
-    remote.push_back(make_remote(std::move(of_rank)));
+    remote.push_back(make_remote(static_cast<int32_t>(remote.size()), std::move(of_rank)));
   }
   Status lost;
   {
@@ -235,59 +252,73 @@ size_t ClusterBackend::num_usable() const {
       }));
 }
 
-// Who takes part in the next session, and with how many blocks. A worker without room for its share
-// is left out where others have it.
-Result<int32_t> ClusterBackend::choose_session(int32_t min_blocks, std::vector<Member>& members) {
+// Workers that a session makes use of, of so many.
+size_t ClusterBackend::num_useful(size_t num_workers) const {
+  const auto num_heads = static_cast<size_t>(program_.num_kv_heads());
+  return config_.partition == PartitionKind::kHead ? std::min(num_workers, num_heads) : num_workers;
+}
+
+// Who takes part in the next session, with which share of the KV cache. A worker without room for
+// its share is left out where others have it.
+Result<ClusterBackend::SessionPlan> ClusterBackend::plan_session(int32_t min_blocks) {
   while (true) {
-    members = choose_members();
-    if (members.empty()) return nobody_is_up();
-    const std::vector<WorkerKvShare> shares = shares_of(members);
-    Result<int32_t> num_blocks =
-        plan_num_blocks(program_.kv_layout(1), shares, min_blocks, most_useful_blocks(program_));
-    if (num_blocks.ok() || members.size() == 1) return num_blocks;
-    log_warning("{}", num_blocks.status().message());
-    const auto poorest = std::min_element(
-        shares.begin(), shares.end(), [](const WorkerKvShare& a, const WorkerKvShare& b) {
-          return a.budget_bytes / static_cast<uint64_t>(a.num_kv_heads) <
-                 b.budget_bytes / static_cast<uint64_t>(b.num_kv_heads);
+    SessionPlan plan;
+    std::vector<Member> usable = usable_members();
+    if (usable.empty()) return nobody_is_up();
+    plan.num_usable = usable.size();
+    const std::vector<PartitionWorker> workers = describe(usable);
+    Result<PlannedPartition> planned =
+        plan_partition({.kind = config_.partition,
+                        .layout = program_.kv_layout(program_.num_kv_heads()),
+                        .workers = workers,
+                        .min_blocks = min_blocks,
+                        .max_blocks = most_useful_blocks(program_)});
+    if (planned.ok()) {
+      plan.planned = *std::move(planned);
+      for (const KvTile& tile : plan.planned.partition.tiles) {
+        Member& member = usable[static_cast<size_t>(tile.worker_idx)];
+        member.tiles.push_back(tile);
+        member.share = plan.planned.partition.share_of(tile.worker_idx);
+      }
+      std::erase_if(usable, [](const Member& member) { return member.tiles.empty(); });
+      plan.members = std::move(usable);
+      return plan;
+    }
+    if (usable.size() == 1) return planned.status();
+    log_warning("{}", planned.status().message());
+    const auto poorest =
+        std::min_element(workers.begin(), workers.end(), [](const auto& a, const auto& b) {
+          return static_cast<double>(a.budget_bytes) / a.speed <
+                 static_cast<double>(b.budget_bytes) / b.speed;
         });
-    exclude(members[static_cast<size_t>(poorest - shares.begin())].worker_idx);
+    exclude(usable[static_cast<size_t>(poorest - workers.begin())].worker_idx);
   }
 }
 
-// Workers that can be used, in the order of the configuration, with their KV heads. Surplus ones
-// stand by.
-std::vector<ClusterBackend::Member> ClusterBackend::choose_members() const {
+// Workers that can be used, in the order of the configuration, without shares.
+std::vector<ClusterBackend::Member> ClusterBackend::usable_members() const {
   const std::lock_guard lock(mutex_);
   std::vector<Member> members;
   for (size_t i = 0; i < candidates_.size(); ++i) {
     if (!is_usable(candidates_[i])) continue;
     members.push_back(
-        {.worker_idx = i, .kv_heads = {}, .incarnation = candidates_[i].info->incarnation});
+        {.worker_idx = i, .tiles = {}, .incarnation = candidates_[i].info->incarnation});
   }
-  if (members.empty()) return members;
-  const std::vector<HeadRange> ranges =
-      split_heads(program_.num_kv_heads(), static_cast<int32_t>(members.size()));
-  if (ranges.size() < members.size()) {
-    log_warning("{} attention workers stand by: the model has {} KV heads to share out",
-                members.size() - ranges.size(),
-                program_.num_kv_heads());
-  }
-  members.resize(ranges.size());
-  for (size_t i = 0; i < ranges.size(); ++i) members[i].kv_heads = ranges[i];
   return members;
 }
 
-std::vector<WorkerKvShare> ClusterBackend::shares_of(const std::vector<Member>& members) const {
-  std::vector<WorkerKvShare> shares;
+std::vector<PartitionWorker> ClusterBackend::describe(const std::vector<Member>& members) const {
+  std::vector<PartitionWorker> workers;
+  workers.reserve(members.size());
   const std::lock_guard lock(mutex_);
   for (const Member& member : members) {
     const std::optional<control::WorkerInfo>& info = candidates_[member.worker_idx].info;
-    shares.push_back({.name = clients_[member.worker_idx]->name(),
-                      .budget_bytes = info ? info->kv_memory_bytes : 0,
-                      .num_kv_heads = member.kv_heads.count()});
+    workers.push_back({.name = clients_[member.worker_idx]->name(),
+                       .budget_bytes = info ? info->kv_memory_bytes : 0,
+                       .speed = info ? info->kv_bytes_per_second : 0});
   }
-  return shares;
+  even_out_speeds(workers);
+  return workers;
 }
 
 Status ClusterBackend::join(const Member& member, int32_t num_blocks, RankPeers& peers) {
@@ -316,6 +347,7 @@ Status ClusterBackend::join(const Member& member, int32_t num_blocks, RankPeers&
       peers[static_cast<size_t>(rank)].push_back(
           {.name = clients_[member.worker_idx]->name(),
            .kv_heads = {part.kv_head_begin - first, part.kv_head_end - first},
+           .blocks = {part.block_begin, part.block_end},
            .endpoint = pending[i]->complete(blobs[i], deadline)});
     }
     return {};
@@ -347,21 +379,29 @@ control::SessionConfig ClusterBackend::session_config(const Member& member,
   session.max_sequences = program_.max_num_seqs;
   session.max_blocks_per_sequence = program_.max_blocks_per_sequence();
   session.transport = transport_for(member.worker_idx);
+  session.overlap = config_.overlap;
+  for (const KvTile& tile : member.tiles) add_parts(tile, session);
+  return session;
+}
+
+// A part for each rank that has heads of the tile.
+void ClusterBackend::add_parts(const KvTile& tile, control::SessionConfig& session) const {
   const int32_t heads_of_rank = program_.attention().num_kv_heads;
   for (int32_t rank = 0; rank < program_.num_ranks(); ++rank) {
     const int32_t first = rank * heads_of_rank;
-    const HeadRange heads = {std::max(member.kv_heads.begin, first),
-                             std::min(member.kv_heads.end, first + heads_of_rank)};
+    const HeadRange heads = {std::max(tile.kv_heads.begin, first),
+                             std::min(tile.kv_heads.end, first + heads_of_rank)};
     if (heads.begin >= heads.end) continue;
-    AttentionCoreConfig core =
-        program_.attention_core(rank, {heads.begin - first, heads.end - first}, num_blocks);
+    AttentionCoreConfig core = program_.attention_core(
+        rank, {heads.begin - first, heads.end - first}, tile.blocks.count());
     session.parts.push_back({.kv_head_begin = heads.begin,
                              .kv_head_end = heads.end,
+                             .block_begin = tile.blocks.begin,
+                             .block_end = tile.blocks.end,
                              .num_heads = core.num_heads,
                              .layers = std::move(core.layers),
                              .transport_blob = {}});
   }
-  return session;
 }
 
 TransportKind ClusterBackend::transport_for(size_t worker_idx) const {
@@ -430,7 +470,7 @@ std::vector<EngineStats::Worker> ClusterBackend::workers() const {
       if (member.worker_idx != i || remote_.empty()) continue;
       worker.state = snapshot.state == control::WatchState::kWatched ? "up" : "down";
       worker.epoch = epoch_;
-      worker.num_kv_heads = member.kv_heads.count();
+      worker.num_kv_heads = member.share * program_.num_kv_heads();
       worker.attention_seconds = snapshot.stats.attention_seconds;
       for (const auto& remote : remote_) {
         const WireStats stats = remote->wire_stats_of(worker.name);

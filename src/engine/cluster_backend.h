@@ -20,7 +20,7 @@
 #include "engine/model_program.h"
 #include "engine/step_backend.h"
 #include "kv/head_partition.h"
-#include "plan/kv_budget.h"
+#include "plan/partition.h"
 #include "worker/model_worker.h"
 #include "worker/remote_attention.h"
 
@@ -31,6 +31,8 @@ struct ClusterBackendConfig {
   control::ControlSecurity security;
   // None: shared memory where a worker's address is a loopback one, TCP elsewhere.
   std::optional<TransportKind> transport;
+  PartitionKind partition = PartitionKind::kAuto;
+  bool overlap = true;  // attention starts on cached keys before k and v are there
   control::WorkerMonitorConfig monitor;
   Duration start_timeout =
       std::chrono::seconds(30);  // the first session waits this long for all workers
@@ -50,7 +52,7 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   ~ClusterBackend() override;
 
   Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override;
-  Result<int32_t> open_session(int32_t min_blocks) override;
+  Result<BlockLanes> open_session(int32_t min_blocks) override;
   [[nodiscard]] bool has_session() const override { return !remote_.empty(); }
   BackendEvent poll_event() override;
   [[nodiscard]] Status loss_reason() const override;
@@ -60,11 +62,17 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   [[nodiscard]] BackendTimes times() const override;
 
  private:
-  // A worker's share of the session being opened or open.
+  // A worker that takes part in the session being opened or open.
   struct Member {
     size_t worker_idx = 0;
-    HeadRange kv_heads;  // counted over all ranks
+    std::vector<KvTile> tiles;  // its share; heads counted over all ranks
     uint64_t incarnation = 0;
+    double share = 0;  // of the KV cache, of 1
+  };
+  struct SessionPlan {
+    PlannedPartition planned;
+    std::vector<Member> members;
+    size_t num_usable = 0;  // workers it could choose from
   };
 
   void worker_available(size_t worker_idx, const control::WorkerInfo& info) override;
@@ -80,25 +88,28 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
     Exclusion exclusion;
   };
 
-  Result<int32_t> try_session(int32_t min_blocks);
+  Result<BlockLanes> try_session(int32_t min_blocks);
   void wait_for_all_workers();
   [[nodiscard]] bool has_refused(size_t worker_idx) const;
   [[nodiscard]] bool nobody_will_come() const;
-  Result<int32_t> choose_session(int32_t min_blocks, std::vector<Member>& members);
-  [[nodiscard]] std::vector<Member> choose_members() const;
-  [[nodiscard]] std::vector<WorkerKvShare> shares_of(const std::vector<Member>& members) const;
+  Result<SessionPlan> plan_session(int32_t min_blocks);
+  [[nodiscard]] std::vector<Member> usable_members() const;
+  [[nodiscard]] std::vector<PartitionWorker> describe(const std::vector<Member>& members) const;
+  void log_session(const SessionPlan& plan) const;
   // The peers of each rank.
   using RankPeers = std::vector<std::vector<AttentionPeer>>;
   [[nodiscard]] std::unique_ptr<RemoteAttention> make_remote(
-      std::vector<AttentionPeer> peers) const;
+      int32_t rank, std::vector<AttentionPeer> peers) const;
   Status publish(RankPeers peers);
   // Called with mutex_ held.
   [[nodiscard]] bool is_usable(const Candidate& candidate) const;
   [[nodiscard]] size_t num_usable() const;
+  [[nodiscard]] size_t num_useful(size_t num_workers) const;
   // Opens the session at one worker and adds it to the peers of each rank that it has heads of.
   Status join(const Member& member, int32_t num_blocks, RankPeers& peers);
   [[nodiscard]] control::SessionConfig session_config(const Member& member,
                                                       int32_t num_blocks) const;
+  void add_parts(const KvTile& tile, control::SessionConfig& session) const;
   [[nodiscard]] TransportKind transport_for(size_t worker_idx) const;
   void exclude(size_t worker_idx);
   void close_session();
@@ -106,11 +117,13 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
 
   ClusterBackendConfig config_;
   const ModelProgram& program_;
+  std::vector<StreamView> streams_;  // of each rank
   ModelWorker worker_;
   uint64_t engine_id_;
   bool was_open_ = false;
   std::vector<std::unique_ptr<control::AttentionControl>> clients_;
   std::vector<Member> members_;  // of the open session
+  size_t num_considered_ = 0;    // workers that the open session could choose from
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

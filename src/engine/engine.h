@@ -78,7 +78,7 @@ struct EngineStats {
     std::string state;  // "up", "down", "standby", "starting"
     uint64_t epoch = 0;
     uint64_t num_restarts = 0;
-    int32_t num_kv_heads = 0;
+    double num_kv_heads = 0;  // its share of the KV cache; a fraction where heads are split
     double attention_seconds = 0;
     uint64_t bytes_sent = 0;
     uint64_t bytes_received = 0;

@@ -3,7 +3,7 @@
 #include <array>
 
 #include "base/check.h"
-#include "plan/kv_budget.h"
+#include "plan/partition.h"
 
 namespace lamina {
 
@@ -15,28 +15,29 @@ LocalBackend::LocalBackend(const ModelProgram& program,
       streams_(streams.begin(), streams.end()),
       worker_(program.rank_models(streams), program.step_limits(), program.max_num_seqs) {}
 
-Result<int32_t> LocalBackend::open_session(int32_t min_blocks) {
+Result<BlockLanes> LocalBackend::open_session(int32_t min_blocks) {
   close();
-  const std::array<WorkerKvShare, 1> share = {
-      WorkerKvShare{.name = "colocated",
-                    .budget_bytes = kv_budget_bytes_,
-                    .num_kv_heads = program_.num_kv_heads()}};
-  LAMINA_ASSIGN_OR_RETURN(
-      const int32_t num_blocks,
-      plan_num_blocks(program_.kv_layout(1), share, min_blocks, most_useful_blocks(program_)));
+  const std::array<PartitionWorker, 1> whole = {
+      PartitionWorker{.name = "colocated", .budget_bytes = kv_budget_bytes_}};
+  LAMINA_ASSIGN_OR_RETURN(const PlannedPartition planned,
+                          plan_partition({.kind = PartitionKind::kHead,
+                                          .layout = program_.kv_layout(program_.num_kv_heads()),
+                                          .workers = whole,
+                                          .min_blocks = min_blocks,
+                                          .max_blocks = most_useful_blocks(program_)}));
   const HeadRange all_heads = {0, program_.attention().num_kv_heads};
   try {
     for (int32_t rank = 0; rank < program_.num_ranks(); ++rank) {
-      attention_.push_back(
-          std::make_unique<LocalAttention>(program_.attention_core(rank, all_heads, num_blocks),
-                                           streams_[static_cast<size_t>(rank)]));
+      attention_.push_back(std::make_unique<LocalAttention>(
+          program_.attention_core(rank, all_heads, planned.partition.num_blocks),
+          streams_[static_cast<size_t>(rank)]));
       backends_.push_back(attention_.back().get());
     }
   } catch (const Error& error) {
     close();
     return error.status();
   }
-  return num_blocks;
+  return planned.lanes;
 }
 
 Result<std::vector<SequenceOutput>> LocalBackend::run(const StepPlan& plan) {

@@ -22,7 +22,7 @@ class LocalBackend final : public StepBackend {
                std::span<const StreamView> streams);
 
   Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override;
-  Result<int32_t> open_session(int32_t min_blocks) override;
+  Result<BlockLanes> open_session(int32_t min_blocks) override;
   [[nodiscard]] bool has_session() const override { return !attention_.empty(); }
   BackendEvent poll_event() override { return BackendEvent::kNone; }
   [[nodiscard]] Status loss_reason() const override { return {}; }

@@ -87,6 +87,18 @@ AttentionCoreConfig ModelProgram::attention_core(int32_t rank,
   return config;
 }
 
+std::vector<std::vector<float>> ModelProgram::sinks(int32_t rank) const {
+  const std::vector<wire::AttentionLayer> layers =
+      attention_core(rank, {0, attention().num_kv_heads}, 1).layers;
+  std::vector<std::vector<float>> sinks;
+  bool has_sinks = false;
+  for (const wire::AttentionLayer& layer : layers) {
+    sinks.push_back(layer.sinks);
+    has_sinks |= !layer.sinks.empty();
+  }
+  return has_sinks ? sinks : std::vector<std::vector<float>>();
+}
+
 std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> streams) const {
   LAMINA_CHECK_EQ(streams.size(), ranks.size());
   std::vector<RankModel> models;
@@ -96,8 +108,8 @@ std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> str
   return models;
 }
 
-SchedulerConfig ModelProgram::scheduler(int32_t num_blocks) const {
-  return {.num_blocks = num_blocks,
+SchedulerConfig ModelProgram::scheduler() const {
+  return {.blocks = {},
           .block_size = block_size,
           .max_num_seqs = max_num_seqs,
           .max_num_batched_tokens = max_num_batched_tokens,

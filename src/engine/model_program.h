@@ -49,10 +49,13 @@ struct ModelProgram {
   [[nodiscard]] KvLayout kv_layout(int32_t num_kv_heads) const;
   // Configuration of a worker that owns KV heads [begin, end) of rank `rank` and `num_blocks`
   // blocks.
+  // Sinks of rank `rank`'s query heads by layer; none at all in a model without.
+  [[nodiscard]] std::vector<std::vector<float>> sinks(int32_t rank) const;
   [[nodiscard]] AttentionCoreConfig attention_core(int32_t rank,
                                                    const HeadRange& kv_heads,
                                                    int32_t num_blocks) const;
-  [[nodiscard]] SchedulerConfig scheduler(int32_t num_blocks) const;
+  // Without blocks: those come with a session.
+  [[nodiscard]] SchedulerConfig scheduler() const;
   [[nodiscard]] StepLimits step_limits() const;
   // The ranks' shards for a ModelWorker, each on its own stream.
   [[nodiscard]] std::vector<RankModel> rank_models(std::span<const StreamView> streams) const;

@@ -29,7 +29,7 @@ ServingEngine::ServingEngine(ServingEngineConfig config,
       backend_(std::move(backend)),
       tokenizer_(tokenizer),
       min_blocks_(ceil_div(config_.max_model_len, config_.scheduler.block_size)) {
-  config_.scheduler.num_blocks = backend_->open_session(min_blocks_).value_or_throw();
+  config_.scheduler.blocks = backend_->open_session(min_blocks_).value_or_throw();
   scheduler_ = std::make_unique<Scheduler>(config_.scheduler);
   is_up_ = true;
   publish_stats();
@@ -233,19 +233,19 @@ bool ServingEngine::ensure_session() {
 }
 
 bool ServingEngine::open_session() {
-  const Result<int32_t> num_blocks = backend_->open_session(min_blocks_);
-  if (num_blocks.ok()) {
+  const Result<BlockLanes> blocks = backend_->open_session(min_blocks_);
+  if (blocks.ok()) {
     scheduler_->preempt_all();
-    scheduler_->resize(*num_blocks);
+    scheduler_->resize(*blocks);
     is_up_ = true;
     return true;
   }
   if (is_up_.exchange(false)) down_since_ = steady_clock().now();
   {
     const std::lock_guard lock(mutex_);
-    down_reason_ = num_blocks.status();
+    down_reason_ = blocks.status();
   }
-  if (steady_clock().now() - down_since_ > config_.outage_limit) fail_all(num_blocks.status());
+  if (steady_clock().now() - down_since_ > config_.outage_limit) fail_all(blocks.status());
   return false;
 }
 

@@ -63,12 +63,12 @@ class FakeBackend final : public StepBackend {
     }
     return outputs;
   }
-  Result<int32_t> open_session(int32_t min_blocks) override {
+  Result<BlockLanes> open_session(int32_t min_blocks) override {
     const std::lock_guard lock(mutex_);
     if (is_out_) return unavailable("nobody is up");
     slots_.clear();
     has_session_ = true;
-    return std::max(min_blocks, 16);
+    return BlockLanes{{std::max(min_blocks, 16)}};
   }
   [[nodiscard]] bool has_session() const override { return has_session_; }
   BackendEvent poll_event() override {

@@ -25,10 +25,10 @@ struct BackendTimes {
 
 class StepBackend : public StepRunner {
  public:
-  // Opens a session, replacing the one there is: every slot is empty then. Returns the number of KV
-  // blocks, at least `min_blocks`. kUnavailable (no worker is up), kResourceExhausted (too little
-  // memory), or what a worker answered.
-  virtual Result<int32_t> open_session(int32_t min_blocks) = 0;
+  // Opens a session, replacing the one there is: every slot is empty then. Returns its KV blocks,
+  // at least `min_blocks`. kUnavailable (no worker is up), kResourceExhausted (too little memory),
+  // or what a worker answered.
+  virtual Result<BlockLanes> open_session(int32_t min_blocks) = 0;
   [[nodiscard]] virtual bool has_session() const = 0;
   // What happened since the last call.
   virtual BackendEvent poll_event() = 0;

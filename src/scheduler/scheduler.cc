@@ -36,7 +36,7 @@ ScoreRange unscored(const Sequence& sequence, int32_t begin, int32_t count) {
 }  // namespace
 
 void SchedulerConfig::validate() const {
-  require(num_blocks > 0, "num_blocks must be positive");
+  require(blocks.total() > 0, "num_blocks must be positive");
   require(block_size > 0, "--block-size must be positive");
   require(max_num_seqs > 0, "--max-num-seqs must be positive");
   require(max_num_batched_tokens >= max_num_seqs,
@@ -46,7 +46,7 @@ void SchedulerConfig::validate() const {
 
 Scheduler::Scheduler(const SchedulerConfig& config)
     : config_(config),
-      allocator_(config.num_blocks),
+      allocator_(config.blocks),
       slots_(static_cast<size_t>(config.max_num_seqs), nullptr) {
   config_.validate();
   for (int32_t slot = config_.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
@@ -142,7 +142,7 @@ int32_t Scheduler::chunk_tokens(const Sequence& sequence, const Budget& budget) 
 
 bool Scheduler::reserve_blocks(Sequence& sequence, int32_t num_tokens) {
   while (static_cast<int32_t>(sequence.blocks.size()) < blocks_for(num_tokens)) {
-    const std::optional<BlockId> block = allocator_.allocate();
+    const std::optional<BlockId> block = allocator_.allocate(sequence.blocks);
     if (!block) return false;
     sequence.blocks.push_back(*block);
   }
@@ -216,11 +216,11 @@ void Scheduler::preempt_all() {
   released_slots_.clear();  // the workers forgot them already
 }
 
-void Scheduler::resize(int32_t num_blocks) {
+void Scheduler::resize(const BlockLanes& blocks) {
   LAMINA_CHECK(running_.empty());
-  config_.num_blocks = num_blocks;
+  config_.blocks = blocks;
   config_.validate();
-  allocator_ = BlockAllocator(num_blocks);
+  allocator_ = BlockAllocator(blocks);
 }
 
 }  // namespace lamina

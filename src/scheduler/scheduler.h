@@ -16,7 +16,7 @@
 namespace lamina {
 
 struct SchedulerConfig {
-  int32_t num_blocks = 0;
+  BlockLanes blocks;
   int32_t block_size = 16;                // tokens
   int32_t max_num_seqs = 64;              // running at once; also the number of slots
   int32_t max_num_batched_tokens = 2048;  // query tokens of a step
@@ -50,7 +50,7 @@ class Scheduler {
   // first.
   void preempt_all();
   // Another capacity, after preempt_all(). CHECKs that nothing runs.
-  void resize(int32_t num_blocks);
+  void resize(const BlockLanes& blocks);
 
   // The sequence in a slot of the last plan.
   [[nodiscard]] Sequence* in_slot(int32_t slot) const { return slots_[static_cast<size_t>(slot)]; }

@@ -18,7 +18,7 @@ namespace {
 class FakeWorkers {
  public:
   FakeWorkers(const SchedulerConfig& config, int32_t max_blocks)
-      : config_(config), tables_(config.max_num_seqs, max_blocks, config.num_blocks) {}
+      : config_(config), tables_(config.max_num_seqs, max_blocks, config.blocks.total()) {}
 
   static int32_t next_token(const std::vector<int32_t>& tokens) {
     uint64_t hash = tokens.size();
@@ -99,11 +99,11 @@ std::vector<int32_t> expected_tokens(const Sequence& sequence) {
   return tokens;
 }
 
-constexpr SchedulerConfig kSmall{.num_blocks = 8,
-                                 .block_size = 4,
-                                 .max_num_seqs = 3,
-                                 .max_num_batched_tokens = 8,
-                                 .max_logits_rows = 5};
+const SchedulerConfig kSmall{.blocks = {{8}},
+                             .block_size = 4,
+                             .max_num_seqs = 3,
+                             .max_num_batched_tokens = 8,
+                             .max_logits_rows = 5};
 
 TEST(Scheduler, ChunksPrefillAndLetsDecodingGoFirst) {
   Scheduler scheduler(kSmall);
@@ -182,9 +182,9 @@ TEST(Scheduler, StartsOverAfterTheWorkersLostTheirState) {
     scheduler.complete(plan, workers.run(plan));
   }
   scheduler.preempt_all();
-  scheduler.resize(4);
+  scheduler.resize({{4}});
   SchedulerConfig smaller = kSmall;
-  smaller.num_blocks = 4;
+  smaller.blocks = {{4}};
   FakeWorkers workers(smaller, 4);
   while (!sequence->is_complete()) {
     const StepPlan plan = scheduler.schedule();
@@ -209,9 +209,9 @@ TEST(Scheduler, NeverDeadlocksOrLeaksUnderRandomLoad) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     Rng rng(seed);
     SchedulerConfig config = kSmall;
-    config.num_blocks = 6 + static_cast<int32_t>(rng.next_below(10));
+    config.blocks = {{6 + static_cast<int32_t>(rng.next_below(10))}};
     Scheduler scheduler(config);
-    FakeWorkers workers(config, config.num_blocks);
+    FakeWorkers workers(config, config.blocks.total());
     std::vector<std::unique_ptr<Sequence>> alive;
     uint64_t next_id = 1;
     int steps_without_arrivals = 0;
@@ -241,7 +241,7 @@ TEST(Scheduler, NeverDeadlocksOrLeaksUnderRandomLoad) {
       });
       if (rng.next_below(200) == 0) {
         scheduler.preempt_all();
-        workers = FakeWorkers(config, config.num_blocks);
+        workers = FakeWorkers(config, config.blocks.total());
       }
     }
     EXPECT_EQ(scheduler.blocks().num_used(), 0);

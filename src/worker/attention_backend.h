@@ -1,6 +1,5 @@
-// AttentionBackend: an AttentionPort that also hears of each step before its first slice.
-// LocalAttention is the colocated mode, RemoteAttention the offloaded one; a model worker knows
-// only this.
+// AttentionBackend: attention as a model worker sees it, for several micro-batches at a time, each
+// in its own step. LocalAttention is the colocated mode, RemoteAttention the offloaded one.
 #pragma once
 
 #include "base/status.h"
@@ -9,11 +8,40 @@
 
 namespace lamina {
 
-class AttentionBackend : public AttentionPort {
+class AttentionBackend {
  public:
-  // Before the step's first slice. An error here or in any later call loses the state of every
-  // slot.
-  virtual Status begin_step(const StepPlan& plan) = 0;
+  virtual ~AttentionBackend() = default;
+
+  // Before the first slice of a micro-batch's step. An error here or in any later call loses the
+  // state of every slot.
+  virtual Status begin_step(int32_t micro_batch, const StepPlan& plan) = 0;
+  // As AttentionPort has them. Views are valid during the call only.
+  virtual Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) = 0;
+  virtual Status send_kv(int32_t micro_batch,
+                         int32_t attention_idx,
+                         TensorView k,
+                         TensorView v) = 0;
+  virtual Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) = 0;
+};
+
+// One micro-batch's port to a backend.
+class MicroBatchPort : public AttentionPort {
+ public:
+  MicroBatchPort(AttentionBackend& backend, int32_t micro_batch)
+      : backend_(backend), micro_batch_(micro_batch) {}
+  Status send_q(int32_t attention_idx, TensorView q) override {
+    return backend_.send_q(micro_batch_, attention_idx, q);
+  }
+  Status send_kv(int32_t attention_idx, TensorView k, TensorView v) override {
+    return backend_.send_kv(micro_batch_, attention_idx, k, v);
+  }
+  Status receive(int32_t attention_idx, TensorView out) override {
+    return backend_.receive(micro_batch_, attention_idx, out);
+  }
+
+ private:
+  AttentionBackend& backend_;
+  int32_t micro_batch_;
 };
 
 }  // namespace lamina

@@ -3,23 +3,38 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/checked_math.h"
 
 namespace lamina {
+
+static_assert(kNoBlock == kernels::kNoBlock && kNoBlock == wire::kNoBlock);
 
 AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView stream)
     : config_(config),
       stream_(stream),
       cache_(config.kv, config.num_blocks, MemoryKind::kHost),
-      tables_(config.max_sequences, config.max_blocks_per_sequence, config.num_blocks) {
+      tables_(config.max_sequences, config.max_blocks_per_sequence, config.num_blocks),
+      steps_(static_cast<size_t>(config.num_micro_batches)) {
   const auto max_sequences = static_cast<size_t>(config.max_sequences);
-  query_begin_.reserve(max_sequences + 1);
-  context_len_.reserve(max_sequences);
-  block_rows_.resize(max_sequences * static_cast<size_t>(config.max_blocks_per_sequence));
+  for (Step& step : steps_) {
+    step.query_begin.reserve(max_sequences + 1);
+    step.context_len.reserve(max_sequences);
+    step.slot_mapping.reserve(static_cast<size_t>(config.max_tokens));
+    step.block_rows.resize(max_sequences * static_cast<size_t>(config.max_blocks_per_sequence));
+  }
 }
 
 Status AttentionCore::begin_step(const wire::AttentionPlan& plan) {
+  if (plan.micro_batch >= steps_.size()) {
+    return invalid_argument(
+        fmt::format("plan of micro-batch {} of {}", plan.micro_batch, steps_.size()));
+  }
   LAMINA_RETURN_IF_ERROR(update_tables(plan));
-  return gather_batch(plan);
+  count_blocks();
+  return gather_step(plan, steps_[plan.micro_batch]);
 }
 
 Status AttentionCore::update_tables(const wire::AttentionPlan& plan) {
@@ -42,76 +57,137 @@ Status AttentionCore::update_tables(const wire::AttentionPlan& plan) {
   return {};
 }
 
-Status AttentionCore::gather_batch(const wire::AttentionPlan& plan) {
+Status AttentionCore::gather_step(const wire::AttentionPlan& plan, Step& step) const {
   if (plan.sequences.size() > static_cast<size_t>(config_.max_sequences)) {
     return invalid_argument(fmt::format(
         "plan of {} sequences, limit {}", plan.sequences.size(), config_.max_sequences));
   }
-  query_begin_.assign(1, 0);
-  context_len_.clear();
-  int64_t num_tokens = 0;
+  step.query_begin.assign(1, 0);
+  step.context_len.clear();
+  step.slot_mapping.clear();
+  step.is_partial = false;
+  step.is_started = false;
   for (const wire::SequenceEntry& entry : plan.sequences) {
-    const std::span<const BlockId> blocks = tables_.blocks(static_cast<int32_t>(entry.slot));
-    const int64_t context = int64_t{entry.first_position} + entry.num_tokens;
-    if (context > static_cast<int64_t>(blocks.size()) * config_.kv.block_size) {
-      return invalid_argument(
-          fmt::format("slot {} needs {} tokens, its {} blocks hold {}",
-                      entry.slot,
-                      context,
-                      blocks.size(),
-                      static_cast<int64_t>(blocks.size()) * config_.kv.block_size));
-    }
-    num_tokens += entry.num_tokens;
-    if (num_tokens > config_.max_tokens) {
-      return invalid_argument(fmt::format("plan of more than {} tokens", config_.max_tokens));
-    }
-    const size_t row = context_len_.size() * static_cast<size_t>(config_.max_blocks_per_sequence);
-    std::copy(blocks.begin(), blocks.end(), block_rows_.begin() + static_cast<ptrdiff_t>(row));
-    context_len_.push_back(static_cast<int32_t>(context));
-    query_begin_.push_back(static_cast<int32_t>(num_tokens));
+    LAMINA_RETURN_IF_ERROR(gather_sequence(entry, step));
   }
-  num_step_tokens_ = static_cast<int32_t>(num_tokens);
   return {};
 }
 
-int32_t AttentionCore::num_blocks_used() const {
-  size_t count = 0;
-  for (int32_t slot = 0; slot < tables_.num_slots(); ++slot) count += tables_.blocks(slot).size();
-  return static_cast<int32_t>(count);
+Status AttentionCore::gather_sequence(const wire::SequenceEntry& entry, Step& step) const {
+  const int64_t block_size = config_.kv.block_size;
+  const std::span<const BlockId> blocks = tables_.blocks(static_cast<int32_t>(entry.slot));
+  const int64_t context = int64_t{entry.first_position} + entry.num_tokens;
+  if (context > static_cast<int64_t>(blocks.size()) * block_size) {
+    return invalid_argument(fmt::format("slot {} needs {} tokens, its {} blocks hold {}",
+                                        entry.slot,
+                                        context,
+                                        blocks.size(),
+                                        static_cast<int64_t>(blocks.size()) * block_size));
+  }
+  const int64_t num_tokens = int64_t{step.query_begin.back()} + entry.num_tokens;
+  if (num_tokens > config_.max_tokens) {
+    return invalid_argument(fmt::format("plan of more than {} tokens", config_.max_tokens));
+  }
+  const auto used = blocks.first(static_cast<size_t>(ceil_div(context, block_size)));
+  const size_t row = step.context_len.size() * static_cast<size_t>(config_.max_blocks_per_sequence);
+  std::copy(used.begin(), used.end(), step.block_rows.begin() + static_cast<ptrdiff_t>(row));
+  step.is_partial |= std::find(used.begin(), used.end(), kNoBlock) != used.end();
+  for (int64_t position = entry.first_position; position < context; ++position) {
+    const BlockId block = used[static_cast<size_t>(position / block_size)];
+    if (block == kNoBlock) continue;
+    step.slot_mapping.push_back(block * block_size + position % block_size);
+  }
+  step.context_len.push_back(static_cast<int32_t>(context));
+  step.query_begin.push_back(static_cast<int32_t>(num_tokens));
+  return {};
 }
 
-kernels::RaggedBatch AttentionCore::batch() const {
-  return {.query_begin = query_begin_,
-          .context_len = context_len_,
-          .block_tables = std::span(block_rows_)
-                              .first(context_len_.size() *
-                                     static_cast<size_t>(config_.max_blocks_per_sequence)),
-          .max_blocks = config_.max_blocks_per_sequence};
+void AttentionCore::count_blocks() {
+  ptrdiff_t count = 0;
+  for (int32_t slot = 0; slot < tables_.num_slots(); ++slot) {
+    const std::span<const BlockId> blocks = tables_.blocks(slot);
+    count +=
+        static_cast<ptrdiff_t>(blocks.size()) - std::count(blocks.begin(), blocks.end(), kNoBlock);
+  }
+  num_blocks_used_ = static_cast<int32_t>(count);
 }
 
-Status AttentionCore::append(int32_t layer_idx, TensorView k, TensorView v) {
+int32_t AttentionCore::num_tokens(int32_t micro_batch) const {
+  const Step& current = step(micro_batch);
+  return current.query_begin.empty() ? 0 : current.query_begin.back();
+}
+
+int32_t AttentionCore::num_new_keys(int32_t micro_batch) const {
+  return static_cast<int32_t>(step(micro_batch).slot_mapping.size());
+}
+
+// The sinks are whoever merges the partials'.
+kernels::RaggedAttentionArgs AttentionCore::attention_args(const Step& step,
+                                                           int32_t layer_idx,
+                                                           TensorView q) const {
+  const wire::AttentionLayer& layer = config_.layers[static_cast<size_t>(layer_idx)];
+  const size_t table_size =
+      step.context_len.size() * static_cast<size_t>(config_.max_blocks_per_sequence);
+  return {.q = q,
+          .k_cache = cache_.keys(layer_idx),
+          .v_cache = cache_.values(layer_idx),
+          .out = {},
+          .lse = {},
+          .batch = {.query_begin = step.query_begin,
+                    .context_len = step.context_len,
+                    .block_tables = std::span(step.block_rows).first(table_size),
+                    .max_blocks = config_.max_blocks_per_sequence},
+          .scale = layer.scale,
+          .window = layer.window,
+          .soft_cap = layer.soft_cap,
+          .alibi_slopes = layer.alibi_slopes,
+          .sinks = step.is_partial ? std::span<const float>() : std::span(layer.sinks)};
+}
+
+TensorView AttentionCore::state_view(const Step& step) const {
+  const KvLayout& kv = config_.kv;
+  return {step.state.data(),
+          DType::kF32,
+          {step.query_begin.back(), config_.num_heads, int64_t{kv.value_dim} + 2}};
+}
+
+Status AttentionCore::start(int32_t micro_batch, int32_t layer_idx, TensorView q) {
+  Step& current = steps_[static_cast<size_t>(micro_batch)];
+  if (current.state.size_bytes() == 0) {
+    const size_t row_bytes = static_cast<size_t>(config_.num_heads) *
+                             (static_cast<size_t>(config_.kv.value_dim) + 2) * sizeof(float);
+    current.state = Buffer(MemoryKind::kHost, static_cast<size_t>(config_.max_tokens) * row_bytes);
+  }
+  kernels::RaggedAttentionArgs args = attention_args(current, layer_idx, q);
+  args.phase = kernels::AttentionPhase::kCached;
+  args.state = state_view(current);
+  LAMINA_RETURN_IF_ERROR(kernels::ragged_attention(args, stream_));
+  current.is_started = true;
+  return {};
+}
+
+Status AttentionCore::append(int32_t micro_batch, int32_t layer_idx, TensorView k, TensorView v) {
+  const Step& current = step(micro_batch);
+  if (current.slot_mapping.empty()) return {};
   return kernels::append_kv({.k = k,
                              .v = config_.kv.latent ? TensorView() : v,
                              .k_cache = cache_.keys(layer_idx),
                              .v_cache = cache_.values(layer_idx),
-                             .batch = batch()},
+                             .slot_mapping = current.slot_mapping},
                             stream_);
 }
 
-Status AttentionCore::attend(int32_t layer_idx, TensorView q, TensorView out) {
-  const wire::AttentionLayer& layer = config_.layers[static_cast<size_t>(layer_idx)];
-  return kernels::ragged_attention({.q = q,
-                                    .k_cache = cache_.keys(layer_idx),
-                                    .v_cache = cache_.values(layer_idx),
-                                    .out = out,
-                                    .lse = {},
-                                    .batch = batch(),
-                                    .scale = layer.scale,
-                                    .window = layer.window,
-                                    .soft_cap = layer.soft_cap,
-                                    .alibi_slopes = layer.alibi_slopes,
-                                    .sinks = layer.sinks},
-                                   stream_);
+Status AttentionCore::attend(
+    int32_t micro_batch, int32_t layer_idx, TensorView q, TensorView out, TensorView lse) {
+  Step& current = steps_[static_cast<size_t>(micro_batch)];
+  kernels::RaggedAttentionArgs args = attention_args(current, layer_idx, q);
+  args.out = out;
+  if (current.is_partial) args.lse = lse;
+  if (std::exchange(current.is_started, false)) {
+    args.phase = kernels::AttentionPhase::kRest;
+    args.state = state_view(current);
+  }
+  return kernels::ragged_attention(args, stream_);
 }
 
 }  // namespace lamina

@@ -1,6 +1,7 @@
 // AttentionCore: one attention worker's state and work without its network: KV blocks of its heads,
-// block tables, append and attention. AttentionWorker drives it from messages, LocalAttention from
-// the model worker's own thread. Confined to one thread.
+// block tables, append and attention, for steps of several micro-batches at a time. AttentionWorker
+// drives it from messages, LocalAttention from the model worker's own thread. Confined to one
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct AttentionCoreConfig {
   int32_t max_sequences = 0;  // slots
   int32_t max_tokens = 0;     // query tokens of a step
   int32_t max_blocks_per_sequence = 0;
+  int32_t num_micro_batches = 1;
   std::vector<wire::AttentionLayer> layers;
 };
 
@@ -31,33 +33,61 @@ class AttentionCore {
   // Allocates the KV cache. Throws Error kResourceExhausted or kInvalidArgument.
   AttentionCore(const AttentionCoreConfig& config, StreamView stream);
 
-  // Applies the plan's changes to the block tables and makes it the current step. The plan comes
-  // from a socket: it is validated wholly. kInvalidArgument; the tables may be partly changed then,
-  // and the session is lost.
+  // Applies the plan's changes to the block tables and makes it the current step of its
+  // micro-batch. The plan comes from a socket: it is validated wholly. kInvalidArgument; the tables
+  // may be partly changed then, and the session is lost.
   Status begin_step(const wire::AttentionPlan& plan);
-  // k [T, Hkv, D], v [T, Hkv, Dv] of this worker's heads; v is not looked at if the layout is
-  // latent.
-  Status append(int32_t layer_idx, TensorView k, TensorView v);
-  // q [T, Hq, D] of this worker's heads; out [T, Hq, Dv] in q's dtype or f32.
-  Status attend(int32_t layer_idx, TensorView q, TensorView out);
+
+  // The calls of one layer, in this order. T query tokens; N of them lie in blocks held here.
+  // What attention can do before k and v are there: q meets the cached keys. Optional, with the
+  // same result bit for bit: attend() does it otherwise. q [T, Hq, D] of this worker's heads.
+  Status start(int32_t micro_batch, int32_t layer_idx, TensorView q);
+  // k [N, Hkv, D], v [N, Hkv, Dv]; v is not looked at if the layout is latent.
+  Status append(int32_t micro_batch, int32_t layer_idx, TensorView k, TensorView v);
+  // out [T, Hq, Dv] in q's dtype or f32; lse [T, Hq] f32 where the step is partial, else not looked
+  // at.
+  Status attend(
+      int32_t micro_batch, int32_t layer_idx, TensorView q, TensorView out, TensorView lse = {});
 
   [[nodiscard]] const AttentionCoreConfig& config() const { return config_; }
-  [[nodiscard]] int32_t num_step_tokens() const { return num_step_tokens_; }
-  [[nodiscard]] int32_t num_blocks_used() const;
+  // T and N of the micro-batch's current step.
+  [[nodiscard]] int32_t num_tokens(int32_t micro_batch) const;
+  [[nodiscard]] int32_t num_new_keys(int32_t micro_batch) const;
+  // Blocks of the step's sequences lie with other workers: out and lse are a partial, without
+  // sinks.
+  [[nodiscard]] bool is_partial(int32_t micro_batch) const { return step(micro_batch).is_partial; }
+  [[nodiscard]] int32_t num_blocks_used() const { return num_blocks_used_; }
 
  private:
+  // A micro-batch's current step, as the operators take it.
+  struct Step {
+    std::vector<int32_t> query_begin;
+    std::vector<int32_t> context_len;
+    std::vector<int32_t> block_rows;    // [B, max_blocks_per_sequence]
+    std::vector<int64_t> slot_mapping;  // [N]
+    bool is_partial = false;
+    bool is_started = false;  // the layer under way
+    Buffer state;             // between start() and attend()
+  };
+
+  [[nodiscard]] const Step& step(int32_t micro_batch) const {
+    return steps_[static_cast<size_t>(micro_batch)];
+  }
   Status update_tables(const wire::AttentionPlan& plan);
-  Status gather_batch(const wire::AttentionPlan& plan);
-  [[nodiscard]] kernels::RaggedBatch batch() const;
+  Status gather_step(const wire::AttentionPlan& plan, Step& step) const;
+  Status gather_sequence(const wire::SequenceEntry& entry, Step& step) const;
+  void count_blocks();
+  [[nodiscard]] kernels::RaggedAttentionArgs attention_args(const Step& step,
+                                                            int32_t layer_idx,
+                                                            TensorView q) const;
+  [[nodiscard]] TensorView state_view(const Step& step) const;
 
   AttentionCoreConfig config_;
   StreamView stream_;
   KvCache cache_;
   BlockTables tables_;
-  std::vector<int32_t> query_begin_;
-  std::vector<int32_t> context_len_;
-  std::vector<int32_t> block_rows_;  // [B, max_blocks_per_sequence]
-  int32_t num_step_tokens_ = 0;
+  std::vector<Step> steps_;  // by micro-batch
+  int32_t num_blocks_used_ = 0;
 };
 
 }  // namespace lamina

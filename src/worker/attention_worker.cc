@@ -21,218 +21,319 @@ uint32_t unsigned_of(int32_t value) {
 AttentionWorker::AttentionWorker(const AttentionWorkerConfig& config,
                                  Endpoint& endpoint,
                                  StreamView stream)
-    : config_(config), endpoint_(endpoint), core_(config.core, stream) {
+    : config_(config),
+      endpoint_(endpoint),
+      core_(config.core, stream),
+      micro_batches_(static_cast<size_t>(config.core.num_micro_batches)) {
+  config_.total_blocks = std::max(config.total_blocks, config.core.num_blocks);
   note_progress();
-}
-
-Result<AttentionWorker::Pending> AttentionWorker::advance() {
-  while (true) {
-    const Pending pending = awaited();
-    switch (endpoint_.poll(pending.slot, pending.seq)) {
-      case PollResult::kPending:
-        return pending;
-      case PollResult::kDown:
-        return unavailable("the model worker is gone");
-      case PollResult::kReady:
-        break;
-    }
-    note_progress();  // before is_in_step: a long idle time must not look like a hanging step
-    stats_.is_in_step = true;
-    const Status handled = handle();
-    note_progress();
-    stats_.is_in_step = state_ != State::kPlan;
-    if (!handled.ok()) {
-      refuse(handled);
-      return handled;
-    }
-  }
 }
 
 void AttentionWorker::note_progress() {
   stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
 }
 
-Status AttentionWorker::wait(WaitPolicy policy, Duration most) {
-  const Pending pending = awaited();
-  const TimePoint begin = steady_clock().now();
-  Status waited = endpoint_.wait(pending.slot, pending.seq, Deadline::after(most), policy);
-  stats_.wait_ns += (steady_clock().now() - begin).count();
-  return waited.code() == StatusCode::kDeadlineExceeded ? Status() : waited;
-}
-
-uint64_t AttentionWorker::progress() const {
-  constexpr uint64_t kStates = 3;
-  const uint64_t num_layers = unsigned_of(config_.core.kv.num_layers);
-  return (step_ * num_layers + layer_) * kStates + static_cast<uint64_t>(state_);
-}
+// ---- the loop of a process ----
 
 Status AttentionWorker::serve(std::span<AttentionWorker* const> workers,
                               const std::atomic<bool>& should_stop,
                               WaitPolicy policy,
                               Duration idle_check) {
+  std::vector<AwaitedMessage> awaited;
   while (!should_stop) {
+    bool did_something = false;
     for (AttentionWorker* worker : workers) {
-      const Result<Pending> pending = worker->advance();
-      if (!pending.ok()) return pending.status();
+      LAMINA_ASSIGN_OR_RETURN(const bool did, worker->step());
+      did_something |= did;
     }
-    AttentionWorker* last = *std::ranges::min_element(
-        workers, {}, [](const AttentionWorker* worker) { return worker->progress(); });
-    LAMINA_RETURN_IF_ERROR(last->wait(policy, idle_check));
+    if (!did_something) LAMINA_RETURN_IF_ERROR(wait(workers, awaited, policy, idle_check));
   }
   return {};
 }
 
-AttentionWorker::Pending AttentionWorker::awaited() const {
+Status AttentionWorker::wait(std::span<AttentionWorker* const> workers,
+                             std::vector<AwaitedMessage>& awaited,
+                             WaitPolicy policy,
+                             Duration most) {
+  awaited.clear();
+  for (const AttentionWorker* worker : workers) worker->add_awaited(awaited);
+  const TimePoint begin = steady_clock().now();
+  Status waited = wait_any(awaited, Deadline::after(most), policy);
+  const Duration time = steady_clock().now() - begin;
+  for (AttentionWorker* worker : workers) worker->stats_.wait_ns += time.count();
+  return waited.code() == StatusCode::kDeadlineExceeded ? Status() : waited;
+}
+
+void AttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) const {
+  for (uint32_t i = 0; i < micro_batches_.size(); ++i) {
+    const AwaitedMessage message = this->awaited(i);
+    // A plan whose turn has not come: what is awaited is the plan before it.
+    const bool is_early = endpoint_.received_seq(message.slot) >= message.seq;
+    if (!is_early) awaited.push_back(message);
+  }
+}
+
+AwaitedMessage AttentionWorker::awaited(uint32_t micro_batch) const {
+  const MicroBatch& batch = micro_batches_[micro_batch];
   const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
-  const uint64_t seq = wire::sequence_number(step_, layer_, num_layers);
-  switch (state_) {
-    case State::kPlan:
-      return {wire::slot_of(MessageKind::kPlan, 0), wire::sequence_number(step_, 0, num_layers)};
+  const uint64_t seq = wire::sequence_number(batch.step, batch.layer, num_layers);
+  switch (batch.state) {
+    case State::kPlan:  // of whichever step comes next to this micro-batch
+      return {&endpoint_,
+              wire::slot_of(MessageKind::kPlan, micro_batch, 0),
+              wire::sequence_number(batch.step + 1, 0, num_layers)};
     case State::kQ:
-      return {wire::slot_of(MessageKind::kQ, layer_), seq};
+      return {&endpoint_, wire::slot_of(MessageKind::kQ, micro_batch, batch.layer), seq};
     case State::kKv:
       break;
   }
-  return {wire::slot_of(MessageKind::kKv, layer_), seq};
+  return {&endpoint_, wire::slot_of(MessageKind::kKv, micro_batch, batch.layer), seq};
 }
 
-Status AttentionWorker::handle() {
-  const std::span<const std::byte> message = endpoint_.payload(awaited().slot);
+// ---- one message ----
+
+// k and v first: an output is what the other side waits for. Plans cost little and come last.
+Result<bool> AttentionWorker::step() {
+  for (const State state : {State::kKv, State::kQ, State::kPlan}) {
+    LAMINA_ASSIGN_OR_RETURN(const bool did, step_in(state));
+    if (did) return true;
+  }
+  return false;
+}
+
+Result<bool> AttentionWorker::step_in(State state) {
+  const auto count = static_cast<uint32_t>(micro_batches_.size());
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t micro_batch = (next_batch_ + i) % count;
+    if (micro_batches_[micro_batch].state != state) continue;
+    LAMINA_ASSIGN_OR_RETURN(const bool ready, is_ready(micro_batch));
+    if (!ready) continue;
+    if (state == State::kKv) next_batch_ = (micro_batch + 1) % count;
+    note_progress();  // before is_in_step: a long idle time must not look like a hanging step
+    stats_.is_in_step = true;
+    const Status handled = handle(micro_batch);
+    note_progress();
+    stats_.is_in_step = num_in_step_ > 0;
+    if (handled.ok()) return true;
+    refuse(micro_batch, handled);
+    return handled;
+  }
+  return false;
+}
+
+Result<bool> AttentionWorker::is_ready(uint32_t micro_batch) {
+  const AwaitedMessage message = awaited(micro_batch);
+  switch (endpoint_.poll(message.slot, message.seq)) {
+    case PollResult::kPending:
+      return false;
+    case PollResult::kDown:
+      return unavailable("the model worker is gone");
+    case PollResult::kReady:
+      break;
+  }
+  if (micro_batches_[micro_batch].state != State::kPlan) return true;
+  // Plans of different micro-batches may overtake each other; steps are begun in their order.
+  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
+  return endpoint_.received_seq(message.slot) <=
+         wire::sequence_number(last_step_ + 1, 0, num_layers);
+}
+
+Status AttentionWorker::handle(uint32_t micro_batch) {
+  const std::span<const std::byte> message = endpoint_.payload(awaited(micro_batch).slot);
   stats_.bytes_received += message.size();
-  switch (state_) {
+  switch (micro_batches_[micro_batch].state) {
     case State::kPlan:
-      return handle_plan(message);
+      return handle_plan(micro_batch, message);
     case State::kQ:
-      return handle_q(message);
+      return handle_q(micro_batch, message);
     case State::kKv:
       break;
   }
-  return handle_kv(message);
+  return handle_kv(micro_batch, message);
 }
 
-Status AttentionWorker::handle_plan(std::span<const std::byte> message) {
+Status AttentionWorker::handle_plan(uint32_t micro_batch, std::span<const std::byte> message) {
   const AttentionCoreConfig& core = config_.core;
-  const wire::PlanLimits limits{.max_sequences = unsigned_of(core.max_sequences),
+  const wire::PlanLimits limits{.max_micro_batches = unsigned_of(core.num_micro_batches),
+                                .max_sequences = unsigned_of(core.max_sequences),
                                 .max_tokens = unsigned_of(core.max_tokens),
-                                .max_blocks = unsigned_of(core.num_blocks)};
+                                .max_blocks = unsigned_of(core.num_blocks),
+                                .max_new_blocks = unsigned_of(config_.total_blocks)};
+  MicroBatch& batch = micro_batches_[micro_batch];
+  batch.step = last_step_ + 1;
   LAMINA_RETURN_IF_ERROR(wire::decode_plan(message, config_.epoch, limits, plan_));
-  if (plan_.step != step_)
-    return data_loss(fmt::format("plan of step {}, expected {}", plan_.step, step_));
+  if (plan_.step != batch.step)
+    return data_loss(fmt::format("plan of step {}, expected {}", plan_.step, batch.step));
+  if (plan_.micro_batch != micro_batch || plan_.sequences.empty()) {
+    return data_loss(fmt::format("plan of micro-batch {} with {} sequences in the slot of {}",
+                                 plan_.micro_batch,
+                                 plan_.sequences.size(),
+                                 micro_batch));
+  }
   LAMINA_RETURN_IF_ERROR(core_.begin_step(plan_));
   stats_.num_blocks_used = core_.num_blocks_used();
-  state_ = State::kQ;
+  last_step_ = batch.step;
+  batch.state = State::kQ;
+  ++num_in_step_;
   return {};
 }
 
-// q is only validated here: it stays in its slot until k and v are there. (Attention over the
-// cached tokens could begin now; that is the overlap of PAPER 6.3.)
-Status AttentionWorker::handle_q(std::span<const std::byte> message) {
-  const TensorView q = q_tensor({});
-  LAMINA_ASSIGN_OR_RETURN(q_payload_, tensor_payload(message, MessageKind::kQ, q.size_bytes()));
-  state_ = State::kKv;
-  return {};
-}
-
-Status AttentionWorker::handle_kv(std::span<const std::byte> message) {
-  const KvLayout& kv = config_.core.kv;
-  const size_t key_bytes = tensor({}, kv.num_kv_heads, kv.head_dim).size_bytes();
-  const size_t value_bytes = kv.latent ? 0 : tensor({}, kv.num_kv_heads, kv.value_dim).size_bytes();
-  LAMINA_ASSIGN_OR_RETURN(const auto payload,
-                          tensor_payload(message, MessageKind::kKv, key_bytes + value_bytes));
-  const auto layer = static_cast<int32_t>(layer_);
+// The overlap of PAPER 6.3 begins here: q stays in its slot until k and v are there, but the cached
+// keys need not wait for them.
+Status AttentionWorker::handle_q(uint32_t micro_batch, std::span<const std::byte> message) {
+  MicroBatch& batch = micro_batches_[micro_batch];
+  LAMINA_ASSIGN_OR_RETURN(
+      batch.q_payload,
+      tensor_payload(micro_batch,
+                     message,
+                     MessageKind::kQ,
+                     core_.num_tokens(static_cast<int32_t>(micro_batch)),
+                     row_bytes(config_.core.num_heads, config_.core.kv.head_dim)));
+  batch.state = State::kKv;
+  if (!config_.overlap) return {};
+  // k and v may be there already: then one pass is less work than two.
+  LAMINA_ASSIGN_OR_RETURN(const bool is_complete, is_ready(micro_batch));
+  if (is_complete) return {};
   const TimePoint begin = steady_clock().now();
-  LAMINA_RETURN_IF_ERROR(
-      core_.append(layer,
-                   tensor(payload.first(key_bytes), kv.num_kv_heads, kv.head_dim),
-                   tensor(payload.subspan(key_bytes), kv.num_kv_heads, kv.value_dim)));
-  LAMINA_RETURN_IF_ERROR(reply(q_tensor(q_payload_)));
+  LAMINA_RETURN_IF_ERROR(core_.start(
+      static_cast<int32_t>(micro_batch), static_cast<int32_t>(batch.layer), q_tensor(micro_batch)));
   stats_.attention_ns += (steady_clock().now() - begin).count();
-  state_ = State::kQ;
-  if (++layer_ == unsigned_of(config_.core.kv.num_layers)) {
-    stats_.num_tokens += unsigned_of(core_.num_step_tokens());
-    ++stats_.num_steps;
-    layer_ = 0;
-    ++step_;
-    state_ = State::kPlan;
-  }
   return {};
+}
+
+Status AttentionWorker::handle_kv(uint32_t micro_batch, std::span<const std::byte> message) {
+  const KvLayout& kv = config_.core.kv;
+  const auto idx = static_cast<int32_t>(micro_batch);
+  MicroBatch& batch = micro_batches_[micro_batch];
+  const int32_t num_keys = core_.num_new_keys(idx);
+  const size_t key_bytes = row_bytes(kv.num_kv_heads, kv.head_dim);
+  const size_t value_bytes = kv.latent ? 0 : row_bytes(kv.num_kv_heads, kv.value_dim);
+  LAMINA_ASSIGN_OR_RETURN(
+      const auto payload,
+      tensor_payload(micro_batch, message, MessageKind::kKv, num_keys, key_bytes + value_bytes));
+  const TimePoint begin = steady_clock().now();
+  // Operators only read them; TensorView has no const form.
+  auto* keys = const_cast<std::byte*>(payload.data());
+  std::byte* values = keys + static_cast<size_t>(num_keys) * key_bytes;
+  LAMINA_RETURN_IF_ERROR(
+      core_.append(idx,
+                   static_cast<int32_t>(batch.layer),
+                   {keys, config_.dtype, {num_keys, kv.num_kv_heads, kv.head_dim}},
+                   {values, config_.dtype, {num_keys, kv.num_kv_heads, kv.value_dim}}));
+  LAMINA_RETURN_IF_ERROR(reply(micro_batch));
+  stats_.attention_ns += (steady_clock().now() - begin).count();
+  end_layer(batch, core_.num_tokens(idx));
+  return {};
+}
+
+void AttentionWorker::end_layer(MicroBatch& batch, int32_t num_tokens) {
+  batch.state = State::kQ;
+  if (++batch.layer < unsigned_of(config_.core.kv.num_layers)) return;
+  stats_.num_tokens += unsigned_of(num_tokens);
+  ++stats_.num_steps;
+  batch.layer = 0;
+  batch.state = State::kPlan;
+  --num_in_step_;
 }
 
 Result<std::span<const std::byte>> AttentionWorker::tensor_payload(
-    std::span<const std::byte> message, MessageKind kind, size_t expected_bytes) const {
+    uint32_t micro_batch,
+    std::span<const std::byte> message,
+    MessageKind kind,
+    int32_t num_rows,
+    size_t row_bytes) const {
+  const MicroBatch& batch = micro_batches_[micro_batch];
   LAMINA_ASSIGN_OR_RETURN(const wire::MessageHeader head,
                           wire::decode_header(message,
                                               {.kind = kind,
                                                .epoch = config_.epoch,
-                                               .step = step_,
-                                               .layer = layer_,
-                                               .micro_batch = 0}));
-  if (head.num_rows != unsigned_of(core_.num_step_tokens()) ||
-      head.payload_bytes != expected_bytes || head.dtype != static_cast<uint16_t>(config_.dtype)) {
+                                               .step = batch.step,
+                                               .layer = batch.layer,
+                                               .micro_batch = micro_batch}));
+  const size_t expected_bytes = static_cast<size_t>(num_rows) * row_bytes;
+  if (head.num_rows != unsigned_of(num_rows) || head.payload_bytes != expected_bytes ||
+      head.dtype != static_cast<uint16_t>(config_.dtype)) {
     return data_loss(
         fmt::format("layer {}: {} rows in {} bytes of dtype {}, expected {} in {} of dtype {}",
-                    layer_,
+                    batch.layer,
                     head.num_rows,
                     head.payload_bytes,
                     head.dtype,
-                    core_.num_step_tokens(),
+                    num_rows,
                     expected_bytes,
                     static_cast<uint16_t>(config_.dtype)));
   }
   return message.subspan(sizeof(head));
 }
 
-// Attention straight into the peer's slot.
-Status AttentionWorker::reply(TensorView q) {
-  wire::MessageHeader head = reply_header();
-  head.num_rows = static_cast<uint32_t>(q.shape[0]);
-  TensorView out = tensor({}, config_.core.num_heads, config_.core.kv.value_dim);
-  head.payload_bytes = out.size_bytes();
-  const size_t message_bytes = sizeof(head) + out.size_bytes();
-  const SlotIdx slot = wire::slot_of(MessageKind::kOut, layer_);
+// ---- the answer ----
+
+// Attention straight into the peer's slot: out, and for a partial its lse behind it.
+Status AttentionWorker::reply(uint32_t micro_batch) {
+  const auto idx = static_cast<int32_t>(micro_batch);
+  const MicroBatch& batch = micro_batches_[micro_batch];
+  const int64_t num_tokens = core_.num_tokens(idx);
+  const int32_t num_heads = config_.core.num_heads;
+  const bool is_partial = core_.is_partial(idx);
+  wire::MessageHeader head = reply_header(micro_batch);
+  head.num_rows = static_cast<uint32_t>(num_tokens);
+  const DType dtype = is_partial ? DType::kF32 : config_.dtype;
+  head.dtype = static_cast<uint16_t>(dtype);
+  TensorView out = {nullptr, dtype, {num_tokens, num_heads, config_.core.kv.value_dim}};
+  TensorView lse = {nullptr, DType::kF32, {num_tokens, num_heads}};
+  head.payload_bytes = out.size_bytes() + (is_partial ? lse.size_bytes() : 0);
+  const size_t message_bytes = sizeof(head) + head.payload_bytes;
+  const SlotIdx slot = wire::slot_of(MessageKind::kOut, micro_batch, batch.layer);
   const std::span<std::byte> message = endpoint_.stage(slot, message_bytes);
   wire::encode_header(head, message);
   out.data = message.data() + sizeof(head);
-  LAMINA_RETURN_IF_ERROR(core_.attend(static_cast<int32_t>(layer_), q, out));
+  lse.data = out.data + out.size_bytes();
+  LAMINA_RETURN_IF_ERROR(
+      core_.attend(idx, static_cast<int32_t>(batch.layer), q_tensor(micro_batch), out, lse));
   stats_.bytes_sent += message_bytes;
+  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
   return endpoint_.commit(
-      slot,
-      message_bytes,
-      wire::sequence_number(step_, layer_, unsigned_of(config_.core.kv.num_layers)));
+      slot, message_bytes, wire::sequence_number(batch.step, batch.layer, num_layers));
 }
 
 // Tells the model worker, which may be waiting for layer 0 of a step whose plan was bad, that
 // nothing will come.
-void AttentionWorker::refuse(const Status& reason) {
-  wire::MessageHeader head = reply_header();
+void AttentionWorker::refuse(uint32_t micro_batch, const Status& reason) {
+  const MicroBatch& batch = micro_batches_[micro_batch];
+  wire::MessageHeader head = reply_header(micro_batch);
   head.status = static_cast<uint16_t>(reason.code());
-  const SlotIdx slot = wire::slot_of(MessageKind::kOut, layer_);
+  const SlotIdx slot = wire::slot_of(MessageKind::kOut, micro_batch, batch.layer);
   const std::span<std::byte> message = endpoint_.stage(slot, sizeof(head));
   wire::encode_header(head, message);
+  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
   // The endpoint may be down already: then there is nobody to tell.
   static_cast<void>(endpoint_.commit(
-      slot,
-      sizeof(head),
-      wire::sequence_number(step_, layer_, unsigned_of(config_.core.kv.num_layers))));
+      slot, sizeof(head), wire::sequence_number(batch.step, batch.layer, num_layers)));
 }
 
-wire::MessageHeader AttentionWorker::reply_header() const {
+wire::MessageHeader AttentionWorker::reply_header(uint32_t micro_batch) const {
+  const MicroBatch& batch = micro_batches_[micro_batch];
   wire::MessageHeader head;
   head.kind = static_cast<uint16_t>(MessageKind::kOut);
   head.epoch = config_.epoch;
-  head.step = step_;
-  head.layer = layer_;
+  head.step = batch.step;
+  head.layer = batch.layer;
+  head.micro_batch = micro_batch;
   head.dtype = static_cast<uint16_t>(config_.dtype);
   return head;
 }
 
-TensorView AttentionWorker::tensor(std::span<const std::byte> bytes,
-                                   int32_t num_heads,
-                                   int32_t width) const {
+TensorView AttentionWorker::q_tensor(uint32_t micro_batch) const {
   // Operators only read it; TensorView has no const form.
-  return {const_cast<std::byte*>(bytes.data()),
+  return {const_cast<std::byte*>(micro_batches_[micro_batch].q_payload.data()),
           config_.dtype,
-          {core_.num_step_tokens(), num_heads, width}};
+          {core_.num_tokens(static_cast<int32_t>(micro_batch)),
+           config_.core.num_heads,
+           config_.core.kv.head_dim}};
+}
+
+size_t AttentionWorker::row_bytes(int32_t num_heads, int32_t width) const {
+  return static_cast<size_t>(num_heads) * static_cast<size_t>(width) * dtype_bytes(config_.dtype);
 }
 
 }  // namespace lamina

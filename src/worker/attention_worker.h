@@ -1,17 +1,17 @@
 // AttentionWorker: serves one session's steps over an endpoint: plan, then for each layer q, then k
-// and v, then the output back. A state machine fed by readiness: advance() does whatever can be
-// done without waiting and says what it waits for, so that a simulator can run it on a virtual
-// clock; only serve() waits. Confined to one thread, but for stats.
+// and v, then the output back; for several micro-batches at a time, each in its own step. A state
+// machine fed by readiness: step() does one thing that needs no waiting, so that a simulator can
+// run it on a virtual clock; only serve() waits. Confined to one thread, but for stats.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
-#include "device/buffer.h"
-#include "transport/endpoint.h"
+#include "transport/wait_any.h"
 #include "wire/messages.h"
 #include "worker/attention_core.h"
 
@@ -20,7 +20,10 @@ namespace lamina {
 struct AttentionWorkerConfig {
   AttentionCoreConfig core;
   uint64_t epoch = 0;
-  DType dtype = DType::kBF16;  // of q, k, v and out on the wire
+  DType dtype = DType::kBF16;  // of q, k, v and whole outputs on the wire
+  int32_t total_blocks = 0;    // of the session, over all workers; 0: this one has them all
+  // Attention over the cached keys starts when q is there, before k and v are.
+  bool overlap = true;
 };
 
 // Written by the worker's thread, read by the heartbeat's.
@@ -38,23 +41,17 @@ struct AttentionWorkerStats {
 
 class AttentionWorker {
  public:
-  // What advance() waits for.
-  struct Pending {
-    SlotIdx slot = 0;
-    uint64_t seq = 0;
-  };
-
   // `endpoint` outlives the worker. Throws what AttentionCore throws.
   AttentionWorker(const AttentionWorkerConfig& config, Endpoint& endpoint, StreamView stream);
 
-  // Handles every message that is there. An error ends the session; it has been reported to the
-  // model worker where that was possible.
-  Result<Pending> advance();
+  // Handles one message, if there is one: false if not. What is nearest to an output comes first.
+  // An error ends the session; it has been reported to the model worker where that was possible.
+  Result<bool> step();
+  // Adds what step() waits for.
+  void add_awaited(std::vector<AwaitedMessage>& awaited) const;
 
-  // Serves `workers`, the parts of one session, until `should_stop` or an error: advances each,
-  // then waits for the one that is furthest behind. The ranks of a model worker meet after every
-  // attention, so no other part can get on before that one does. `idle_check` bounds each wait, so
-  // that stopping and the other parts' ends are seen.
+  // Serves `workers`, the parts of one session, until `should_stop` or an error. `idle_check`
+  // bounds each wait, so that stopping is seen.
   static Status serve(std::span<AttentionWorker* const> workers,
                       const std::atomic<bool>& should_stop,
                       WaitPolicy policy,
@@ -68,40 +65,49 @@ class AttentionWorker {
 
  private:
   enum class State : uint8_t { kPlan, kQ, kKv };
+  // Where a micro-batch stands: what it waits for, of which step and layer.
+  struct MicroBatch {
+    State state = State::kPlan;
+    uint64_t step = 0;
+    uint32_t layer = 0;
+    std::span<const std::byte> q_payload;  // validated, in its slot
+  };
 
   void note_progress();
-  Status wait(WaitPolicy policy, Duration most);
-  // Messages handled so far, or as good as: grows with each.
-  [[nodiscard]] uint64_t progress() const;
-  [[nodiscard]] Pending awaited() const;
-  Status handle();
-  Status handle_plan(std::span<const std::byte> message);
-  Status handle_q(std::span<const std::byte> message);
-  Status handle_kv(std::span<const std::byte> message);
+  // Waits of all workers' stats grow by what it took.
+  static Status wait(std::span<AttentionWorker* const> workers,
+                     std::vector<AwaitedMessage>& awaited,
+                     WaitPolicy policy,
+                     Duration most);
+  [[nodiscard]] AwaitedMessage awaited(uint32_t micro_batch) const;
+  Result<bool> is_ready(uint32_t micro_batch);
+  Result<bool> step_in(State state);
+  Status handle(uint32_t micro_batch);
+  Status handle_plan(uint32_t micro_batch, std::span<const std::byte> message);
+  Status handle_q(uint32_t micro_batch, std::span<const std::byte> message);
+  Status handle_kv(uint32_t micro_batch, std::span<const std::byte> message);
+  void end_layer(MicroBatch& batch, int32_t num_tokens);
   // Validates a tensor message and gives its payload.
-  Result<std::span<const std::byte>> tensor_payload(std::span<const std::byte> message,
+  Result<std::span<const std::byte>> tensor_payload(uint32_t micro_batch,
+                                                    std::span<const std::byte> message,
                                                     wire::MessageKind kind,
-                                                    size_t expected_bytes) const;
-  Status reply(TensorView q);
-  void refuse(const Status& reason);
-  [[nodiscard]] wire::MessageHeader reply_header() const;
-  // The step's rows of a tensor [T, num_heads, width] that lies in `bytes`.
-  [[nodiscard]] TensorView tensor(std::span<const std::byte> bytes,
-                                  int32_t num_heads,
-                                  int32_t width) const;
-  [[nodiscard]] TensorView q_tensor(std::span<const std::byte> bytes) const {
-    return tensor(bytes, config_.core.num_heads, config_.core.kv.head_dim);
-  }
+                                                    int32_t num_rows,
+                                                    size_t row_bytes) const;
+  Status reply(uint32_t micro_batch);
+  void refuse(uint32_t micro_batch, const Status& reason);
+  [[nodiscard]] wire::MessageHeader reply_header(uint32_t micro_batch) const;
+  [[nodiscard]] TensorView q_tensor(uint32_t micro_batch) const;
+  [[nodiscard]] size_t row_bytes(int32_t num_heads, int32_t width) const;
 
   AttentionWorkerConfig config_;
   Endpoint& endpoint_;
   AttentionCore core_;
   AttentionWorkerStats stats_;
   wire::AttentionPlan plan_;
-  std::span<const std::byte> q_payload_;  // validated, in its slot
-  State state_ = State::kPlan;
-  uint64_t step_ = 1;   // the step awaited or under way
-  uint32_t layer_ = 0;  // likewise
+  std::vector<MicroBatch> micro_batches_;
+  uint64_t last_step_ = 0;    // that was begun
+  uint32_t next_batch_ = 0;   // whose turn it is where several are ready
+  uint32_t num_in_step_ = 0;  // micro-batches between plan and last output
 };
 
 }  // namespace lamina

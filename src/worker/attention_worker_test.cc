@@ -35,20 +35,34 @@ AttentionCoreConfig core_config(int32_t num_kv_heads) {
                              .max_sequences = 4,
                              .max_tokens = kMaxTokens,
                              .max_blocks_per_sequence = 8,
+                             .num_micro_batches = 2,
                              .layers = {}};
   for (int32_t layer = 0; layer < kLayers; ++layer) config.layers.push_back({.scale = 0.35F});
   config.layers[1].window = 3;
   return config;
 }
 
+constexpr int32_t kMicroBatches = 2;
+
+std::vector<KvTile> head_tiles(int32_t num_workers) {
+  std::vector<KvTile> tiles;
+  for (const HeadRange range : split_heads(kKvHeads, num_workers)) {
+    tiles.push_back({.kv_heads = range, .blocks = {0, kBlocks}});
+  }
+  return tiles;
+}
+
 // Attention workers on threads, over loopback endpoints, with one RemoteAttention in front.
 class Cluster {
  public:
-  Cluster(int32_t num_workers, uint64_t epoch) {
+  explicit Cluster(const std::vector<KvTile>& tiles, bool overlap = true, uint64_t epoch = 1) {
     std::vector<AttentionPeer> peers;
-    for (const HeadRange range : split_heads(kKvHeads, num_workers)) {
-      const AttentionCoreConfig core = core_config(range.count());
-      const wire::SlotGeometry geometry{.max_tokens = kMaxTokens,
+    for (const KvTile& tile : tiles) {
+      const HeadRange range = tile.kv_heads;
+      AttentionCoreConfig core = core_config(range.count());
+      core.num_blocks = std::min(tile.blocks.end, kBlocks) - tile.blocks.begin;
+      const wire::SlotGeometry geometry{.num_micro_batches = kMicroBatches,
+                                        .max_tokens = kMaxTokens,
                                         .max_sequences = 4,
                                         .num_blocks = kBlocks,
                                         .num_heads = static_cast<uint32_t>(core.num_heads),
@@ -56,7 +70,8 @@ class Cluster {
                                         .head_dim = kHeadDim,
                                         .value_dim = kHeadDim,
                                         .dtype = DType::kF32,
-                                        .out_dtype = DType::kF32};
+                                        .out_dtype = DType::kF32,
+                                        .may_be_partial = tile.blocks.count() < kBlocks};
       EndpointConfig engine_side{.kind = TransportKind::kLoopback,
                                  .self = {1, epoch},
                                  .peer = {2, epoch},
@@ -72,16 +87,24 @@ class Cluster {
       auto worker_pending = prepare_endpoint(worker_side);
       const std::string engine_blob = engine_pending->blob();
       const std::string worker_blob = worker_pending->blob();
-      threads_.emplace_back([this, core, epoch, engine_blob, pending = std::move(worker_pending)] {
-        const auto endpoint =
-            pending->complete(engine_blob, Deadline::after(std::chrono::seconds(10)));
-        ThreadPool pool(1);
-        AttentionWorker worker(
-            {.core = core, .epoch = epoch, .dtype = DType::kF32}, *endpoint, StreamView(pool));
-        static_cast<void>(worker.serve(should_stop_, WaitPolicy{}, std::chrono::milliseconds(5)));
-      });
+      threads_.emplace_back(
+          [this, core, overlap, epoch, engine_blob, pending = std::move(worker_pending)] {
+            const auto endpoint =
+                pending->complete(engine_blob, Deadline::after(std::chrono::seconds(10)));
+            ThreadPool pool(1);
+            AttentionWorker worker({.core = core,
+                                    .epoch = epoch,
+                                    .dtype = DType::kF32,
+                                    .total_blocks = kBlocks,
+                                    .overlap = overlap},
+                                   *endpoint,
+                                   StreamView(pool));
+            static_cast<void>(
+                worker.serve(should_stop_, WaitPolicy{}, std::chrono::milliseconds(5)));
+          });
       peers.push_back({.name = "worker",
                        .kv_heads = range,
+                       .blocks = tile.blocks,
                        .endpoint = engine_pending->complete(
                            worker_blob, Deadline::after(std::chrono::seconds(10)))});
     }
@@ -90,9 +113,15 @@ class Cluster {
                               .num_layers = kLayers,
                               .num_heads = kHeads,
                               .num_kv_heads = kKvHeads,
+                              .value_dim = kHeadDim,
                               .dtype = DType::kF32,
+                              .block_size = 4,
+                              .max_sequences = 4,
+                              .max_tokens = kMaxTokens,
+                              .num_micro_batches = kMicroBatches,
                               .reply_timeout = std::chrono::seconds(10)},
-        std::move(peers));
+        std::move(peers),
+        StreamView(pool_));
   }
   ~Cluster() {
     should_stop_ = true;
@@ -103,6 +132,7 @@ class Cluster {
  private:
   std::atomic<bool> should_stop_{false};
   std::vector<std::thread> threads_;
+  ThreadPool pool_{1};
   std::unique_ptr<RemoteAttention> remote_;
 };
 
@@ -130,28 +160,47 @@ std::vector<StepPlan> script() {
   return plans;
 }
 
-// Plays the script with the same random q, k, v and collects all outputs.
-std::vector<float> play(AttentionBackend& attention) {
+// q, k and v of one layer, and where its output goes.
+struct LayerTensors {
+  LayerTensors(int64_t num_tokens, Rng& rng)
+      : tokens(num_tokens),
+        q(random_values(tokens * kHeads * kHeadDim, rng)),
+        k(random_values(tokens * kKvHeads * kHeadDim, rng)),
+        v(random_values(tokens * kKvHeads * kHeadDim, rng)),
+        out(q.size(), NAN) {}
+  [[nodiscard]] TensorView view(std::vector<float>& values, int32_t heads) const {
+    return {values.data(), DType::kF32, {tokens, heads, kHeadDim}};
+  }
+  void send_q(AttentionBackend& attention, int32_t batch, int32_t layer) {
+    EXPECT_TRUE(attention.send_q(batch, layer, view(q, kHeads)).ok());
+  }
+  void send_kv(AttentionBackend& attention, int32_t batch, int32_t layer) {
+    const Status sent = attention.send_kv(batch, layer, view(k, kKvHeads), view(v, kKvHeads));
+    EXPECT_TRUE(sent.ok()) << sent.to_string();
+  }
+  void receive(AttentionBackend& attention, int32_t batch, int32_t layer) {
+    const Status received = attention.receive(batch, layer, view(out, kHeads));
+    EXPECT_TRUE(received.ok()) << received.to_string();
+  }
+
+  int64_t tokens;
+  std::vector<float> q, k, v, out;
+};
+
+// Plays the script with the same random q, k, v and collects all outputs. `pause` lets q arrive
+// alone.
+std::vector<float> play(AttentionBackend& attention, Duration pause = {}) {
   Rng rng(5);
   std::vector<float> outputs;
   for (const StepPlan& plan : script()) {
-    EXPECT_TRUE(attention.begin_step(plan).ok());
-    const int64_t tokens = plan.num_tokens();
+    EXPECT_TRUE(attention.begin_step(0, plan).ok());
     for (int32_t layer = 0; layer < kLayers; ++layer) {
-      std::vector<float> q = random_values(tokens * kHeads * kHeadDim, rng);
-      std::vector<float> k = random_values(tokens * kKvHeads * kHeadDim, rng);
-      std::vector<float> v = random_values(tokens * kKvHeads * kHeadDim, rng);
-      std::vector<float> out(q.size(), NAN);
-      EXPECT_TRUE(
-          attention.send_q(layer, {q.data(), DType::kF32, {tokens, kHeads, kHeadDim}}).ok());
-      const Status sent = attention.send_kv(layer,
-                                            {k.data(), DType::kF32, {tokens, kKvHeads, kHeadDim}},
-                                            {v.data(), DType::kF32, {tokens, kKvHeads, kHeadDim}});
-      EXPECT_TRUE(sent.ok()) << sent.to_string();
-      const Status received =
-          attention.receive(layer, {out.data(), DType::kF32, {tokens, kHeads, kHeadDim}});
-      EXPECT_TRUE(received.ok()) << received.to_string();
-      outputs.insert(outputs.end(), out.begin(), out.end());
+      LayerTensors tensors(plan.num_tokens(), rng);
+      tensors.send_q(attention, 0, layer);
+      std::this_thread::sleep_for(pause);
+      tensors.send_kv(attention, 0, layer);
+      tensors.receive(attention, 0, layer);
+      outputs.insert(outputs.end(), tensors.out.begin(), tensors.out.end());
     }
   }
   return outputs;
@@ -162,34 +211,105 @@ TEST(AttentionWorker, OffloadedEqualsLocalBitForBit) {
   LocalAttention local(core_config(kKvHeads), StreamView(pool));
   const std::vector<float> expected = play(local);
   for (const int32_t num_workers : {1, 2, 3}) {
-    Cluster cluster(num_workers, 1);
-    EXPECT_EQ(play(cluster.remote()), expected) << num_workers << " workers";
+    for (const bool overlap : {false, true}) {
+      Cluster cluster(head_tiles(num_workers), overlap);
+      const Duration pause = std::chrono::milliseconds(overlap ? 3 : 0);
+      EXPECT_EQ(play(cluster.remote(), pause), expected) << num_workers << " workers";
+    }
   }
 }
 
+TEST(AttentionWorker, SplitSequencesAgreeWithLocal) {
+  ThreadPool pool(1);
+  LocalAttention local(core_config(kKvHeads), StreamView(pool));
+  const std::vector<float> expected = play(local);
+  const std::vector<std::vector<KvTile>> partitions = {
+      {{.kv_heads = {0, 3}, .blocks = {0, 3}}, {.kv_heads = {0, 3}, .blocks = {3, 12}}},
+      {{.kv_heads = {0, 1}, .blocks = {0, 12}},
+       {.kv_heads = {1, 2}, .blocks = {0, 2}},
+       {.kv_heads = {1, 2}, .blocks = {2, 12}},
+       {.kv_heads = {2, 3}, .blocks = {0, 1}},
+       {.kv_heads = {2, 3}, .blocks = {1, 12}}}};
+  for (const std::vector<KvTile>& tiles : partitions) {
+    for (const bool overlap : {false, true}) {
+      Cluster cluster(tiles, overlap);
+      const std::vector<float> outputs = play(cluster.remote());
+      ASSERT_EQ(outputs.size(), expected.size());
+      for (size_t i = 0; i < outputs.size(); ++i) ASSERT_NEAR(outputs[i], expected[i], 1e-6) << i;
+    }
+  }
+}
+
+// Two micro-batches whose messages interleave, and whose blocks change hands, do not touch each
+// other.
+TEST(AttentionWorker, MicroBatchesInterleave) {
+  std::vector<std::vector<StepPlan>> plans(2, std::vector<StepPlan>(3));
+  for (int32_t batch = 0; batch < 2; ++batch) {
+    auto& mine = plans[static_cast<size_t>(batch)];
+    mine[0].sequences = {
+        {.slot = batch, .num_tokens = 5, .new_blocks = {2 * batch, 2 * batch + 1}, .starts = true}};
+    mine[1].sequences = {{.slot = batch, .first_position = 5, .num_tokens = 1}};
+    // The slot's sequence leaves, and the next one gets the other micro-batch's old blocks.
+    mine[2].released_slots = {batch};
+    mine[2].sequences = {
+        {.slot = batch + 2, .num_tokens = 2, .new_blocks = {4 + batch}, .starts = true}};
+  }
+  plans[1][2].sequences[0].new_blocks = {0};  // released by micro-batch 0's third plan
+  const auto run = [&](AttentionBackend& attention) {
+    Rng rng(9);
+    std::vector<float> outputs;
+    for (size_t step = 0; step < 3; ++step) {
+      for (const int32_t batch : {0, 1}) {
+        EXPECT_TRUE(attention.begin_step(batch, plans[static_cast<size_t>(batch)][step]).ok());
+      }
+      for (int32_t layer = 0; layer < kLayers; ++layer) {
+        std::vector<LayerTensors> tensors;
+        for (const auto& mine : plans) tensors.emplace_back(mine[step].num_tokens(), rng);
+        for (const int32_t batch : {1, 0}) {
+          tensors[static_cast<size_t>(batch)].send_q(attention, batch, layer);
+        }
+        for (const int32_t batch : {0, 1}) {
+          tensors[static_cast<size_t>(batch)].send_kv(attention, batch, layer);
+        }
+        for (const int32_t batch : {1, 0}) {
+          LayerTensors& mine = tensors[static_cast<size_t>(batch)];
+          mine.receive(attention, batch, layer);
+          outputs.insert(outputs.end(), mine.out.begin(), mine.out.end());
+        }
+      }
+    }
+    return outputs;
+  };
+  ThreadPool pool(1);
+  LocalAttention local(core_config(kKvHeads), StreamView(pool));
+  Cluster cluster(head_tiles(2));
+  EXPECT_EQ(run(cluster.remote()), run(local));
+}
+
 TEST(AttentionWorker, RefusesAPlanThatBreaksItsTables) {
-  Cluster cluster(2, 1);
+  std::vector<KvTile> tiles = head_tiles(2);
+  for (KvTile& tile : tiles) ++tile.blocks.end;  // one more than the workers have
+  Cluster cluster(tiles);
   StepPlan plan;
-  plan.sequences = {
-      {.slot = 0, .first_position = 5, .num_tokens = 1}};  // no block holds position 5
-  ASSERT_TRUE(cluster.remote().begin_step(plan).ok());
+  plan.sequences = {{.slot = 0, .num_tokens = 1, .new_blocks = {kBlocks}, .starts = true}};
+  ASSERT_TRUE(cluster.remote().begin_step(0, plan).ok());
   std::vector<float> out(kHeads * kHeadDim);
   const Status status =
-      cluster.remote().receive(0, {out.data(), DType::kF32, {1, kHeads, kHeadDim}});
+      cluster.remote().receive(0, 0, {out.data(), DType::kF32, {1, kHeads, kHeadDim}});
   EXPECT_FALSE(status.ok());
   EXPECT_NE(status.message().find("refused step 1"), std::string::npos) << status.to_string();
 }
 
 TEST(AttentionWorker, AbortEndsAWait) {
-  Cluster cluster(2, 1);
+  Cluster cluster(head_tiles(2));
   StepPlan plan;
   plan.sequences = {
       {.slot = 0, .first_position = 0, .num_tokens = 1, .new_blocks = {0}, .starts = true}};
-  ASSERT_TRUE(cluster.remote().begin_step(plan).ok());  // and q never follows
+  ASSERT_TRUE(cluster.remote().begin_step(0, plan).ok());  // and q never follows
   std::thread aborter([&] { cluster.remote().abort(); });
   std::vector<float> out(kHeads * kHeadDim);
   const Status status =
-      cluster.remote().receive(0, {out.data(), DType::kF32, {1, kHeads, kHeadDim}});
+      cluster.remote().receive(0, 0, {out.data(), DType::kF32, {1, kHeads, kHeadDim}});
   EXPECT_EQ(status.code(), StatusCode::kUnavailable);
   aborter.join();
 }

@@ -1,32 +1,40 @@
 #include "worker/local_attention.h"
 
 #include "worker/packing.h"
-#include "worker/plan_translation.h"
 
 namespace lamina {
 
-Status LocalAttention::begin_step(const StepPlan& plan) {
-  to_attention_plan(plan, ++step_, plan_);
-  return core_.begin_step(plan_);
+LocalAttention::LocalAttention(const AttentionCoreConfig& config, StreamView stream)
+    : core_(config, stream),
+      partitioner_({{0, config.num_blocks}}, config.max_sequences, config.kv.block_size),
+      queries_(static_cast<size_t>(config.num_micro_batches)) {}
+
+Status LocalAttention::begin_step(int32_t micro_batch, const StepPlan& plan) {
+  partitioner_.partition(plan, micro_batch, parts_);
+  return core_.begin_step(parts_.front().plan);
 }
 
-Status LocalAttention::send_q(int32_t /*attention_idx*/, TensorView q) {
-  if (q_copy_.size_bytes() < q.size_bytes()) {
-    const AttentionCoreConfig& config = core_.config();
-    const auto largest = static_cast<size_t>(config.max_tokens) * q.row_bytes();
-    q_copy_ = Buffer(MemoryKind::kHost, largest);
+Status LocalAttention::send_q(int32_t micro_batch, int32_t /*attention_idx*/, TensorView q) {
+  Query& query = queries_[static_cast<size_t>(micro_batch)];
+  if (query.memory.size_bytes() < q.size_bytes()) {
+    const auto max_tokens = static_cast<size_t>(core_.config().max_tokens);
+    query.memory = Buffer(MemoryKind::kHost, max_tokens * q.row_bytes());
   }
-  pack_rows(q, {q_copy_.data(), q.size_bytes()});
-  q_ = {q_copy_.data(), q.dtype, q.shape};
+  pack_rows(q, {query.memory.data(), q.size_bytes()});
+  query.q = {query.memory.data(), q.dtype, q.shape};
   return {};
 }
 
-Status LocalAttention::send_kv(int32_t attention_idx, TensorView k, TensorView v) {
-  return core_.append(attention_idx, k, v);
+Status LocalAttention::send_kv(int32_t micro_batch,
+                               int32_t attention_idx,
+                               TensorView k,
+                               TensorView v) {
+  return core_.append(micro_batch, attention_idx, k, v);
 }
 
-Status LocalAttention::receive(int32_t attention_idx, TensorView out) {
-  return core_.attend(attention_idx, q_, out);
+Status LocalAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
+  return core_.attend(
+      micro_batch, attention_idx, queries_[static_cast<size_t>(micro_batch)].q, out);
 }
 
 }  // namespace lamina

@@ -3,30 +3,36 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "worker/attention_backend.h"
 #include "worker/attention_core.h"
+#include "worker/step_partitioner.h"
 
 namespace lamina {
 
 class LocalAttention final : public AttentionBackend {
  public:
   // Throws what AttentionCore throws.
-  LocalAttention(const AttentionCoreConfig& config, StreamView stream) : core_(config, stream) {}
+  LocalAttention(const AttentionCoreConfig& config, StreamView stream);
 
-  Status begin_step(const StepPlan& plan) override;
-  Status send_q(int32_t attention_idx, TensorView q) override;
-  Status send_kv(int32_t attention_idx, TensorView k, TensorView v) override;
-  Status receive(int32_t attention_idx, TensorView out) override;
+  Status begin_step(int32_t micro_batch, const StepPlan& plan) override;
+  Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
+  Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
+  Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
 
  private:
+  // q of the attention under way. It comes in the executor's scratch memory, which is used again
+  // before the output is wanted: hence the copy.
+  struct Query {
+    Buffer memory;
+    TensorView q;
+  };
+
   AttentionCore core_;
-  wire::AttentionPlan plan_;
-  uint64_t step_ = 0;
-  // q of the attention under way; in the executor's scratch memory, which the next slice's receive
-  // may reuse for `out`: hence the copy.
-  Buffer q_copy_;
-  TensorView q_;
+  StepPartitioner partitioner_;
+  std::vector<TileStep> parts_;
+  std::vector<Query> queries_;  // by micro-batch
 };
 
 }  // namespace lamina

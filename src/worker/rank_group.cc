@@ -7,25 +7,19 @@
 namespace lamina {
 namespace {
 
-// Passes calls on and adds up the time spent waiting for attention.
-class TimedPort final : public AttentionPort {
+// Adds up the time spent waiting for attention.
+class TimedPort final : public MicroBatchPort {
  public:
-  TimedPort(AttentionPort& port, Duration& waited) : port_(port), waited_(waited) {}
-  Status send_q(int32_t attention_idx, TensorView q) override {
-    return port_.send_q(attention_idx, q);
-  }
-  Status send_kv(int32_t attention_idx, TensorView k, TensorView v) override {
-    return port_.send_kv(attention_idx, k, v);
-  }
+  TimedPort(AttentionBackend& backend, Duration& waited)
+      : MicroBatchPort(backend, 0), waited_(waited) {}
   Status receive(int32_t attention_idx, TensorView out) override {
     const TimePoint begin = steady_clock().now();
-    Status status = port_.receive(attention_idx, out);
+    Status status = MicroBatchPort::receive(attention_idx, out);
     waited_ += steady_clock().now() - begin;
     return status;
   }
 
  private:
-  AttentionPort& port_;
   Duration& waited_;
 };
 
@@ -152,7 +146,7 @@ Status RankGroup::run_rank(size_t rank, const Job& job) {
   SliceExecutor& executor = ranks_[rank]->executor;
   AttentionBackend& attention = *job.attention[rank];
   LAMINA_RETURN_IF_ERROR(executor.begin(job.inputs));
-  LAMINA_RETURN_IF_ERROR(attention.begin_step(*job.plan));
+  LAMINA_RETURN_IF_ERROR(attention.begin_step(0, *job.plan));
   const TimePoint begin = steady_clock().now();
   Duration waited{};
   TimedPort port(attention, waited);

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "base/check.h"
 #include "wire/slots.h"
 #include "worker/packing.h"
-#include "worker/plan_translation.h"
 
 namespace lamina {
 
@@ -17,61 +17,151 @@ namespace {
 
 constexpr Duration kPollOthersInterval = std::chrono::milliseconds(2);
 
+std::vector<BlockRange> blocks_of(const std::vector<AttentionPeer>& peers) {
+  std::vector<BlockRange> blocks;
+  blocks.reserve(peers.size());
+  for (const AttentionPeer& peer : peers) blocks.push_back(peer.blocks);
+  return blocks;
+}
+
+KvPartition partition_of(int32_t num_kv_heads, const std::vector<AttentionPeer>& peers) {
+  KvPartition partition{.num_kv_heads = num_kv_heads, .num_blocks = 0, .tiles = {}};
+  for (const AttentionPeer& peer : peers) {
+    partition.num_blocks = std::max(partition.num_blocks, peer.blocks.end);
+    partition.tiles.push_back({.kv_heads = peer.kv_heads, .blocks = peer.blocks});
+  }
+  return partition;
+}
+
+// Rows of `out` that a part's rows [i, i + N) stand for.
+template <typename Visit>
+Status for_each_range(std::span<const RowRange> ranges, const Visit& visit) {
+  int64_t first = 0;
+  for (const RowRange& range : ranges) {
+    LAMINA_RETURN_IF_ERROR(visit(first, range));
+    first += range.count;
+  }
+  return {};
+}
+
 }  // namespace
 
 RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
-                                 std::vector<AttentionPeer> peers)
-    : config_(config), peers_(std::move(peers)), wire_stats_(peers_.size()) {
-  int32_t next_head = 0;
-  for (const AttentionPeer& peer : peers_) {
-    LAMINA_CHECK_EQ(peer.kv_heads.begin, next_head);
-    next_head = peer.kv_heads.end;
+                                 std::vector<AttentionPeer> peers,
+                                 StreamView stream)
+    : config_(config),
+      peers_(std::move(peers)),
+      wire_stats_(peers_.size()),
+      partitioner_(blocks_of(peers_), config.max_sequences, config.block_size),
+      micro_batches_(static_cast<size_t>(config.num_micro_batches)) {
+  const KvPartition partition = partition_of(config_.num_kv_heads, peers_);
+  const Status covered = partition.verify();
+  LAMINA_CHECK(covered.ok(), covered.message());
+  if (partition.lanes().size() > 1) {
+    merge_.emplace(config_.max_tokens, config_.num_heads, config_.value_dim, stream);
   }
-  LAMINA_CHECK_EQ(next_head, config_.num_kv_heads);
 }
 
-Status RemoteAttention::begin_step(const StepPlan& plan) {
-  to_attention_plan(plan, ++step_, plan_);
-  num_tokens_ = plan_.num_tokens();
-  encoded_plan_.resize(wire::encoded_bytes(plan_));
-  wire::encode_plan(plan_, config_.epoch, encoded_plan_);
-  const auto layers = static_cast<uint32_t>(config_.num_layers);
+Status RemoteAttention::begin_step(int32_t micro_batch, const StepPlan& plan) {
+  MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  partitioner_.partition(plan, micro_batch, step.parts);
+  step.num_tokens = plan.num_tokens();
+  step.has_partials = false;
   for (size_t i = 0; i < peers_.size(); ++i) {
-    wire_stats_[i].bytes_sent += encoded_plan_.size();
-    const Status sent = peers_[i].endpoint->put(wire::slot_of(MessageKind::kPlan, 0),
-                                                encoded_plan_,
-                                                wire::sequence_number(step_, 0, layers));
-    if (!sent.ok()) return about(i, sent);
+    if (!step.parts[i].takes_part()) continue;
+    step.has_partials |= step.parts[i].is_partial;
+    LAMINA_RETURN_IF_ERROR(send_plan(i, step.parts[i].plan));
   }
   return {};
 }
 
-Status RemoteAttention::send_q(int32_t attention_idx, TensorView q) {
+Status RemoteAttention::send_plan(size_t peer_idx, const wire::AttentionPlan& plan) {
+  encoded_plan_.resize(wire::encoded_bytes(plan));
+  wire::encode_plan(plan, config_.epoch, encoded_plan_);
+  wire_stats_[peer_idx].bytes_sent += encoded_plan_.size();
+  const auto num_layers = static_cast<uint32_t>(config_.num_layers);
+  const Status sent =
+      peers_[peer_idx].endpoint->put(wire::slot_of(MessageKind::kPlan, plan.micro_batch, 0),
+                                     encoded_plan_,
+                                     wire::sequence_number(plan.step, 0, num_layers));
+  return sent.ok() ? sent : about(peer_idx, sent);
+}
+
+Status RemoteAttention::send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) {
   for (size_t i = 0; i < peers_.size(); ++i) {
-    const HeadRange heads = query_heads(peers_[i]);
+    const Place place = {i, micro_batch, attention_idx};
+    const HeadRange heads = query_heads(i);
     const TensorView part = q.columns(heads.begin, heads.count());
-    LAMINA_RETURN_IF_ERROR(send_tensors(i, MessageKind::kQ, attention_idx, std::span(&part, 1)));
+    LAMINA_RETURN_IF_ERROR(
+        send_rows(place, MessageKind::kQ, part_of(place).q_rows, std::span(&part, 1)));
   }
   return {};
 }
 
-Status RemoteAttention::send_kv(int32_t attention_idx, TensorView k, TensorView v) {
+Status RemoteAttention::send_kv(int32_t micro_batch,
+                                int32_t attention_idx,
+                                TensorView k,
+                                TensorView v) {
   for (size_t i = 0; i < peers_.size(); ++i) {
+    const Place place = {i, micro_batch, attention_idx};
     const HeadRange heads = peers_[i].kv_heads;
-    const std::array<TensorView, 2> parts = {k.columns(heads.begin, heads.count()),
-                                             v.columns(heads.begin, heads.count())};
-    LAMINA_RETURN_IF_ERROR(send_tensors(
-        i, MessageKind::kKv, attention_idx, std::span(parts).first(config_.latent ? 1 : 2)));
+    const std::array<TensorView, 2> both = {k.columns(heads.begin, heads.count()),
+                                            v.columns(heads.begin, heads.count())};
+    const auto tensors = std::span(both).first(config_.latent ? 1 : 2);
+    LAMINA_RETURN_IF_ERROR(send_rows(place, MessageKind::kKv, part_of(place).kv_rows, tensors));
   }
   return {};
 }
 
-Status RemoteAttention::receive(int32_t attention_idx, TensorView out) {
+Status RemoteAttention::send_rows(const Place& place,
+                                  MessageKind kind,
+                                  std::span<const RowRange> rows,
+                                  std::span<const TensorView> tensors) {
+  const TileStep& part = part_of(place);
+  if (!part.takes_part()) return {};
+  wire::MessageHeader head{.kind = static_cast<uint16_t>(kind),
+                           .epoch = config_.epoch,
+                           .step = part.plan.step,
+                           .layer = static_cast<uint32_t>(place.layer),
+                           .micro_batch = static_cast<uint32_t>(place.micro_batch),
+                           .dtype = static_cast<uint16_t>(config_.dtype)};
+  size_t row_bytes = 0;
+  for (const TensorView& tensor : tensors) row_bytes += tensor.row_bytes();
+  for (const RowRange& range : rows) head.num_rows += static_cast<uint32_t>(range.count);
+  head.payload_bytes = head.num_rows * row_bytes;
+  const size_t message_bytes = sizeof(head) + head.payload_bytes;
+  Endpoint& endpoint = *peers_[place.peer_idx].endpoint;
+  const SlotIdx slot = wire::slot_of(kind, head.micro_batch, head.layer);
+  std::span<std::byte> message = endpoint.stage(slot, message_bytes);
+  wire::encode_header(head, message);
+  std::span<std::byte> payload = message.subspan(sizeof(head));
+  for (const TensorView& tensor : tensors) {
+    for (const RowRange& range : rows) {
+      const TensorView piece = tensor.rows(range.begin, range.count);
+      pack_rows(piece, payload);
+      payload = payload.subspan(piece.size_bytes());
+    }
+  }
+  wire_stats_[place.peer_idx].bytes_sent += message_bytes;
+  const Status sent = endpoint.commit(slot, message_bytes, sequence_number(place));
+  return sent.ok() ? sent : about(place.peer_idx, sent);
+}
+
+Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
+  const MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  if (step.has_partials) {
+    const bool has_sinks = !config_.sinks.empty();
+    merge_->begin(step.num_tokens,
+                  has_sinks
+                      ? std::span<const float>(config_.sinks[static_cast<size_t>(attention_idx)])
+                      : std::span<const float>());
+  }
   for (size_t i = 0; i < peers_.size(); ++i) {
-    const HeadRange heads = query_heads(peers_[i]);
-    const Status received = receive_from(i, attention_idx, out.columns(heads.begin, heads.count()));
+    if (!step.parts[i].takes_part()) continue;
+    const Status received = receive_from({i, micro_batch, attention_idx}, out);
     if (!received.ok()) return about(i, received);
   }
+  if (step.has_partials) store_merged(step, out);
   return {};
 }
 
@@ -80,97 +170,129 @@ void RemoteAttention::abort() {
 }
 
 WireStats RemoteAttention::wire_stats_of(std::string_view peer_name) const {
+  WireStats sum;
   for (size_t i = 0; i < peers_.size(); ++i) {
-    if (peers_[i].name == peer_name) return wire_stats_[i];
+    if (peers_[i].name != peer_name) continue;
+    sum.bytes_sent += wire_stats_[i].bytes_sent;
+    sum.bytes_received += wire_stats_[i].bytes_received;
   }
-  return {};
+  return sum;
 }
 
-HeadRange RemoteAttention::query_heads(const AttentionPeer& peer) const {
+HeadRange RemoteAttention::query_heads(size_t peer_idx) const {
   const int32_t group = config_.num_heads / config_.num_kv_heads;
-  return {peer.kv_heads.begin * group, peer.kv_heads.end * group};
+  const HeadRange& kv_heads = peers_[peer_idx].kv_heads;
+  return {kv_heads.begin * group, kv_heads.end * group};
 }
 
-wire::MessageHeader RemoteAttention::header(MessageKind kind, int32_t layer, int64_t rows) const {
-  wire::MessageHeader header;
-  header.kind = static_cast<uint16_t>(kind);
-  header.epoch = config_.epoch;
-  header.step = step_;
-  header.layer = static_cast<uint32_t>(layer);
-  header.num_rows = static_cast<uint32_t>(rows);
-  header.dtype = static_cast<uint16_t>(config_.dtype);
-  return header;
+const TileStep& RemoteAttention::part_of(const Place& place) const {
+  return micro_batches_[static_cast<size_t>(place.micro_batch)].parts[place.peer_idx];
 }
 
-Status RemoteAttention::send_tensors(size_t peer_idx,
-                                     MessageKind kind,
-                                     int32_t layer,
-                                     std::span<const TensorView> parts) {
-  wire::MessageHeader head = header(kind, layer, num_tokens_);
-  for (const TensorView& part : parts) head.payload_bytes += part.size_bytes();
-  const size_t message_bytes = sizeof(head) + head.payload_bytes;
-  Endpoint& endpoint = *peers_[peer_idx].endpoint;
-  const uint32_t slot = wire::slot_of(kind, head.layer);
-  std::span<std::byte> message = endpoint.stage(slot, message_bytes);
-  wire::encode_header(head, message);
-  std::span<std::byte> payload = message.subspan(sizeof(head));
-  for (const TensorView& part : parts) {
-    pack_rows(part, payload);
-    payload = payload.subspan(part.size_bytes());
-  }
-  wire_stats_[peer_idx].bytes_sent += message_bytes;
-  const Status sent = endpoint.commit(
-      slot,
-      message_bytes,
-      wire::sequence_number(step_, head.layer, static_cast<uint32_t>(config_.num_layers)));
-  return sent.ok() ? sent : about(peer_idx, sent);
-}
-
-uint64_t RemoteAttention::expected_seq(uint32_t layer) const {
-  return wire::sequence_number(step_, layer, static_cast<uint32_t>(config_.num_layers));
+uint64_t RemoteAttention::sequence_number(const Place& place) const {
+  return wire::sequence_number(part_of(place).plan.step,
+                               static_cast<uint32_t>(place.layer),
+                               static_cast<uint32_t>(config_.num_layers));
 }
 
 // What a socket has not taken yet is sent by polls: the other peers are polled too, so that none of
 // them waits for its q until this one has answered.
-Status RemoteAttention::wait_for(size_t peer_idx, SlotIdx slot, uint64_t seq) {
+Status RemoteAttention::wait_for(const Place& place, SlotIdx slot) {
+  const uint64_t seq = sequence_number(place);
   const Deadline deadline = Deadline::after(config_.reply_timeout);
   while (true) {
     for (size_t other = 0; other < peers_.size(); ++other) {
-      if (other != peer_idx) static_cast<void>(peers_[other].endpoint->poll(slot, seq));
+      if (other != place.peer_idx) static_cast<void>(peers_[other].endpoint->poll(slot, seq));
     }
     const bool is_alone = peers_.size() == 1;
-    const Status waited = peers_[peer_idx].endpoint->wait(
+    const Status waited = peers_[place.peer_idx].endpoint->wait(
         slot, seq, is_alone ? deadline : Deadline::after(kPollOthersInterval), config_.wait);
     if (waited.code() != StatusCode::kDeadlineExceeded || deadline.has_passed()) return waited;
   }
 }
 
-Status RemoteAttention::receive_from(size_t peer_idx, int32_t layer, TensorView out) {
-  Endpoint& endpoint = *peers_[peer_idx].endpoint;
-  const auto layer_idx = static_cast<uint32_t>(layer);
-  const uint32_t slot = wire::slot_of(MessageKind::kOut, layer_idx);
-  LAMINA_RETURN_IF_ERROR(wait_for(peer_idx, slot, expected_seq(layer_idx)));
-  const std::span<const std::byte> message = endpoint.payload(slot);
+Status RemoteAttention::receive_from(const Place& place, TensorView out) {
+  return part_of(place).is_partial ? receive_partial(place) : receive_whole(place, out);
+}
+
+// Waits for a peer's output and gives its payload, `bytes` of it in `dtype`.
+Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place& place,
+                                                                    DType dtype,
+                                                                    size_t bytes) {
+  const TileStep& part = part_of(place);
+  const auto micro_batch = static_cast<uint32_t>(place.micro_batch);
+  const auto layer = static_cast<uint32_t>(place.layer);
+  const SlotIdx slot = wire::slot_of(MessageKind::kOut, micro_batch, layer);
+  LAMINA_RETURN_IF_ERROR(wait_for(place, slot));
+  const std::span<const std::byte> message = peers_[place.peer_idx].endpoint->payload(slot);
   LAMINA_ASSIGN_OR_RETURN(const wire::MessageHeader head,
                           wire::decode_header(message,
                                               {.kind = MessageKind::kOut,
                                                .epoch = config_.epoch,
-                                               .step = step_,
-                                               .layer = layer_idx,
-                                               .micro_batch = 0}));
-  wire_stats_[peer_idx].bytes_received += message.size();
+                                               .step = part.plan.step,
+                                               .layer = layer,
+                                               .micro_batch = micro_batch}));
+  wire_stats_[place.peer_idx].bytes_received += message.size();
   if (head.status != 0)
-    return internal_error(fmt::format("refused step {} with status {}", step_, head.status));
-  if (head.num_rows != num_tokens_ || head.dtype != static_cast<uint16_t>(out.dtype) ||
-      head.payload_bytes != out.size_bytes()) {
+    return internal_error(fmt::format("refused step {} with status {}", head.step, head.status));
+  if (head.num_rows != part.num_q_rows || head.dtype != static_cast<uint16_t>(dtype) ||
+      head.payload_bytes != bytes) {
     return data_loss(fmt::format("sent {} rows in {} bytes, expected {} in {}",
                                  head.num_rows,
                                  head.payload_bytes,
-                                 num_tokens_,
-                                 out.size_bytes()));
+                                 part.num_q_rows,
+                                 bytes));
   }
-  unpack_rows(message.subspan(sizeof(head)), out);
-  return {};
+  return message.subspan(sizeof(head));
+}
+
+Status RemoteAttention::receive_whole(const Place& place, TensorView out) {
+  const TileStep& part = part_of(place);
+  const HeadRange heads = query_heads(place.peer_idx);
+  const TensorView columns = out.columns(heads.begin, heads.count());
+  const size_t row_bytes = columns.row_bytes();
+  LAMINA_ASSIGN_OR_RETURN(
+      const std::span<const std::byte> payload,
+      receive_payload(place, out.dtype, static_cast<size_t>(part.num_q_rows) * row_bytes));
+  return for_each_range(part.q_rows, [&](int64_t first, const RowRange& range) {
+    const size_t begin = static_cast<size_t>(first) * row_bytes;
+    const size_t count = static_cast<size_t>(range.count) * row_bytes;
+    unpack_rows(payload.subspan(begin, count), columns.rows(range.begin, range.count));
+    return Status();
+  });
+}
+
+Status RemoteAttention::receive_partial(const Place& place) {
+  const TileStep& part = part_of(place);
+  const HeadRange heads = query_heads(place.peer_idx);
+  const Shape out_shape = {part.num_q_rows, heads.count(), config_.value_dim};
+  const Shape lse_shape = {part.num_q_rows, heads.count()};
+  const auto num_heads = static_cast<size_t>(part.num_q_rows * heads.count());
+  const size_t out_bytes = num_heads * static_cast<size_t>(config_.value_dim) * sizeof(float);
+  LAMINA_ASSIGN_OR_RETURN(
+      const std::span<const std::byte> payload,
+      receive_payload(place, DType::kF32, out_bytes + num_heads * sizeof(float)));
+  // Operators only read it; TensorView has no const form.
+  auto* data = const_cast<std::byte*>(payload.data());
+  const TensorView out = {data, DType::kF32, out_shape};
+  const TensorView lse = {data + out_bytes, DType::kF32, lse_shape};
+  return for_each_range(part.q_rows, [&](int64_t first, const RowRange& range) {
+    return merge_->add(
+        range.begin, heads, out.rows(first, range.count), lse.rows(first, range.count));
+  });
+}
+
+// Where several tiles hold parts of a head the same rows are stored more than once: with the same
+// bits.
+void RemoteAttention::store_merged(const MicroBatch& step, TensorView out) const {
+  for (size_t i = 0; i < peers_.size(); ++i) {
+    if (!step.parts[i].is_partial) continue;
+    const HeadRange heads = query_heads(i);
+    const TensorView columns = out.columns(heads.begin, heads.count());
+    for (const RowRange& range : step.parts[i].q_rows) {
+      merge_->store(range.begin, heads, columns.rows(range.begin, range.count));
+    }
+  }
 }
 
 Status RemoteAttention::about(size_t peer_idx, const Status& status) const {

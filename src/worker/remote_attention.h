@@ -1,37 +1,47 @@
-// RemoteAttention: the model worker's side of offloaded attention under a head split. Sends each
-// step's plan and each layer's q, k and v to the attention workers, each the heads it owns, and
+// RemoteAttention: the model worker's side of offloaded attention. Sends each step's plan and each
+// layer's q, k and v to the attention workers, each what concerns its tile of the KV partition, and
 // joins their outputs. Confined to one thread, but for abort().
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/clock.h"
-#include "kv/head_partition.h"
+#include "kv/kv_partition.h"
 #include "transport/endpoint.h"
 #include "wire/messages.h"
 #include "worker/attention_backend.h"
+#include "worker/partial_merge.h"
+#include "worker/step_partitioner.h"
 
 namespace lamina {
 
-// An attention worker of the session.
+// The holder of a tile.
 struct AttentionPeer {
   std::string name;  // for messages
   HeadRange kv_heads;
+  BlockRange blocks;
   std::unique_ptr<Endpoint> endpoint;
 };
 
 struct RemoteAttentionConfig {
   uint64_t epoch = 0;
   int32_t num_layers = 0;
-  int32_t num_heads = 0;  // of the model
+  int32_t num_heads = 0;  // of the model, or of this tensor-parallel rank
   int32_t num_kv_heads = 0;
+  int32_t value_dim = 0;
   bool latent = false;         // k alone is sent
-  DType dtype = DType::kBF16;  // of q, k, v and out on the wire
+  DType dtype = DType::kBF16;  // of q, k, v on the wire, and of out where one worker finishes it
+  int32_t block_size = 16;
+  int32_t max_sequences = 0;
+  int32_t max_tokens = 0;  // of a step
+  int32_t num_micro_batches = 1;
+  std::vector<std::vector<float>> sinks = {};  // of each layer [num_heads], or none at all
   // How long one layer's attention may take. Death and hanging of a worker are noticed sooner, by
   // its heartbeat: then abort() ends the wait. This bounds what heartbeats cannot see.
   Duration reply_timeout = std::chrono::seconds(60);
@@ -45,40 +55,57 @@ struct WireStats {
 
 class RemoteAttention final : public AttentionBackend {
  public:
-  // The peers' head ranges cover all KV heads in order.
-  RemoteAttention(const RemoteAttentionConfig& config, std::vector<AttentionPeer> peers);
+  // The peers' tiles cover all KV heads and blocks. `stream` merges partial outputs.
+  RemoteAttention(const RemoteAttentionConfig& config,
+                  std::vector<AttentionPeer> peers,
+                  StreamView stream);
 
-  Status begin_step(const StepPlan& plan) override;
-  Status send_q(int32_t attention_idx, TensorView q) override;
-  Status send_kv(int32_t attention_idx, TensorView k, TensorView v) override;
-  Status receive(int32_t attention_idx, TensorView out) override;
+  Status begin_step(int32_t micro_batch, const StepPlan& plan) override;
+  Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
+  Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
+  Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
 
   // From any thread: every wait ends with kUnavailable. The session cannot be used again.
   void abort();
-  // Of the peer of that name; zeros if there is none.
+  // Of the peers of that name; zeros if there is none.
   [[nodiscard]] WireStats wire_stats_of(std::string_view peer_name) const;
 
  private:
-  [[nodiscard]] HeadRange query_heads(const AttentionPeer& peer) const;
-  [[nodiscard]] wire::MessageHeader header(wire::MessageKind kind,
-                                           int32_t layer,
-                                           int64_t rows) const;
-  Status send_tensors(size_t peer_idx,
-                      wire::MessageKind kind,
-                      int32_t layer,
-                      std::span<const TensorView> parts);
-  [[nodiscard]] uint64_t expected_seq(uint32_t layer) const;
-  Status wait_for(size_t peer_idx, SlotIdx slot, uint64_t seq);
-  Status receive_from(size_t peer_idx, int32_t layer, TensorView out);
+  struct MicroBatch {
+    std::vector<TileStep> parts;  // by peer
+    int64_t num_tokens = 0;
+    bool has_partials = false;
+  };
+  // A message to or from a peer: a layer of a micro-batch's step.
+  struct Place {
+    size_t peer_idx = 0;
+    int32_t micro_batch = 0;
+    int32_t layer = 0;
+  };
+
+  [[nodiscard]] HeadRange query_heads(size_t peer_idx) const;
+  [[nodiscard]] const TileStep& part_of(const Place& place) const;
+  [[nodiscard]] uint64_t sequence_number(const Place& place) const;
+  Status send_plan(size_t peer_idx, const wire::AttentionPlan& plan);
+  Status send_rows(const Place& place,
+                   wire::MessageKind kind,
+                   std::span<const RowRange> rows,
+                   std::span<const TensorView> tensors);
+  Status wait_for(const Place& place, SlotIdx slot);
+  Status receive_from(const Place& place, TensorView out);
+  Result<std::span<const std::byte>> receive_payload(const Place& place, DType dtype, size_t bytes);
+  Status receive_whole(const Place& place, TensorView out);
+  Status receive_partial(const Place& place);
+  void store_merged(const MicroBatch& step, TensorView out) const;
   [[nodiscard]] Status about(size_t peer_idx, const Status& status) const;
 
   RemoteAttentionConfig config_;
   std::vector<AttentionPeer> peers_;
   std::vector<WireStats> wire_stats_;
-  wire::AttentionPlan plan_;
+  StepPartitioner partitioner_;
+  std::optional<PartialMerge> merge_;  // where a tile lacks blocks
+  std::vector<MicroBatch> micro_batches_;
   std::vector<std::byte> encoded_plan_;
-  uint64_t step_ = 0;
-  int64_t num_tokens_ = 0;
 };
 
 }  // namespace lamina

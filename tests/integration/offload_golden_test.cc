@@ -1,6 +1,7 @@
-// Every fixture model against its independent golden: colocated, with attention in 2 and 3 worker
-// processes, and with tensor parallelism over 2 and 4 ranks and 3 worker processes. Logits of every
-// prompt position within 1e-5 of their range, greedy ids equal, all prompts in one ragged batch.
+// Every fixture model against its independent golden: colocated, with attention in 2, 3 and 5
+// worker processes under each way to split it, and with tensor parallelism over 2 and 4 ranks and 3
+// worker processes. Logits of every prompt position within 1e-5 of their range, greedy ids equal,
+// all prompts in one ragged batch.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,10 +16,10 @@
 #include "convert/converter.h"
 #include "convert/tensor_parallel.h"
 #include "engine/model_program.h"
-#include "kv/head_partition.h"
 #include "model/builder.h"
 #include "model/model_files.h"
 #include "model/safetensors/safetensors_file.h"
+#include "plan/partition.h"
 #include "support/paths.h"
 #include "support/worker_process.h"
 #include "worker/local_attention.h"
@@ -84,25 +85,15 @@ using Attention = std::vector<std::unique_ptr<AttentionBackend>>;
 // Attention of a model in worker processes: forked first, connected when threads may exist.
 class Offloaded {
  public:
-  Offloaded(const ModelProgram& program, TransportKind kind, int32_t num_workers)
-      : program_(program) {
-    for (const HeadRange heads : split_heads(program.num_kv_heads(), num_workers)) {
-      Worker worker;
-      std::vector<AttentionWorkerConfig> configs;
-      for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
-        const int32_t first = rank * program.attention().num_kv_heads;
-        const HeadRange part = {std::max(heads.begin - first, 0),
-                                std::min(heads.end - first, program.attention().num_kv_heads)};
-        if (part.begin >= part.end) continue;
-        worker.parts.push_back({rank, part});
-        configs.push_back({.core = program.attention_core(rank, part, kNumBlocks),
-                           .epoch = 1,
-                           .dtype = DType::kF32});
-      }
-      worker.process = std::make_unique<test::WorkerProcess>(kind, std::move(configs));
-      workers_.push_back(std::move(worker));
-    }
+  Offloaded(const ModelProgram& program,
+            TransportKind transport,
+            int32_t num_workers,
+            PartitionKind kind)
+      : program_(program), planned_(plan(program, num_workers, kind)) {
+    for (int32_t i = 0; i < num_workers; ++i) start_worker(transport, i);
   }
+
+  [[nodiscard]] const BlockLanes& lanes() const { return planned_.lanes; }
 
   Attention connect() {
     std::vector<std::vector<AttentionPeer>> peers(program_.ranks.size());
@@ -112,20 +103,27 @@ class Offloaded {
         peers[static_cast<size_t>(worker.parts[i].rank)].push_back(
             {.name = "worker",
              .kv_heads = worker.parts[i].kv_heads,
+             .blocks = worker.parts[i].blocks,
              .endpoint = std::move(endpoints[i])});
       }
     }
     Attention attention;
-    for (auto& of_rank : peers) {
+    for (size_t rank = 0; rank < peers.size(); ++rank) {
       attention.push_back(std::make_unique<RemoteAttention>(
           RemoteAttentionConfig{.epoch = 1,
                                 .num_layers = program_.num_layers(),
                                 .num_heads = program_.attention().num_heads,
                                 .num_kv_heads = program_.attention().num_kv_heads,
+                                .value_dim = program_.attention().value_dim,
                                 .latent = program_.attention().latent,
                                 .dtype = DType::kF32,
+                                .block_size = kBlockSize,
+                                .max_sequences = kMaxSequences,
+                                .max_tokens = kMaxTokens,
+                                .sinks = program_.sinks(static_cast<int32_t>(rank)),
                                 .reply_timeout = std::chrono::seconds(5)},
-          std::move(of_rank)));
+          std::move(peers[rank]),
+          StreamView(pool_)));
     }
     return attention;
   }
@@ -134,20 +132,63 @@ class Offloaded {
   struct Part {
     int32_t rank = 0;
     HeadRange kv_heads;
+    BlockRange blocks;
   };
   struct Worker {
     std::vector<Part> parts;
     std::unique_ptr<test::WorkerProcess> process;
   };
+
+  static PlannedPartition plan(const ModelProgram& program,
+                               int32_t num_workers,
+                               PartitionKind kind) {
+    const std::vector<PartitionWorker> workers(static_cast<size_t>(num_workers),
+                                               {.name = "worker", .budget_bytes = 1 << 30});
+    return plan_partition({.kind = kind,
+                           .layout = program.kv_layout(program.num_kv_heads()),
+                           .workers = workers,
+                           .min_blocks = kNumBlocks,
+                           .max_blocks = kNumBlocks})
+        .value_or_throw();
+  }
+
+  void start_worker(TransportKind transport, int32_t worker_idx) {
+    Worker worker;
+    std::vector<AttentionWorkerConfig> configs;
+    for (const KvTile& tile : planned_.partition.tiles) {
+      for (int32_t rank = 0; rank < program_.num_ranks(); ++rank) {
+        const int32_t first = rank * program_.attention().num_kv_heads;
+        const HeadRange part = {
+            std::max(tile.kv_heads.begin - first, 0),
+            std::min(tile.kv_heads.end - first, program_.attention().num_kv_heads)};
+        if (tile.worker_idx != worker_idx || part.begin >= part.end) continue;
+        worker.parts.push_back({rank, part, tile.blocks});
+        configs.push_back({.core = program_.attention_core(rank, part, tile.blocks.count()),
+                           .epoch = 1,
+                           .dtype = DType::kF32,
+                           .total_blocks = kNumBlocks});
+      }
+    }
+    if (configs.empty()) return;
+    worker.process = std::make_unique<test::WorkerProcess>(transport, std::move(configs));
+    workers_.push_back(std::move(worker));
+  }
+
   const ModelProgram& program_;
+  PlannedPartition planned_;
   std::vector<Worker> workers_;
+  ThreadPool pool_{1};
 };
 
 // Runs all prompts side by side, collecting the logits of every token, then greedy ids.
 class Runner {
  public:
-  Runner(const ModelProgram& program, const Golden& golden, const Attention& attention)
+  Runner(const ModelProgram& program,
+         const Golden& golden,
+         const Attention& attention,
+         const BlockLanes& lanes)
       : golden_(golden),
+        blocks_(lanes),
         pools_(program.ranks.size()),
         ranks_(program.rank_models(make_streams()), program.step_limits(), std::chrono::seconds(5)),
         tokens_(golden.prompts),
@@ -189,9 +230,9 @@ class Runner {
       SequenceStep sequence{
           .slot = static_cast<int32_t>(i), .first_position = num_cached_[i], .num_tokens = count};
       if (num_cached_[i] == 0) {
-        sequence.starts = true;  // blocks of the sequences interleave
+        sequence.starts = true;
         for (int32_t block = 0; block < kBlocksPerSequence; ++block) {
-          sequence.new_blocks.push_back(block * kMaxSequences + static_cast<int32_t>(i));
+          sequence.new_blocks.push_back(*blocks_.allocate(sequence.new_blocks));
         }
       }
       for (int32_t position = num_cached_[i]; position < num_cached_[i] + count; ++position) {
@@ -237,6 +278,7 @@ class Runner {
   }
 
   const Golden& golden_;
+  BlockAllocator blocks_;
   std::vector<AttentionBackend*> attention_;
   std::vector<std::unique_ptr<ThreadPool>> pools_;
   RankGroup ranks_;
@@ -256,8 +298,11 @@ double relative_error(const std::vector<float>& actual, const std::vector<float>
   return worst / (static_cast<double>(*high) - static_cast<double>(*low));
 }
 
-void expect_golden(const ModelProgram& program, const Golden& golden, const Attention& attention) {
-  Runner runner(program, golden, attention);
+void expect_golden(const ModelProgram& program,
+                   const Golden& golden,
+                   const Attention& attention,
+                   const BlockLanes& lanes) {
+  Runner runner(program, golden, attention, lanes);
   ASSERT_NO_FATAL_FAILURE(runner.run());
   double worst = 0;
   for (size_t i = 0; i < golden.prompts.size(); ++i) {
@@ -274,10 +319,13 @@ class OffloadGolden : public ::testing::TestWithParam<std::string> {
  protected:
   OffloadGolden() : folder_(test::fixture_path("models/" + GetParam())) {}
 
-  void expect_offloaded(TransportKind kind, int32_t num_ranks, int32_t num_workers) {
+  void expect_offloaded(TransportKind transport,
+                        int32_t num_ranks,
+                        int32_t num_workers,
+                        PartitionKind kind = PartitionKind::kAuto) {
     const ModelProgram program = load_program(folder_, num_ranks);
-    Offloaded workers(program, kind, num_workers);
-    expect_golden(program, read_golden(folder_), workers.connect());
+    Offloaded workers(program, transport, num_workers, kind);
+    expect_golden(program, read_golden(folder_), workers.connect(), workers.lanes());
   }
   void expect_colocated(const RewriteOptions& rewrites) {
     const ModelProgram program = load_program(folder_, 1, rewrites);
@@ -285,7 +333,7 @@ class OffloadGolden : public ::testing::TestWithParam<std::string> {
     Attention attention;
     attention.push_back(std::make_unique<LocalAttention>(
         program.attention_core(0, {0, program.num_kv_heads()}, kNumBlocks), StreamView(pool)));
-    expect_golden(program, read_golden(folder_), attention);
+    expect_golden(program, read_golden(folder_), attention, {{kNumBlocks}});
   }
   // Whether the model's heads can be shared by so many ranks.
   [[nodiscard]] bool shares_heads(int32_t num_ranks) const {
@@ -330,6 +378,23 @@ TEST_P(OffloadGolden, TwoProcessesOverSharedMemory) {
 
 TEST_P(OffloadGolden, ThreeProcessesOverTcp) {
   expect_offloaded(TransportKind::kTcp, 1, 3);
+}
+
+TEST_P(OffloadGolden, SequencesSplitOverThreeProcesses) {
+  expect_offloaded(TransportKind::kShm, 1, 3, PartitionKind::kSequence);
+}
+
+TEST_P(OffloadGolden, HeadsAndSequencesSplitOverFiveProcesses) {
+  expect_offloaded(TransportKind::kTcp, 1, 5, PartitionKind::kHeadSequence);
+}
+
+TEST_P(OffloadGolden, RequestsSplitOverTwoProcesses) {
+  expect_offloaded(TransportKind::kShm, 1, 2, PartitionKind::kRequest);
+}
+
+TEST_P(OffloadGolden, TwoRanksOfHeadsAndSequencesOverFiveProcesses) {
+  if (!shares_heads(2)) GTEST_SKIP() << "its heads cannot be shared by 2 ranks";
+  expect_offloaded(TransportKind::kShm, 2, 5, PartitionKind::kHeadSequence);
 }
 
 TEST_P(OffloadGolden, TwoRanksAndThreeProcesses) {

@@ -1,0 +1,71 @@
+#include "worker/kv_bandwidth.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <vector>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "device/buffer.h"
+#include "kernels/attention.h"
+#include "kv/kv_cache.h"
+
+namespace lamina {
+namespace {
+
+// A grouped-query model's layer: 8 KV heads, 4 query heads each.
+constexpr int32_t kNumKvHeads = 8;
+constexpr int32_t kNumHeads = 32;
+constexpr int32_t kHeadDim = 128;
+constexpr int32_t kNumSequences = 16;
+constexpr int32_t kBlocksPerSequence = 64;
+constexpr KvLayout kLayout{.num_layers = 1,
+                           .num_kv_heads = kNumKvHeads,
+                           .head_dim = kHeadDim,
+                           .value_dim = kHeadDim,
+                           .block_size = 16,
+                           .dtype = DType::kBF16};
+
+}  // namespace
+
+double measure_kv_bandwidth(StreamView stream) {
+  const KvCache cache(kLayout, kNumSequences * kBlocksPerSequence, MemoryKind::kHost);
+  const Shape shape = {kNumSequences, kNumHeads, kHeadDim};
+  const auto bytes = static_cast<size_t>(kNumSequences * kNumHeads * kHeadDim) * sizeof(float);
+  const Buffer query(MemoryKind::kHost, bytes);
+  const Buffer output(MemoryKind::kHost, bytes);
+  std::vector<int32_t> query_begin(kNumSequences + 1);
+  std::iota(query_begin.begin(), query_begin.end(), 0);
+  const std::vector<int32_t> context(kNumSequences, kBlocksPerSequence * kLayout.block_size);
+  std::vector<int32_t> tables(kNumSequences * kBlocksPerSequence);
+  std::iota(tables.begin(), tables.end(), 0);
+  std::fill(query.bytes().begin(), query.bytes().end(), std::byte{0});
+  for (const TensorView& view : {cache.keys(0), cache.values(0)}) {
+    std::fill_n(view.data, view.size_bytes(), std::byte{0});
+  }
+  const kernels::RaggedAttentionArgs args{
+      .q = {query.data(), DType::kF32, shape},
+      .k_cache = cache.keys(0),
+      .v_cache = cache.values(0),
+      .out = {output.data(), DType::kF32, shape},
+      .lse = {},
+      .batch = {query_begin, context, tables, kBlocksPerSequence},
+      .scale = 1.0F,
+      .window = {},
+      .soft_cap = {},
+      .alibi_slopes = {},
+      .sinks = {}};
+  std::array<double, 5> seconds{};
+  for (double& run : seconds) {
+    const TimePoint begin = steady_clock().now();
+    const Status status = kernels::ragged_attention(args, stream);
+    LAMINA_CHECK(status.ok(), status.message());
+    run = std::chrono::duration<double>(steady_clock().now() - begin).count();
+  }
+  std::sort(seconds.begin(), seconds.end());
+  const uint64_t kv_bytes = kLayout.block_bytes() * kNumSequences * kBlocksPerSequence;
+  return static_cast<double>(kv_bytes) / seconds[seconds.size() / 2];
+}
+
+}  // namespace lamina
