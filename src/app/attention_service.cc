@@ -42,7 +42,8 @@ AttentionWorkerConfig worker_config(const control::SessionConfig& session,
           .epoch = session.epoch,
           .dtype = session.wire_dtype,
           .total_blocks = session.num_blocks,
-          .overlap = session.overlap};
+          .overlap = session.overlap,
+          .num_replicas = session.num_replicas};
 }
 
 // Adds one part's counters to the session's. Steps and tokens are the same in all parts.
@@ -97,8 +98,13 @@ Status AttentionService::check_memory(const control::SessionConfig& config) cons
     kv_bytes += worker_config(config, part).core.kv.block_bytes() *
                 static_cast<uint64_t>(part.num_blocks());
     const wire::SlotGeometry geometry = control::slot_geometry(config, part);
-    for (const size_t bytes : wire::attention_worker_slots(geometry)) other_bytes += bytes;
-    for (const size_t bytes : wire::model_worker_slots(geometry)) other_bytes += bytes;
+    const auto num_replicas = static_cast<uint64_t>(config.num_replicas);
+    for (const size_t bytes : wire::attention_worker_slots(geometry)) {
+      other_bytes += num_replicas * bytes;
+    }
+    for (const size_t bytes : wire::model_worker_slots(geometry)) {
+      other_bytes += num_replicas * bytes;
+    }
   }
   if (kv_bytes > config_.kv_memory_bytes) {
     return resource_exhausted(fmt::format(
@@ -121,15 +127,18 @@ Result<std::vector<std::string>> AttentionService::configure(const control::Sess
   std::vector<std::string> blobs;
   for (const control::SessionPart& part : config.parts) {
     const wire::SlotGeometry geometry = control::slot_geometry(config, part);
-    session->parts.emplace_back().pending =
-        prepare_endpoint({.kind = config.transport,
-                          .self = {.id = control::worker_peer_id(part), .epoch = config.epoch},
-                          .peer = {.id = config.engine_id, .epoch = config.epoch},
-                          .receive_slots = wire::attention_worker_slots(geometry),
-                          .send_slots = wire::model_worker_slots(geometry),
-                          .listens = true,
-                          .host = config_.data_host});
-    blobs.push_back(session->parts.back().pending->blob());
+    Part& added = session->parts.emplace_back();
+    for (int32_t replica = 0; replica < config.num_replicas; ++replica) {
+      added.pending.push_back(
+          prepare_endpoint({.kind = config.transport,
+                            .self = {.id = control::worker_peer_id(part), .epoch = config.epoch},
+                            .peer = {.id = config.engine_id, .epoch = config.epoch},
+                            .receive_slots = wire::attention_worker_slots(geometry),
+                            .send_slots = wire::model_worker_slots(geometry),
+                            .listens = true,
+                            .host = config_.data_host}));
+      blobs.push_back(added.pending.back()->blob());
+    }
   }
   Session& started = *session;
   {
@@ -152,11 +161,17 @@ void AttentionService::start_parts(Session& session) {
   for (size_t i = 0; i < session.parts.size(); ++i) {
     const control::SessionPart& config = session.config.parts[i];
     Part& part = session.parts[i];
-    auto endpoint = part.pending->complete(config.transport_blob, deadline);
+    std::vector<std::unique_ptr<Endpoint>> endpoints;
+    std::vector<Endpoint*> replicas;
+    for (size_t replica = 0; replica < part.pending.size(); ++replica) {
+      endpoints.push_back(
+          part.pending[replica]->complete(config.transport_blobs[replica], deadline));
+      replicas.push_back(endpoints.back().get());
+    }
     auto worker = std::make_unique<AttentionWorker>(
-        worker_config(session.config, config), *endpoint, StreamView(pool_));
+        worker_config(session.config, config), std::move(replicas), StreamView(pool_));
     const std::lock_guard lock(mutex_);
-    part.endpoint = std::move(endpoint);
+    part.endpoints = std::move(endpoints);
     part.worker = std::move(worker);
   }
   const std::lock_guard lock(mutex_);
@@ -207,7 +222,7 @@ void AttentionService::stop_session() {
     if (ended == nullptr) return;
     ended->should_stop = true;
     for (const Part& part : ended->parts) {
-      if (part.endpoint != nullptr) part.endpoint->abort();
+      for (const auto& endpoint : part.endpoints) endpoint->abort();
     }
   }
   if (ended->thread.joinable()) ended->thread.join();

@@ -36,11 +36,11 @@ class AttentionService final : public control::AttentionControlHandler {
   void end_session(uint64_t epoch, control::SessionEnd reason) override;
 
  private:
-  // The heads of one data connection; endpoint and worker are set by the session's thread, guarded
-  // by mutex_.
+  // A tile and its data connections; endpoints and worker are set by the session's thread, guarded by
+  // mutex_.
   struct Part {
-    std::unique_ptr<PendingEndpoint> pending;
-    std::unique_ptr<Endpoint> endpoint;
+    std::vector<std::unique_ptr<PendingEndpoint>> pending;  // by model replica
+    std::vector<std::unique_ptr<Endpoint>> endpoints;
     std::unique_ptr<AttentionWorker> worker;
   };
   // `thread` uses the others and is joined before they go.

@@ -95,6 +95,13 @@ void add_model(CLI::App& app, ModelOptions& options) {
            "Ranks that share the model's weights, each on its own threads")
       ->check(CLI::Range(1, 64));
   flags
+      .add("--replicas",
+           options.replicas,
+           "Replicas of the model that take turns (rotational staggered pipelining)")
+      ->check(CLI::Range(1, 8));
+  flags.add("--micro-batches", options.micro_batches, "Micro-batches in flight: 1 to replicas + 2")
+      ->check(CLI::Range(1, 10));
+  flags
       .add("--max-num-batched-tokens",
            options.max_num_batched_tokens,
            "Tokens of a step; longer prompts are chunked")

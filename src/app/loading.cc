@@ -85,6 +85,17 @@ uint64_t weight_bytes(const ModelProgram& program) {
   return bytes;
 }
 
+// More micro-batches than that only wait for each other.
+Rotation rotation_of(const ModelOptions& options) {
+  if (options.micro_batches > options.replicas + 2) {
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("--micro-batches {}: at most --replicas + 2, which is {}",
+                            options.micro_batches,
+                            options.replicas + 2));
+  }
+  return {.num_micro_batches = options.micro_batches, .num_replicas = options.replicas};
+}
+
 }  // namespace
 
 LoadedModel load_model(const ModelOptions& options, const std::string& chat_template) {
@@ -97,6 +108,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
                          ? program.dtype
                          : parse_dtype(options.kv_cache_dtype).value_or_throw();
   program.block_size = options.block_size;
+  program.rotation = rotation_of(options);
   program.max_model_len = resolve_max_model_len(options, config);
   program.max_num_seqs = options.max_num_seqs;
   program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);

@@ -21,6 +21,8 @@ struct ModelOptions {
   int32_t max_num_batched_tokens = 512;
   bool skip_tokenizer_init = false;
   int32_t tensor_parallel_size = 1;
+  int32_t replicas = 1;
+  int32_t micro_batches = 1;
   std::vector<std::string> disable_rewrite;  // names, as `lamina convert` prints them
 };
 

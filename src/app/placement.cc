@@ -57,13 +57,15 @@ ServingEngineConfig engine_config(const LoadedModel& model, int32_t max_queued_s
   return config;
 }
 
-// A pool for each rank: they compute at the same time, so each gets an equal share of the cores.
+// A pool for each rank of each replica: they compute at the same time, so each gets an equal share of
+// the cores.
 std::vector<StreamView> make_streams(const ModelProgram& program,
                                      int32_t num_threads,
                                      Placement& placement) {
   std::vector<StreamView> streams;
-  const int32_t share = std::max(1, num_threads / program.num_ranks());
-  for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+  const int32_t num_pools = program.num_ranks() * program.rotation.num_replicas;
+  const int32_t share = std::max(1, num_threads / num_pools);
+  for (int32_t i = 0; i < num_pools; ++i) {
     placement.pools.push_back(std::make_unique<ThreadPool>(share));
     streams.emplace_back(*placement.pools.back());
   }
@@ -80,6 +82,9 @@ Placement place(const PlacementOptions& options,
   const int32_t num_threads = options.threads == 0 ? available_cores() : options.threads;
   std::unique_ptr<StepBackend> backend;
   if (options.mode == "colocated") {
+    if (model.program.rotation.num_replicas > 1) {
+      throw Error(StatusCode::kInvalidArgument, "--replicas needs attention workers: not colocated");
+    }
     const std::vector<StreamView> streams = make_streams(model.program, num_threads, placement);
     backend = std::make_unique<LocalBackend>(
         model.program, kv_budget_bytes(options.kv_cache_memory_bytes, 1), streams);

@@ -11,6 +11,7 @@ constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = 65536;
 constexpr int64_t kMaxParts = 64;
 constexpr int64_t kMaxMicroBatches = 64;
+constexpr int64_t kMaxReplicas = 64;
 constexpr int64_t kMaxHeadDim = 4096;
 constexpr int64_t kMaxBlockSize = 4096;
 constexpr int64_t kMaxBlocks = INT32_MAX;
@@ -39,6 +40,7 @@ Status validate_sizes(const SessionConfig& config) {
   LAMINA_RETURN_IF_ERROR(in_range("num_blocks", config.num_blocks, 1, kMaxBlocks));
   LAMINA_RETURN_IF_ERROR(
       in_range("num_micro_batches", config.num_micro_batches, 1, kMaxMicroBatches));
+  LAMINA_RETURN_IF_ERROR(in_range("num_replicas", config.num_replicas, 1, kMaxReplicas));
   LAMINA_RETURN_IF_ERROR(in_range("max_tokens", config.max_tokens, 1, kMaxTokens));
   LAMINA_RETURN_IF_ERROR(in_range("max_sequences", config.max_sequences, 1, kMaxTokens));
   return in_range("max_blocks_per_sequence", config.max_blocks_per_sequence, 1, kMaxBlocks);
@@ -81,6 +83,20 @@ Status validate_layer(const wire::AttentionLayer& layer, size_t num_heads) {
   return validate_per_head("sinks", layer.sinks, num_heads);
 }
 
+Status validate_blobs(const SessionConfig& config, const SessionPart& part) {
+  if (part.transport_blobs.size() != static_cast<size_t>(config.num_replicas)) {
+    return invalid_argument(fmt::format("session config: {} transport blobs, num_replicas is {}",
+                                        part.transport_blobs.size(),
+                                        config.num_replicas));
+  }
+  for (const std::string& blob : part.transport_blobs) {
+    if (blob.size() <= kMaxBlobBytes) continue;
+    return invalid_argument(fmt::format(
+        "session config: the transport blob has {} bytes, limit {}", blob.size(), kMaxBlobBytes));
+  }
+  return {};
+}
+
 Status validate_part(const SessionConfig& config, const SessionPart& part, int32_t first_free) {
   const int64_t model_heads = config.model_num_kv_heads;
   LAMINA_RETURN_IF_ERROR(
@@ -106,10 +122,7 @@ Status validate_part(const SessionConfig& config, const SessionPart& part, int32
   for (const wire::AttentionLayer& layer : part.layers) {
     LAMINA_RETURN_IF_ERROR(validate_layer(layer, static_cast<size_t>(part.num_heads)));
   }
-  if (part.transport_blob.size() <= kMaxBlobBytes) return {};
-  return invalid_argument(fmt::format("session config: the transport blob has {} bytes, limit {}",
-                                      part.transport_blob.size(),
-                                      kMaxBlobBytes));
+  return validate_blobs(config, part);
 }
 
 Status validate_parts(const SessionConfig& config) {

@@ -36,8 +36,8 @@ struct WorkerInfo {
   friend bool operator==(const WorkerInfo&, const WorkerInfo&) = default;
 };
 
-// A tile of the session's KV cache that has a data connection of its own: heads of one
-// tensor-parallel rank of the model worker, by block ids. Head numbers count over all ranks.
+// A tile of the session's KV cache: heads of one tensor-parallel rank of the model, by block ids. It
+// has a data connection to that rank of each model replica. Head numbers count over all ranks.
 struct SessionPart {
   int32_t kv_head_begin = 0;  // KV heads [begin, end)
   int32_t kv_head_end = 0;
@@ -45,7 +45,7 @@ struct SessionPart {
   int32_t block_end = 0;
   int32_t num_heads = 0;                     // query heads, a multiple of num_kv_heads()
   std::vector<wire::AttentionLayer> layers;  // [num_layers], with values for these heads
-  std::string transport_blob;                // the engine's PendingEndpoint::blob()
+  std::vector<std::string> transport_blobs;  // [num_replicas], of PendingEndpoint::blob()
 
   [[nodiscard]] int32_t num_kv_heads() const { return kv_head_end - kv_head_begin; }
   [[nodiscard]] int32_t num_blocks() const { return block_end - block_begin; }
@@ -72,6 +72,7 @@ struct SessionConfig {
   int32_t max_sequences = 0;
   int32_t max_blocks_per_sequence = 0;
   int32_t num_micro_batches = 1;
+  int32_t num_replicas = 1;  // of the model
   bool overlap = true;  // attention starts on cached keys before k and v are there
   TransportKind transport = TransportKind::kTcp;
   int64_t lease_ms = 5000;         // without a heartbeat for this long, the session ends
@@ -138,7 +139,8 @@ class AttentionControl {
   [[nodiscard]] virtual const std::string& name() const = 0;
   // kFailedPrecondition if it speaks another protocol version.
   virtual Result<WorkerInfo> describe(Duration timeout) = 0;
-  // Opens session config.epoch and returns the worker's transport blob of each part. An older
+  // Opens session config.epoch and returns the worker's transport blobs, part after part, of each the
+  // replicas in order. An older
   // session of this engine is replaced. kAborted: the epoch is not new; kAlreadyExists: another
   // engine's lease is live; kUnavailable: another session is being opened or ended at this moment.
   virtual Result<std::vector<std::string>> configure(const SessionConfig& config,
@@ -164,7 +166,7 @@ class AttentionControlHandler {
   virtual ~AttentionControlHandler() = default;
 
   virtual WorkerInfo describe() = 0;
-  // `config` is valid, its epoch new. Returns this side's transport blob of each part; the data
+  // `config` is valid, its epoch new. Returns this side's transport blobs in configure()'s order; the data
   // connections are completed after this returns, since the engine waits for the reply.
   virtual Result<std::vector<std::string>> configure(const SessionConfig& config) = 0;
   virtual WorkerStats heartbeat() = 0;

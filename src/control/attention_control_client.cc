@@ -129,10 +129,10 @@ Result<std::vector<std::string>> AttentionControlClient::configure(const Session
   v1::ConfigureReply reply;
   LAMINA_RETURN_IF_ERROR(
       impl_->call(&v1::AttentionControl::Stub::Configure, request, reply, timeout));
-  if (static_cast<size_t>(reply.transport_blobs_size()) != config.parts.size()) {
-    return data_loss(fmt::format("{} transport blobs for {} parts of a session",
-                                 reply.transport_blobs_size(),
-                                 config.parts.size()));
+  const size_t expected = config.parts.size() * static_cast<size_t>(config.num_replicas);
+  if (static_cast<size_t>(reply.transport_blobs_size()) != expected) {
+    return data_loss(fmt::format(
+        "{} transport blobs from the worker, expected {}", reply.transport_blobs_size(), expected));
   }
   return std::vector<std::string>(reply.transport_blobs().begin(), reply.transport_blobs().end());
 }

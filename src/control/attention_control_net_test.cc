@@ -46,7 +46,7 @@ TEST_F(ControlNetTest, EveryStructArrivesAsItWasSent) {
 
   const SessionConfig config = make_session_config(3);
   EXPECT_EQ(client_.configure(config, kPatience).value_or_throw(),
-            std::vector<std::string>(2, std::string("worker\0blob", 11)));
+            std::vector<std::string>(4, std::string("worker\0blob", 11)));
   EXPECT_THAT(handler_.configs(), ElementsAre(config));
   EXPECT_EQ(client_.describe(kPatience).value_or_throw().session_epoch, 3U);
 
@@ -185,7 +185,7 @@ Status raw_call(uint16_t port, const std::string& method, const std::string& byt
 
 TEST_F(ControlNetTest, OversizedMessagesAreRefused) {
   v1::ConfigureRequest request;
-  request.add_parts()->set_transport_blob(std::string(size_t{2} << 20, 'x'));
+  request.add_parts()->add_transport_blobs(std::string(size_t{2} << 20, 'x'));
   EXPECT_EQ(raw_call(server_.port(), "Configure", request.SerializeAsString()).code(),
             StatusCode::kResourceExhausted);
   EXPECT_TRUE(client_.describe(kPatience).ok());

@@ -149,6 +149,7 @@ void decode_shape(const v1::ConfigureRequest& message, SessionConfig& config) {
   config.max_sequences = message.max_sequences();
   config.max_blocks_per_sequence = message.max_blocks_per_sequence();
   config.num_micro_batches = message.num_micro_batches();
+  config.num_replicas = message.num_replicas();
   config.overlap = message.overlap();
   config.parts.reserve(static_cast<size_t>(message.parts_size()));
   for (const v1::SessionPart& part : message.parts()) {
@@ -158,7 +159,7 @@ void decode_shape(const v1::ConfigureRequest& message, SessionConfig& config) {
     decoded.block_begin = part.block_begin();
     decoded.block_end = part.block_end();
     decoded.num_heads = part.num_heads();
-    decoded.transport_blob = part.transport_blob();
+    decoded.transport_blobs.assign(part.transport_blobs().begin(), part.transport_blobs().end());
     for (const v1::LayerAttention& layer : part.layers()) {
       decoded.layers.push_back(decode_layer(layer));
     }
@@ -240,6 +241,7 @@ void encode(const SessionConfig& config, v1::ConfigureRequest& message) {
   message.set_max_sequences(config.max_sequences);
   message.set_max_blocks_per_sequence(config.max_blocks_per_sequence);
   message.set_num_micro_batches(config.num_micro_batches);
+  message.set_num_replicas(config.num_replicas);
   message.set_overlap(config.overlap);
   for (const SessionPart& part : config.parts) {
     v1::SessionPart& encoded = *message.add_parts();
@@ -248,7 +250,8 @@ void encode(const SessionConfig& config, v1::ConfigureRequest& message) {
     encoded.set_block_begin(part.block_begin);
     encoded.set_block_end(part.block_end);
     encoded.set_num_heads(part.num_heads);
-    encoded.set_transport_blob(part.transport_blob);
+    encoded.mutable_transport_blobs()->Assign(part.transport_blobs.begin(),
+                                              part.transport_blobs.end());
     for (const wire::AttentionLayer& layer : part.layers) {
       encode_layer(layer, *encoded.add_layers());
     }

@@ -32,6 +32,7 @@ inline SessionConfig make_session_config(uint64_t epoch = 1, uint64_t engine_id 
           .max_sequences = 24,
           .max_blocks_per_sequence = 128,
           .num_micro_batches = 3,
+          .num_replicas = 2,
           .overlap = false,
           .transport = TransportKind::kShm,
           .lease_ms = 60000,
@@ -41,7 +42,7 @@ inline SessionConfig make_session_config(uint64_t epoch = 1, uint64_t engine_id 
                      .block_end = 1000,
                      .num_heads = 3,
                      .layers = {{.scale = 0.25F, .sinks = {1.0F, 2.0F, 3.0F}}, {.scale = 0.5F}},
-                     .transport_blob = "another"},
+                     .transport_blobs = {"another", "one"}},
                     {.kv_head_begin = 2,
                      .kv_head_end = 5,
                      .block_begin = 0,
@@ -49,7 +50,7 @@ inline SessionConfig make_session_config(uint64_t epoch = 1, uint64_t engine_id 
                      .num_heads = 9,
                      .layers = {{.scale = 0.125F, .alibi_slopes = std::vector<float>(9, 0.5F)},
                                 {.scale = 0.5F, .window = 4096, .soft_cap = 30.0F}},
-                     .transport_blob = std::string("blob\0\xFF of the engine", 20)}}};
+                     .transport_blobs = {std::string("blob\0\xFF of the engine", 20), ""}}}};
 }
 
 inline WorkerInfo make_worker_info() {
@@ -92,7 +93,7 @@ class RecordingHandler final : public AttentionControlHandler {
     if (hook) hook();
     lock.lock();
     configs_.push_back(config);
-    return std::vector<std::string>(config.parts.size(), std::string("worker\0blob", 11));
+    return std::vector<std::string>(config.parts.size() * static_cast<size_t>(config.num_replicas), std::string("worker\0blob", 11));
   }
   WorkerStats heartbeat() override { return make_worker_stats(); }
   void end_session(uint64_t epoch, SessionEnd reason) override {

@@ -40,7 +40,7 @@ ClusterBackend::ClusterBackend(ClusterBackendConfig config,
     : config_(std::move(config)),
       program_(program),
       streams_(streams.begin(), streams.end()),
-      worker_(program.rank_models(streams), program.step_limits(), program.max_num_seqs),
+      replicas_(program, streams),
       engine_id_(random_id()),
       candidates_(config_.workers.size()) {
   LAMINA_CHECK(!config_.workers.empty());
@@ -92,7 +92,7 @@ void ClusterBackend::on_event(std::function<void()> wake) {
 BackendEvent ClusterBackend::poll_event() {
   const std::lock_guard lock(mutex_);
   if (lost_) return BackendEvent::kLost;
-  if (remote_.empty()) return BackendEvent::kNone;
+  if (!replicas_.is_open()) return BackendEvent::kNone;
   const bool is_better = num_useful(num_usable()) > num_useful(num_considered_);
   return is_better ? BackendEvent::kRebalance : BackendEvent::kNone;
 }
@@ -102,15 +102,22 @@ Status ClusterBackend::loss_reason() const {
   return lost_.value_or(Status());
 }
 
-Result<std::vector<SequenceOutput>> ClusterBackend::run(const StepPlan& plan) {
-  LAMINA_CHECK(has_session());
-  std::vector<AttentionBackend*> attention;
-  for (const auto& remote : remote_) attention.push_back(remote.get());
-  Result<std::vector<SequenceOutput>> outputs = worker_.run(plan, attention);
-  if (outputs.ok()) return outputs;
-  const Status reason = loss_reason();  // what the heartbeats found says more than an aborted wait
+Status ClusterBackend::start(int32_t micro_batch, StepPlan plan) {
+  const Status started = replicas_.start(micro_batch, std::move(plan));
+  return started.ok() ? started : lose_session(started);
+}
+
+Result<std::optional<FinishedStep>> ClusterBackend::wait(Deadline deadline) {
+  Result<std::optional<FinishedStep>> finished = replicas_.wait(deadline);
+  if (finished.ok()) return finished;
+  return lose_session(finished.status());
+}
+
+// What the heartbeats found says more than what a step ended with.
+Status ClusterBackend::lose_session(const Status& status) {
+  const Status reason = loss_reason();
   close_session();
-  return reason.ok() ? outputs.status() : reason;
+  return reason.ok() ? status : reason;
 }
 
 Result<BlockLanes> ClusterBackend::open_session(int32_t min_blocks) {
@@ -137,7 +144,7 @@ Result<BlockLanes> ClusterBackend::try_session(int32_t min_blocks) {
     const std::lock_guard lock(mutex_);
     ++epoch_;
   }
-  RankPeers peers(program_.ranks.size());
+  RankPeers peers(program_.ranks.size() * static_cast<size_t>(program_.rotation.num_replicas));
   for (const Member& member : plan.members) {
     const Status joined = join(member, plan.planned.partition.num_blocks, peers);
     members_.push_back(member);
@@ -152,7 +159,7 @@ Result<BlockLanes> ClusterBackend::try_session(int32_t min_blocks) {
     // At once: its lease must not run out while the others join.
     monitor_->watch(member.worker_idx, epoch_, member.incarnation);
   }
-  LAMINA_RETURN_IF_ERROR(publish(std::move(peers)));
+  LAMINA_RETURN_IF_ERROR(publish(plan.planned, std::move(peers)));
   log_session(plan);
   return plan.planned.lanes;
 }
@@ -173,8 +180,9 @@ void ClusterBackend::log_session(const SessionPlan& plan) const {
 }
 
 std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(
-    int32_t rank, std::vector<AttentionPeer> peers) const {
+    size_t idx, std::vector<AttentionPeer> peers) const {
   const AttentionAttrs& attention = program_.attention();
+  const size_t num_ranks = program_.ranks.size();
   return std::make_unique<RemoteAttention>(
       RemoteAttentionConfig{.epoch = epoch_,
                             .num_layers = program_.num_layers(),
@@ -186,18 +194,25 @@ std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(
                             .block_size = program_.block_size,
                             .max_sequences = program_.max_num_seqs,
                             .max_tokens = program_.max_num_batched_tokens,
-                            .sinks = program_.sinks(rank),
+                            .rotation = program_.rotation,
+                            .replica_idx = static_cast<int32_t>(idx / num_ranks),
+                            .sinks = program_.sinks(static_cast<int32_t>(idx % num_ranks)),
                             .reply_timeout = config_.reply_timeout,
                             .wait = {}},
       std::move(peers),
-      streams_[static_cast<size_t>(rank)]);
+      streams_[idx]);
 }
 
 // Makes the joined peers the session, unless one of them was lost meanwhile.
-Status ClusterBackend::publish(RankPeers peers) {
+Status ClusterBackend::publish(const PlannedPartition& planned, RankPeers peers) {
   std::vector<std::unique_ptr<RemoteAttention>> remote;
   for (std::vector<AttentionPeer>& of_rank : peers) {
-    remote.push_back(make_remote(static_cast<int32_t>(remote.size()), std::move(of_rank)));
+    remote.push_back(make_remote(remote.size(), std::move(of_rank)));
+  }
+  std::vector<std::vector<AttentionBackend*>> attention(
+      static_cast<size_t>(program_.rotation.num_replicas));
+  for (size_t i = 0; i < remote.size(); ++i) {
+    attention[i / program_.ranks.size()].push_back(remote[i].get());
   }
   Status lost;
   {
@@ -212,6 +227,7 @@ Status ClusterBackend::publish(RankPeers peers) {
     close_session();
     return lost;
   }
+  replicas_.open(epoch_, planned.partition.num_blocks, attention);
   was_open_ = true;
   return {};
 }
@@ -326,25 +342,29 @@ Status ClusterBackend::join(const Member& member, int32_t num_blocks, RankPeers&
   control::SessionConfig session = session_config(member, num_blocks);
   const int32_t heads_of_rank = program_.attention().num_kv_heads;
   try {
-    std::vector<std::unique_ptr<PendingEndpoint>> pending;
+    const auto num_replicas = static_cast<size_t>(program_.rotation.num_replicas);
+    std::vector<std::unique_ptr<PendingEndpoint>> pending;  // part after part, by replica
     for (control::SessionPart& part : session.parts) {
       const wire::SlotGeometry geometry = control::slot_geometry(session, part);
-      pending.push_back(prepare_endpoint({.kind = session.transport,
-                                          .self = {.id = engine_id_, .epoch = epoch_},
-                                          .peer = {.id = worker_peer_id(part), .epoch = epoch_},
-                                          .receive_slots = wire::model_worker_slots(geometry),
-                                          .send_slots = wire::attention_worker_slots(geometry),
-                                          .listens = false,
-                                          .host = config_.workers[member.worker_idx].host}));
-      part.transport_blob = pending.back()->blob();
+      for (size_t replica = 0; replica < num_replicas; ++replica) {
+        pending.push_back(prepare_endpoint({.kind = session.transport,
+                                            .self = {.id = engine_id_, .epoch = epoch_},
+                                            .peer = {.id = worker_peer_id(part), .epoch = epoch_},
+                                            .receive_slots = wire::model_worker_slots(geometry),
+                                            .send_slots = wire::attention_worker_slots(geometry),
+                                            .listens = false,
+                                            .host = config_.workers[member.worker_idx].host}));
+        part.transport_blobs.push_back(pending.back()->blob());
+      }
     }
     LAMINA_ASSIGN_OR_RETURN(const std::vector<std::string> blobs,
                             clients_[member.worker_idx]->configure(session, config_.call_timeout));
     for (size_t i = 0; i < pending.size(); ++i) {
-      const control::SessionPart& part = session.parts[i];
+      const control::SessionPart& part = session.parts[i / num_replicas];
       const int32_t rank = part.kv_head_begin / heads_of_rank;
       const int32_t first = rank * heads_of_rank;
-      peers[static_cast<size_t>(rank)].push_back(
+      const size_t replica = i % num_replicas;
+      peers[replica * program_.ranks.size() + static_cast<size_t>(rank)].push_back(
           {.name = clients_[member.worker_idx]->name(),
            .kv_heads = {part.kv_head_begin - first, part.kv_head_end - first},
            .blocks = {part.block_begin, part.block_end},
@@ -379,6 +399,8 @@ control::SessionConfig ClusterBackend::session_config(const Member& member,
   session.max_sequences = program_.max_num_seqs;
   session.max_blocks_per_sequence = program_.max_blocks_per_sequence();
   session.transport = transport_for(member.worker_idx);
+  session.num_micro_batches = program_.rotation.num_micro_batches;
+  session.num_replicas = program_.rotation.num_replicas;
   session.overlap = config_.overlap;
   for (const KvTile& tile : member.tiles) add_parts(tile, session);
   return session;
@@ -400,7 +422,7 @@ void ClusterBackend::add_parts(const KvTile& tile, control::SessionConfig& sessi
                              .block_end = tile.blocks.end,
                              .num_heads = core.num_heads,
                              .layers = std::move(core.layers),
-                             .transport_blob = {}});
+                             .transport_blobs = {}});
   }
 }
 
@@ -420,6 +442,7 @@ void ClusterBackend::exclude(size_t worker_idx) {
 }
 
 void ClusterBackend::close_session() {
+  replicas_.close();
   std::vector<std::unique_ptr<RemoteAttention>> ended;
   {
     const std::lock_guard lock(mutex_);
@@ -467,7 +490,7 @@ std::vector<EngineStats::Worker> ClusterBackend::workers() const {
     worker.state = snapshot.state == control::WatchState::kUnreachable ? "down" : "standby";
     worker.num_restarts = snapshot.num_downs;
     for (const Member& member : members_) {
-      if (member.worker_idx != i || remote_.empty()) continue;
+      if (member.worker_idx != i || !replicas_.is_open()) continue;
       worker.state = snapshot.state == control::WatchState::kWatched ? "up" : "down";
       worker.epoch = epoch_;
       worker.num_kv_heads = member.share * program_.num_kv_heads();
@@ -484,11 +507,7 @@ std::vector<EngineStats::Worker> ClusterBackend::workers() const {
 }
 
 BackendTimes ClusterBackend::times() const {
-  const auto seconds = [](Duration duration) {
-    return std::chrono::duration<double>(duration).count();
-  };
-  return {.model_seconds = seconds(worker_.times().slices),
-          .attention_wait_seconds = seconds(worker_.times().attention_wait)};
+  return to_backend_times(replicas_.times());
 }
 
 }  // namespace lamina

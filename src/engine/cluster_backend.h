@@ -18,10 +18,10 @@
 #include "control/security.h"
 #include "control/worker_monitor.h"
 #include "engine/model_program.h"
+#include "engine/replica_set.h"
 #include "engine/step_backend.h"
 #include "kv/head_partition.h"
 #include "plan/partition.h"
-#include "worker/model_worker.h"
 #include "worker/remote_attention.h"
 
 namespace lamina {
@@ -51,9 +51,11 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   ClusterBackend& operator=(const ClusterBackend&) = delete;
   ~ClusterBackend() override;
 
-  Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override;
+  Status start(int32_t micro_batch, StepPlan plan) override;
+  Result<std::optional<FinishedStep>> wait(Deadline deadline) override;
+  void interrupt() override { replicas_.interrupt(); }
   Result<BlockLanes> open_session(int32_t min_blocks) override;
-  [[nodiscard]] bool has_session() const override { return !remote_.empty(); }
+  [[nodiscard]] bool has_session() const override { return replicas_.is_open(); }
   BackendEvent poll_event() override;
   [[nodiscard]] Status loss_reason() const override;
   void on_event(std::function<void()> wake) override;
@@ -96,29 +98,30 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   [[nodiscard]] std::vector<Member> usable_members() const;
   [[nodiscard]] std::vector<PartitionWorker> describe(const std::vector<Member>& members) const;
   void log_session(const SessionPlan& plan) const;
-  // The peers of each rank.
+  // The peers of each rank of replica 0, then of replica 1, ...
   using RankPeers = std::vector<std::vector<AttentionPeer>>;
   [[nodiscard]] std::unique_ptr<RemoteAttention> make_remote(
-      int32_t rank, std::vector<AttentionPeer> peers) const;
-  Status publish(RankPeers peers);
+      size_t idx, std::vector<AttentionPeer> peers) const;
+  Status publish(const PlannedPartition& planned, RankPeers peers);
   // Called with mutex_ held.
   [[nodiscard]] bool is_usable(const Candidate& candidate) const;
   [[nodiscard]] size_t num_usable() const;
   [[nodiscard]] size_t num_useful(size_t num_workers) const;
-  // Opens the session at one worker and adds it to the peers of each rank that it has heads of.
+  // Opens the session at one worker and adds it to the peers of the ranks that it has heads of.
   Status join(const Member& member, int32_t num_blocks, RankPeers& peers);
   [[nodiscard]] control::SessionConfig session_config(const Member& member,
                                                       int32_t num_blocks) const;
   void add_parts(const KvTile& tile, control::SessionConfig& session) const;
   [[nodiscard]] TransportKind transport_for(size_t worker_idx) const;
+  Status lose_session(const Status& status);
   void exclude(size_t worker_idx);
   void close_session();
   [[nodiscard]] Status nobody_is_up() const;
 
   ClusterBackendConfig config_;
   const ModelProgram& program_;
-  std::vector<StreamView> streams_;  // of each rank
-  ModelWorker worker_;
+  std::vector<StreamView> streams_;  // of each rank of each replica
+  ReplicaSet replicas_;
   uint64_t engine_id_;
   bool was_open_ = false;
   std::vector<std::unique_ptr<control::AttentionControl>> clients_;
@@ -129,7 +132,7 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   std::condition_variable changed_;
   uint64_t epoch_ = 0;  // of the latest session; changed by the engine's thread alone
   std::vector<Candidate> candidates_;  // by worker
-  // Of each rank; replaced under mutex_ by the engine's thread alone.
+  // As RankPeers; replaced under mutex_ by the engine's thread alone.
   std::vector<std::unique_ptr<RemoteAttention>> remote_;
   std::optional<Status> lost_;
   std::function<void()> wake_;

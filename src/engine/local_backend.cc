@@ -13,7 +13,9 @@ LocalBackend::LocalBackend(const ModelProgram& program,
     : program_(program),
       kv_budget_bytes_(kv_budget_bytes),
       streams_(streams.begin(), streams.end()),
-      worker_(program.rank_models(streams), program.step_limits(), program.max_num_seqs) {}
+      replicas_(program, streams) {
+  LAMINA_CHECK_EQ(program.rotation.num_replicas, 1);
+}
 
 Result<BlockLanes> LocalBackend::open_session(int32_t min_blocks) {
   close();
@@ -26,36 +28,37 @@ Result<BlockLanes> LocalBackend::open_session(int32_t min_blocks) {
                                           .min_blocks = min_blocks,
                                           .max_blocks = most_useful_blocks(program_)}));
   const HeadRange all_heads = {0, program_.attention().num_kv_heads};
+  std::vector<AttentionBackend*> backends;
   try {
     for (int32_t rank = 0; rank < program_.num_ranks(); ++rank) {
       attention_.push_back(std::make_unique<LocalAttention>(
           program_.attention_core(rank, all_heads, planned.partition.num_blocks),
           streams_[static_cast<size_t>(rank)]));
-      backends_.push_back(attention_.back().get());
+      backends.push_back(attention_.back().get());
     }
   } catch (const Error& error) {
     close();
     return error.status();
   }
+  replicas_.open(++epoch_, planned.partition.num_blocks, {backends});
   return planned.lanes;
 }
 
-Result<std::vector<SequenceOutput>> LocalBackend::run(const StepPlan& plan) {
-  LAMINA_CHECK(has_session());
-  return worker_.run(plan, backends_);
+Status LocalBackend::start(int32_t micro_batch, StepPlan plan) {
+  return replicas_.start(micro_batch, std::move(plan));
+}
+
+Result<std::optional<FinishedStep>> LocalBackend::wait(Deadline deadline) {
+  return replicas_.wait(deadline);
 }
 
 void LocalBackend::close() {
-  backends_.clear();
+  replicas_.close();
   attention_.clear();
 }
 
 BackendTimes LocalBackend::times() const {
-  const auto seconds = [](Duration duration) {
-    return std::chrono::duration<double>(duration).count();
-  };
-  return {.model_seconds = seconds(worker_.times().slices),
-          .attention_wait_seconds = seconds(worker_.times().attention_wait)};
+  return to_backend_times(replicas_.times());
 }
 
 }  // namespace lamina

@@ -1,4 +1,4 @@
-// LocalBackend: colocated mode: slices and attention on one device in one thread.
+// LocalBackend: colocated mode: slices and attention on one device in one thread, one replica.
 #pragma once
 
 #include <memory>
@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "engine/model_program.h"
+#include "engine/replica_set.h"
 #include "engine/step_backend.h"
 #include "worker/local_attention.h"
-#include "worker/model_worker.h"
 
 namespace lamina {
 
@@ -21,9 +21,11 @@ class LocalBackend final : public StepBackend {
                uint64_t kv_budget_bytes,
                std::span<const StreamView> streams);
 
-  Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override;
+  Status start(int32_t micro_batch, StepPlan plan) override;
+  Result<std::optional<FinishedStep>> wait(Deadline deadline) override;
+  void interrupt() override { replicas_.interrupt(); }
   Result<BlockLanes> open_session(int32_t min_blocks) override;
-  [[nodiscard]] bool has_session() const override { return !attention_.empty(); }
+  [[nodiscard]] bool has_session() const override { return replicas_.is_open(); }
   BackendEvent poll_event() override { return BackendEvent::kNone; }
   [[nodiscard]] Status loss_reason() const override { return {}; }
   void on_event(std::function<void()> /*wake*/) override {}
@@ -35,10 +37,10 @@ class LocalBackend final : public StepBackend {
   const ModelProgram& program_;
   uint64_t kv_budget_bytes_;
   std::vector<StreamView> streams_;
-  ModelWorker worker_;
+  ReplicaSet replicas_;
+  uint64_t epoch_ = 0;
   std::vector<std::unique_ptr<LocalAttention>>
       attention_;  // of each rank, while there is a session
-  std::vector<AttentionBackend*> backends_;
 };
 
 }  // namespace lamina

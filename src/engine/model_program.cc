@@ -79,6 +79,7 @@ AttentionCoreConfig ModelProgram::attention_core(int32_t rank,
                              .max_sequences = max_num_seqs,
                              .max_tokens = max_num_batched_tokens,
                              .max_blocks_per_sequence = max_blocks_per_sequence(),
+                             .num_micro_batches = rotation.num_micro_batches,
                              .layers = {}};
   const ModelShard& shard = ranks[static_cast<size_t>(rank)];
   for (const AttentionOp& op : shard.sliced.attentions) {
@@ -111,6 +112,7 @@ std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> str
 SchedulerConfig ModelProgram::scheduler() const {
   return {.blocks = {},
           .block_size = block_size,
+          .num_micro_batches = rotation.num_micro_batches,
           .max_num_seqs = max_num_seqs,
           .max_num_batched_tokens = max_num_batched_tokens,
           .max_logits_rows = max_logits_rows};
@@ -118,6 +120,17 @@ SchedulerConfig ModelProgram::scheduler() const {
 
 StepLimits ModelProgram::step_limits() const {
   return {.max_tokens = max_num_batched_tokens, .max_logits_rows = max_logits_rows};
+}
+
+StepCodecLimits ModelProgram::step_codec_limits(int32_t num_blocks) const {
+  const Graph& graph = ranks.front().sliced.graph;
+  return {.max_micro_batches = rotation.num_micro_batches,
+          .num_replicas = rotation.num_replicas,
+          .max_sequences = max_num_seqs,
+          .max_tokens = max_num_batched_tokens,
+          .max_logits_rows = max_logits_rows,
+          .max_blocks = num_blocks,
+          .vocab_size = static_cast<int32_t>(graph.type(graph.output()).row_shape[0])};
 }
 
 int32_t most_useful_blocks(const ModelProgram& program) {

@@ -12,9 +12,11 @@
 #include "kv/kv_layout.h"
 #include "model/model_config.h"
 #include "model/weight_store.h"
+#include "plan/rotation.h"
 #include "scheduler/scheduler.h"
 #include "worker/attention_core.h"
-#include "worker/model_worker.h"
+#include "worker/rank_group.h"
+#include "worker/step_codec.h"
 
 namespace lamina {
 
@@ -33,6 +35,7 @@ struct ModelProgram {
   int32_t max_num_seqs = 0;
   int32_t max_num_batched_tokens = 0;
   int32_t max_logits_rows = 0;
+  Rotation rotation;
 
   [[nodiscard]] int32_t num_ranks() const { return static_cast<int32_t>(ranks.size()); }
   // Of one rank, from its first attention operator: all ranks and layers agree on head counts.
@@ -57,7 +60,8 @@ struct ModelProgram {
   // Without blocks: those come with a session.
   [[nodiscard]] SchedulerConfig scheduler() const;
   [[nodiscard]] StepLimits step_limits() const;
-  // The ranks' shards for a ModelWorker, each on its own stream.
+  [[nodiscard]] StepCodecLimits step_codec_limits(int32_t num_blocks) const;
+  // The ranks' shards for a replica, each on its own stream.
   [[nodiscard]] std::vector<RankModel> rank_models(std::span<const StreamView> streams) const;
 };
 

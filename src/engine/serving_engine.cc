@@ -31,12 +31,12 @@ ServingEngine::ServingEngine(ServingEngineConfig config,
       min_blocks_(ceil_div(config_.max_model_len, config_.scheduler.block_size)) {
   config_.scheduler.blocks = backend_->open_session(min_blocks_).value_or_throw();
   scheduler_ = std::make_unique<Scheduler>(config_.scheduler);
+  under_way_.resize(static_cast<size_t>(config_.scheduler.num_micro_batches));
   is_up_ = true;
   publish_stats();
   backend_->on_event([this] {
     const std::lock_guard lock(mutex_);
-    has_news_ = true;
-    wake_.notify_one();
+    notify();
   });
   thread_ = std::thread([this] { loop(); });
 }
@@ -95,16 +95,22 @@ Result<uint64_t> ServingEngine::submit(GenerationRequest request, EventSink sink
     return unavailable("the server is shutting down");
   }
   inbox_.push_back(std::move(job));
+  notify();
+  return handle;
+}
+
+// Wakes the engine's thread, which sleeps here or, with a step under way, in the backend. With
+// mutex_ held.
+void ServingEngine::notify() {
   has_news_ = true;
   wake_.notify_one();
-  return handle;
+  backend_->interrupt();
 }
 
 void ServingEngine::cancel(uint64_t handle) {
   const std::lock_guard lock(mutex_);
   cancelled_.push_back(handle);
-  has_news_ = true;
-  wake_.notify_one();
+  notify();
 }
 
 bool ServingEngine::is_full(int32_t num_sequences) const {
@@ -144,7 +150,7 @@ void ServingEngine::shutdown(Deadline deadline) {
       wake_.wait_for(lock, std::min<Duration>(deadline.remaining(), std::chrono::milliseconds(20)));
     }
     should_stop_ = true;
-    has_news_ = true;
+    notify();
     wake_.notify_all();
   }
   thread_.join();
@@ -156,11 +162,18 @@ void ServingEngine::shutdown(Deadline deadline) {
 void ServingEngine::loop() {
   while (!should_stop_) {
     take_commands();
-    if (ensure_session()) {
-      run_step();
-    } else {
+    if (!ensure_session()) {
       publish_stats();
       wait_for_work(kReopenPause);
+      continue;
+    }
+    start_steps();
+    is_busy_ = has_step_under_way();
+    if (is_busy_) {
+      finish_step();
+    } else {
+      publish_stats();
+      wait_for_work(kIdleWait);
     }
   }
   take_commands();
@@ -233,6 +246,7 @@ bool ServingEngine::ensure_session() {
 }
 
 bool ServingEngine::open_session() {
+  under_way_.assign(under_way_.size(), std::nullopt);
   const Result<BlockLanes> blocks = backend_->open_session(min_blocks_);
   if (blocks.ok()) {
     scheduler_->preempt_all();
@@ -249,32 +263,46 @@ bool ServingEngine::open_session() {
   return false;
 }
 
-void ServingEngine::run_step() {
-  const StepPlan plan = scheduler_->schedule();
-  last_progress_ns_ = steady_clock().now().time_since_epoch().count();
-  is_busy_ = !plan.empty();
-  if (plan.empty()) {
-    publish_stats();
-    wait_for_work(kIdleWait);
-    return;
-  }
-  if (steady_clock().now() - last_publish_ > kPublishInterval) publish_stats();
-  Result<std::vector<SequenceOutput>> outputs = run_plan(plan);
-  if (!outputs.ok()) {
-    fail_running(outputs.status());
-    return;
-  }
-  ++counters_.num_steps;
-  scheduler_->complete(plan, *outputs);
-  for (size_t i = 0; i < plan.sequences.size(); ++i) deliver(plan.sequences[i], (*outputs)[i]);
+bool ServingEngine::has_step_under_way() const {
+  return std::any_of(
+      under_way_.begin(), under_way_.end(), [](const auto& plan) { return plan.has_value(); });
 }
 
-// Errors of set-up code and of the allocator must not end the thread either.
-Result<std::vector<SequenceOutput>> ServingEngine::run_plan(const StepPlan& plan) {
+// A step of each micro-batch that has none under way and something to do.
+void ServingEngine::start_steps() {
+  for (int32_t i = 0; i < static_cast<int32_t>(under_way_.size()); ++i) {
+    std::optional<StepPlan>& plan = under_way_[static_cast<size_t>(i)];
+    if (plan) continue;
+    StepPlan next = scheduler_->schedule(i);
+    if (next.empty()) continue;
+    if (!has_step_under_way()) last_progress_ns_ = steady_clock().now().time_since_epoch().count();
+    plan = next;
+    const Status started = backend_->start(i, std::move(next));
+    if (!started.ok()) return fail_running(started);
+  }
+}
+
+// Waits for a step to end, or for news. What a step throws for want of memory must not end the
+// thread.
+void ServingEngine::finish_step() {
+  if (steady_clock().now() - last_publish_ > kPublishInterval) publish_stats();
   try {
-    return backend_->run(plan);
+    Result<std::optional<FinishedStep>> finished = backend_->wait(Deadline::after(kPublishInterval));
+    if (!finished.ok()) return fail_running(finished.status());
+    if (*finished) apply(**finished);
   } catch (const std::exception& error) {
-    return internal_error(error.what());
+    fail_running(internal_error(error.what()));
+  }
+}
+
+void ServingEngine::apply(FinishedStep& finished) {
+  last_progress_ns_ = steady_clock().now().time_since_epoch().count();
+  ++counters_.num_steps;
+  const StepPlan plan =
+      *std::exchange(under_way_[static_cast<size_t>(finished.micro_batch)], std::nullopt);
+  scheduler_->complete(finished.micro_batch, plan, finished.outputs);
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    deliver(plan.sequences[i], finished.outputs[i]);
   }
 }
 
@@ -350,6 +378,7 @@ void ServingEngine::fail_job(uint64_t handle, const Status& status) {
 // The workers lost the state of every slot: requests with a running sequence end in an error,
 // queued ones stay.
 void ServingEngine::fail_running(const Status& status) {
+  under_way_.assign(under_way_.size(), std::nullopt);
   log_error("step failed: {}", status.to_string());
   std::vector<uint64_t> handles;
   for (const Sequence* sequence : scheduler_->running())

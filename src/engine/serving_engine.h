@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -77,8 +78,11 @@ class ServingEngine final : public Engine {
   Sequence make_sequence(const GenerationRequest& request, int32_t choice_idx);
   bool ensure_session();
   bool open_session();
-  void run_step();
-  Result<std::vector<SequenceOutput>> run_plan(const StepPlan& plan);
+  void start_steps();
+  void finish_step();
+  void apply(FinishedStep& finished);
+  [[nodiscard]] bool has_step_under_way() const;
+  void notify();
   void deliver(const SequenceStep& step, SequenceOutput& output);
   void deliver_prompt_scores(Choice& choice, SequenceOutput& output);
   void finish_choice(Choice& choice);
@@ -110,6 +114,7 @@ class ServingEngine final : public Engine {
 
   // Owned by the engine's thread.
   std::unique_ptr<Scheduler> scheduler_;
+  std::vector<std::optional<StepPlan>> under_way_;  // by micro-batch
   std::map<uint64_t, std::unique_ptr<Job>> jobs_;  // by handle
   std::unordered_map<const Sequence*, Choice*> choices_;
   uint64_t next_sequence_id_ = 1;

@@ -33,7 +33,12 @@ std::vector<int32_t> expected(std::vector<int32_t> tokens, int32_t count) {
 // Workers whose tokens are a function of the sequence; the test decides when they fail or change.
 class FakeBackend final : public StepBackend {
  public:
-  Result<std::vector<SequenceOutput>> run(const StepPlan& plan) override {
+  Status start(int32_t /*micro_batch*/, StepPlan plan) override {
+    plan_ = std::move(plan);
+    return {};
+  }
+  void interrupt() override {}
+  Result<std::optional<FinishedStep>> wait(Deadline /*deadline*/) override {
     {
       std::unique_lock lock(mutex_);
       is_inside_ = true;
@@ -46,22 +51,18 @@ class FakeBackend final : public StepBackend {
         return unavailable("attention worker 7 was lost");
       }
     }
-    for (const SequenceStart& start : plan.starts) slots_[start.slot] = start.tokens;
-    std::vector<SequenceOutput> outputs;
-    for (const SequenceStep& step : plan.sequences) {
+    for (const SequenceStart& start : plan_.starts) slots_[start.slot].clear();
+    FinishedStep finished;
+    for (const SequenceStep& step : plan_.sequences) {
       SequenceOutput output{.slot = step.slot, .sampled = step.samples};
-      auto& tokens = slots_.at(step.slot);
-      if (step.samples) {
-        output.token.id = next_token(tokens);
-        tokens.push_back(output.token.id);
-      }
-      for (int32_t i = 0; i < step.num_scored; ++i) {
-        output.prompt_scores.push_back(
-            {.id = tokens[static_cast<size_t>(step.score_begin + 1 + i)]});
-      }
-      outputs.push_back(std::move(output));
+      auto& tokens = slots_[step.slot];
+      tokens.resize(static_cast<size_t>(step.first_position));
+      tokens.insert(tokens.end(), step.tokens.begin(), step.tokens.end());
+      if (step.samples) output.token.id = next_token(tokens);
+      for (const int32_t target : step.score_targets) output.prompt_scores.push_back({.id = target});
+      finished.outputs.push_back(std::move(output));
     }
-    return outputs;
+    return std::optional(std::move(finished));
   }
   Result<BlockLanes> open_session(int32_t min_blocks) override {
     const std::lock_guard lock(mutex_);
@@ -110,6 +111,7 @@ class FakeBackend final : public StepBackend {
   std::mutex mutex_;
   std::condition_variable running_;
   bool is_held_ = false;
+  StepPlan plan_;
   bool is_inside_ = false;
   bool fail_next_ = false;
   bool is_out_ = false;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "kernels/experts.h"
 #include "kernels/linear.h"
@@ -38,6 +40,7 @@ TensorView input_view(std::span<const int32_t> values) {
 SliceExecutor::SliceExecutor(const SlicedModel& model,
                              const WeightStore& weights,
                              const StepLimits& limits,
+                             int32_t num_micro_batches,
                              StreamView stream,
                              CollectivePort* collective)
     : model_(&model),
@@ -46,8 +49,11 @@ SliceExecutor::SliceExecutor(const SlicedModel& model,
       collective_(collective),
       plan_(plan_memory(model, limits)),
       scratch_(MemoryKind::kHost, plan_.scratch_bytes),
-      carried_(MemoryKind::kHost, plan_.carried_bytes),
+      micro_batches_(static_cast<size_t>(num_micro_batches)),
       weights_(model.graph.nodes().size()) {
+  for (MicroBatch& batch : micro_batches_) {
+    batch.carried = Buffer(MemoryKind::kHost, plan_.carried_bytes);
+  }
   for (const Node& node : model.graph.nodes()) {
     if (node.kind != OpKind::kWeight) continue;
     const TensorView weight = weights.get(node.name);
@@ -56,7 +62,7 @@ SliceExecutor::SliceExecutor(const SlicedModel& model,
   }
 }
 
-Status SliceExecutor::begin(const StepInputs& inputs) {
+Status SliceExecutor::begin(int32_t micro_batch, const StepInputs& inputs) {
   if (inputs.token_ids.size() != inputs.positions.size() ||
       inputs.token_ids.size() > static_cast<size_t>(limits_.max_tokens) ||
       inputs.logits_rows.size() > static_cast<size_t>(limits_.max_logits_rows)) {
@@ -68,11 +74,12 @@ Status SliceExecutor::begin(const StepInputs& inputs) {
                     limits_.max_tokens,
                     limits_.max_logits_rows));
   }
-  inputs_ = inputs;
+  micro_batches_[static_cast<size_t>(micro_batch)].inputs = inputs;
   return {};
 }
 
-Status SliceExecutor::run_slice(int32_t slice_idx, AttentionPort& port) {
+Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port) {
+  current_ = &micro_batches_[static_cast<size_t>(micro_batch)];
   slice_idx_ = slice_idx;
   for (const Instruction& instruction : model_->slices[static_cast<size_t>(slice_idx)].program) {
     LAMINA_RETURN_IF_ERROR(run(instruction, port));
@@ -83,6 +90,35 @@ Status SliceExecutor::run_slice(int32_t slice_idx, AttentionPort& port) {
 TensorView SliceExecutor::logits() const {
   LAMINA_CHECK_EQ(slice_idx_ + 1, num_slices());
   return view(model_->graph.output());
+}
+
+std::vector<TensorView> SliceExecutor::carried(int32_t micro_batch, int32_t slice_idx) const {
+  std::vector<TensorView> views;
+  const Slice& slice = model_->slices[static_cast<size_t>(slice_idx)];
+  views.reserve(slice.carried_out.size());
+  for (const ValueId value : slice.carried_out) {
+    views.push_back(view(micro_batches_[static_cast<size_t>(micro_batch)], slice_idx, value));
+  }
+  return views;
+}
+
+size_t SliceExecutor::max_carried_bytes() const {
+  int64_t most = 0;
+  for (const Slice& slice : model_->slices) {
+    int64_t bytes = 0;
+    for (const ValueId value : slice.carried_out) {
+      const ValueType& type = model_->graph.type(value);
+      const int64_t rows =
+          type.rows == RowAxis::kTokens ? limits_.max_tokens : limits_.max_logits_rows;
+      bytes += rows * type.row_bytes();
+    }
+    most = std::max(most, bytes);
+  }
+  return static_cast<size_t>(most);
+}
+
+size_t SliceExecutor::activation_bytes() const {
+  return scratch_.size_bytes() + micro_batches_.size() * plan_.carried_bytes;
 }
 
 Status SliceExecutor::run(const Instruction& instruction, AttentionPort& port) {
@@ -206,21 +242,21 @@ Status SliceExecutor::exchange(const Node& node, TensorView out) {
                                          : kernels::join_columns(parts_, out, stream_);
 }
 
-TensorView SliceExecutor::view(ValueId value) const {
+TensorView SliceExecutor::view(const MicroBatch& batch, int32_t slice_idx, ValueId value) const {
   const Node& node = model_->graph.node(value);
   if (node.kind == OpKind::kWeight) return weights_[static_cast<size_t>(value)];
   if (node.kind == OpKind::kInput) {
-    if (node.name == "token_ids") return input_view(inputs_.token_ids);
-    if (node.name == "positions") return input_view(inputs_.positions);
+    if (node.name == "token_ids") return input_view(batch.inputs.token_ids);
+    if (node.name == "positions") return input_view(batch.inputs.positions);
     LAMINA_CHECK_EQ(node.name, "logits_rows");
-    return input_view(inputs_.logits_rows);
+    return input_view(batch.inputs.logits_rows);
   }
   const ValuePlace place =
-      plan_.places[static_cast<size_t>(slice_idx_)][static_cast<size_t>(value)];
+      plan_.places[static_cast<size_t>(slice_idx)][static_cast<size_t>(value)];
   LAMINA_CHECK(place.region != ValueRegion::kNone, node.name);
-  const Buffer& buffer = place.region == ValueRegion::kCarried ? carried_ : scratch_;
-  const size_t rows =
-      node.type.rows == RowAxis::kTokens ? inputs_.token_ids.size() : inputs_.logits_rows.size();
+  const Buffer& buffer = place.region == ValueRegion::kCarried ? batch.carried : scratch_;
+  const size_t rows = node.type.rows == RowAxis::kTokens ? batch.inputs.token_ids.size()
+                                                         : batch.inputs.logits_rows.size();
   TensorView seen{buffer.data() + place.offset,
                   node.type.dtype,
                   with_rows(static_cast<int64_t>(rows), node.type.row_shape)};

@@ -1,6 +1,8 @@
-// SliceExecutor: runs the slices of a model on one device. It owns the activation memory, sized at
-// construction for the largest step, and obeys the slice's instructions; the attention between
-// slices is somebody else's, behind AttentionPort. Confined to one thread.
+// SliceExecutor: runs the slices of a model on one device, for several micro-batches in turn. It owns
+// the activation memory, sized at construction for the largest step, and obeys the slice's
+// instructions; the attention between slices is somebody else's, behind AttentionPort. Carried
+// values are each micro-batch's own, scratch memory serves whichever slice runs. Confined to one
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -57,25 +59,36 @@ class SliceExecutor {
   SliceExecutor(const SlicedModel& model,
                 const WeightStore& weights,
                 const StepLimits& limits,
+                int32_t num_micro_batches,
                 StreamView stream,
                 CollectivePort* collective = nullptr);
 
-  // Starts a step. kInvalidArgument past the limits.
-  Status begin(const StepInputs& inputs);
-  // Runs slice `slice_idx`; slices are run in order. An error ends the step.
-  Status run_slice(int32_t slice_idx, AttentionPort& port);
+  // Starts a step of a micro-batch. kInvalidArgument past the limits.
+  Status begin(int32_t micro_batch, const StepInputs& inputs);
+  // Runs slice `slice_idx`; a micro-batch's slices are run in order, here or, with the carried
+  // values handed on, by executors of the same model elsewhere. An error ends the step.
+  Status run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port);
   [[nodiscard]] int32_t num_slices() const { return static_cast<int32_t>(model_->slices.size()); }
-  // [S, V] f32 after the last slice, writable, valid until the next begin().
+  // [S, V] f32 after a last slice, writable, valid until the next slice of any micro-batch.
   [[nodiscard]] TensorView logits() const;
-  [[nodiscard]] size_t activation_bytes() const {
-    return scratch_.size_bytes() + carried_.size_bytes();
-  }
+  // Where a micro-batch keeps what slice `slice_idx` + 1 and later ones need of it and of earlier
+  // ones: to be read after that slice, or written before the next where another executor ran it.
+  [[nodiscard]] std::vector<TensorView> carried(int32_t micro_batch, int32_t slice_idx) const;
+  // An upper bound for the bytes of carried(), over all slices.
+  [[nodiscard]] size_t max_carried_bytes() const;
+  [[nodiscard]] size_t activation_bytes() const;
 
  private:
+  struct MicroBatch {
+    Buffer carried;
+    StepInputs inputs;
+  };
+
   Status run(const Instruction& instruction, AttentionPort& port);
   Status compute(const Node& node);
   Status exchange(const Node& node, TensorView out);
-  [[nodiscard]] TensorView view(ValueId value) const;
+  [[nodiscard]] TensorView view(ValueId value) const { return view(*current_, slice_idx_, value); }
+  [[nodiscard]] TensorView view(const MicroBatch& batch, int32_t slice_idx, ValueId value) const;
   [[nodiscard]] TensorView input(const Node& node, size_t index) const {
     return view(node.inputs[index]);
   }
@@ -86,11 +99,11 @@ class SliceExecutor {
   CollectivePort* collective_;
   MemoryPlan plan_;
   Buffer scratch_;
-  Buffer carried_;
-  std::vector<TensorView> weights_;  // by value id; empty views for the rest
-  std::vector<TensorView> parts_;    // of an exchange, by rank
-  StepInputs inputs_;
-  int32_t slice_idx_ = 0;  // the slice whose places view() uses
+  std::vector<MicroBatch> micro_batches_;
+  std::vector<TensorView> weights_;       // by value id; empty views for the rest
+  std::vector<TensorView> parts_;         // of an exchange, by rank
+  const MicroBatch* current_ = nullptr;  // whose slice runs, or ran last
+  int32_t slice_idx_ = 0;                 // that slice
 };
 
 }  // namespace lamina

@@ -27,22 +27,21 @@ struct SequenceStart {
   int32_t slot = 0;
   SamplingParams sampling;
   int32_t num_prompt_tokens = 0;
-  std::vector<int32_t> tokens;  // the prompt, and whatever was generated before a preemption
 };
 
 // One sequence's part of a step: its tokens [first_position, first_position + num_tokens) are run.
-// The worker knows the ids: from SequenceStart, and those it sampled itself.
 struct SequenceStep {
   int32_t slot = 0;
   int32_t first_position = 0;
   int32_t num_tokens = 0;
+  std::vector<int32_t> tokens;      // their ids
   std::vector<BlockId> new_blocks;  // appended to the slot's block table
-  bool starts =
-      false;  // the slot's block table is cleared first; the plan's `starts` holds its tokens
+  bool starts = false;   // the slot's state is dropped first; it is one of the plan's `starts`
   bool samples = false;  // the last token's logits give the next token
   int32_t score_begin =
       0;  // positions [score_begin, score_begin + num_scored) of the step are prompt tokens
   int32_t num_scored = 0;  // whose successor, also a prompt token, is to be scored
+  std::vector<int32_t> score_targets;  // the successors' ids [num_scored]
 };
 
 struct StepPlan {
@@ -65,6 +64,12 @@ struct SequenceOutput {
   bool sampled = false;
   ScoredToken token;                       // if sampled
   std::vector<ScoredToken> prompt_scores;  // num_scored successors, in order of position
+};
+
+// A step of a micro-batch that has ended.
+struct FinishedStep {
+  int32_t micro_batch = 0;
+  std::vector<SequenceOutput> outputs;  // in the order of the plan's sequences
 };
 
 }  // namespace lamina

@@ -38,6 +38,7 @@ ScoreRange unscored(const Sequence& sequence, int32_t begin, int32_t count) {
 void SchedulerConfig::validate() const {
   require(blocks.total() > 0, "num_blocks must be positive");
   require(block_size > 0, "--block-size must be positive");
+  require(num_micro_batches > 0, "--micro-batches must be positive");
   require(max_num_seqs > 0, "--max-num-seqs must be positive");
   require(max_num_batched_tokens >= max_num_seqs,
           "--max-num-batched-tokens must be at least --max-num-seqs");
@@ -73,39 +74,56 @@ void Scheduler::remove(Sequence* sequence) {
   sequence->state = SequenceState::kRemoved;
 }
 
-StepPlan Scheduler::schedule() {
+StepPlan Scheduler::schedule(int32_t micro_batch) {
+  feed_starved();
   Budget budget{.tokens = config_.max_num_batched_tokens,
                 .score_rows = config_.max_logits_rows - config_.max_num_seqs};
-  for (const Sequence* sequence : running_)
-    budget.decode_tokens += remaining_tokens(*sequence) == 1 ? 1 : 0;
+  for (const Sequence* sequence : running_) {
+    const bool decodes = sequence->micro_batch == micro_batch && remaining_tokens(*sequence) == 1;
+    budget.decode_tokens += decodes ? 1 : 0;
+  }
   StepPlan plan;
-  schedule_running(budget, plan);
-  admit_waiting(budget, plan);
+  schedule_running(micro_batch, budget, plan);
+  admit_waiting(micro_batch, budget, plan);
   if (!plan.empty()) plan.released_slots = std::exchange(released_slots_, {});
   return plan;
 }
 
-void Scheduler::schedule_running(Budget& budget, StepPlan& plan) {
+void Scheduler::schedule_running(int32_t micro_batch, Budget& budget, StepPlan& plan) {
   // Oldest first: a victim of preemption is younger than whoever needs its blocks, so it is not in
   // the plan yet.
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
+    if (sequence.micro_batch != micro_batch) continue;
     if (remaining_tokens(sequence) == 1) --budget.decode_tokens;
     const int32_t num_tokens = chunk_tokens(sequence, budget);
     if (num_tokens == 0) continue;
-    if (!make_room(sequence, num_tokens)) return;  // it preempted itself, and it was the youngest
+    const Room room = make_room(sequence, num_tokens);
+    if (room == Room::kPreemptedItself) return;  // and it was the youngest
+    if (room == Room::kMustWait) continue;
     append_step(sequence, num_tokens, /*starts=*/false, budget, plan);
   }
 }
 
-void Scheduler::admit_waiting(Budget& budget, StepPlan& plan) {
-  while (!waiting_.empty() && !free_slots_.empty()) {
+// Blocks of a younger sequence in a step could not be taken when they were wanted; they can as soon
+// as its step has ended.
+void Scheduler::feed_starved() {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (!sequence.is_starved) continue;
+    if (make_room(sequence, 1) == Room::kPreemptedItself) return;
+  }
+}
+
+void Scheduler::admit_waiting(int32_t micro_batch, Budget& budget, StepPlan& plan) {
+  while (!waiting_.empty() && !free_slots_.empty() && is_lightest(micro_batch)) {
     Sequence& sequence = *waiting_.front();
     const int32_t num_tokens = chunk_tokens(sequence, budget);
     if (num_tokens == 0 || !can_admit(sequence)) return;
     LAMINA_CHECK(reserve_blocks(sequence, sequence.num_tokens()));
     waiting_.pop_front();
     sequence.state = SequenceState::kRunning;
+    sequence.micro_batch = micro_batch;
     sequence.slot = free_slots_.back();
     free_slots_.pop_back();
     slots_[static_cast<size_t>(sequence.slot)] = &sequence;
@@ -114,8 +132,7 @@ void Scheduler::admit_waiting(Budget& budget, StepPlan& plan) {
                     &sequence);
     plan.starts.push_back({.slot = sequence.slot,
                            .sampling = sequence.sampling,
-                           .num_prompt_tokens = sequence.num_prompt_tokens,
-                           .tokens = sequence.tokens});
+                           .num_prompt_tokens = sequence.num_prompt_tokens});
     append_step(sequence, num_tokens, /*starts=*/true, budget, plan);
   }
 }
@@ -150,15 +167,44 @@ bool Scheduler::reserve_blocks(Sequence& sequence, int32_t num_tokens) {
 }
 
 // Blocks for `num_tokens` more tokens of a running sequence, from the youngest ones if need be.
-// False if it was itself the youngest and had to go.
-bool Scheduler::make_room(Sequence& sequence, int32_t num_tokens) {
+Scheduler::Room Scheduler::make_room(Sequence& sequence, int32_t num_tokens) {
   while (!reserve_blocks(sequence, sequence.num_cached_tokens + num_tokens)) {
     Sequence& youngest = *running_.back();
+    sequence.is_starved = youngest.is_in_step || !leftovers_.empty();
+    if (sequence.is_starved) return Room::kMustWait;
     const bool is_own = &youngest == &sequence;
     preempt(youngest);
-    if (is_own) return false;
+    if (is_own) return Room::kPreemptedItself;
   }
-  return true;
+  sequence.is_starved = false;
+  return Room::kMade;
+}
+
+std::vector<Scheduler::Load> Scheduler::loads() const {
+  std::vector<Load> loads(static_cast<size_t>(config_.num_micro_batches));
+  for (const Sequence* sequence : running_) {
+    Load& load = loads[static_cast<size_t>(sequence->micro_batch)];
+    ++load.num_sequences;
+    load.num_context_tokens += sequence->num_tokens();
+  }
+  return loads;
+}
+
+// By sequences, which cost the model, and by context, which costs attention: each as a share of what
+// runs.
+bool Scheduler::is_lightest(int32_t micro_batch) const {
+  if (config_.num_micro_batches == 1) return true;
+  const std::vector<Load> all = loads();
+  int64_t num_tokens = 0;
+  for (const Load& load : all) num_tokens += load.num_context_tokens;
+  if (running_.empty()) return true;
+  const auto weight = [&](const Load& load) {
+    return static_cast<double>(load.num_sequences) / static_cast<double>(running_.size()) +
+           static_cast<double>(load.num_context_tokens) / static_cast<double>(num_tokens);
+  };
+  const double own = weight(all[static_cast<size_t>(micro_batch)]);
+  return std::all_of(
+      all.begin(), all.end(), [&](const Load& other) { return own <= weight(other); });
 }
 
 void Scheduler::append_step(
@@ -168,39 +214,66 @@ void Scheduler::append_step(
   SequenceStep step{.slot = sequence.slot,
                     .first_position = sequence.num_cached_tokens,
                     .num_tokens = num_tokens,
+                    .tokens = {sequence.tokens.begin() + sequence.num_cached_tokens,
+                               sequence.tokens.begin() + sequence.num_cached_tokens + num_tokens},
                     .new_blocks = {sequence.blocks.begin() + sequence.num_blocks_announced,
                                    sequence.blocks.end()},
                     .starts = starts,
                     .samples = reaches_end && sequence.num_tokens() < sequence.max_total_tokens,
                     .score_begin = scores.begin,
-                    .num_scored = scores.count};
+                    .num_scored = scores.count,
+                    .score_targets = {}};
+  if (scores.count > 0) {
+    const auto first = sequence.tokens.begin() + scores.begin + 1;
+    step.score_targets.assign(first, first + scores.count);
+  }
   sequence.num_blocks_announced = static_cast<int32_t>(sequence.blocks.size());
+  sequence.is_in_step = true;
   budget.tokens -= num_tokens;
   budget.score_rows -= scores.count;
   plan.sequences.push_back(std::move(step));
 }
 
-void Scheduler::complete(const StepPlan& plan, const std::vector<SequenceOutput>& outputs) {
+void Scheduler::complete(int32_t micro_batch,
+                         const StepPlan& plan,
+                         const std::vector<SequenceOutput>& outputs) {
   LAMINA_CHECK_EQ(plan.sequences.size(), outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     const SequenceStep& step = plan.sequences[i];
     Sequence* sequence = in_slot(step.slot);
-    LAMINA_CHECK(sequence != nullptr, "a sequence left while its step ran");
+    if (sequence == nullptr) continue;  // it was removed meanwhile
+    sequence->is_in_step = false;
     sequence->num_cached_tokens += step.num_tokens;
     if (step.num_scored > 0) sequence->num_scored = step.score_begin + step.num_scored;
     if (outputs[i].sampled) sequence->tokens.push_back(outputs[i].token.id);
   }
+  free_leftovers(micro_batch);
+}
+
+void Scheduler::free_leftovers(int32_t micro_batch) {
+  for (const Leftover& leftover : leftovers_) {
+    if (leftover.micro_batch != micro_batch) continue;
+    allocator_.free(leftover.blocks);
+    free_slots_.push_back(leftover.slot);
+    released_slots_.push_back(leftover.slot);
+  }
+  std::erase_if(leftovers_, [&](const Leftover& l) { return l.micro_batch == micro_batch; });
 }
 
 void Scheduler::release(Sequence& sequence) {
-  allocator_.free(sequence.blocks);
+  if (sequence.is_in_step) {
+    leftovers_.push_back({sequence.micro_batch, sequence.slot, std::move(sequence.blocks)});
+  } else {
+    allocator_.free(sequence.blocks);
+    free_slots_.push_back(sequence.slot);
+    released_slots_.push_back(sequence.slot);
+  }
   sequence.blocks.clear();
+  sequence.is_in_step = sequence.is_starved = false;
   sequence.num_blocks_announced = 0;
   sequence.num_cached_tokens = 0;
   slots_[static_cast<size_t>(sequence.slot)] = nullptr;
-  free_slots_.push_back(sequence.slot);
-  released_slots_.push_back(sequence.slot);
-  sequence.slot = -1;
+  sequence.slot = sequence.micro_batch = -1;
   std::erase(running_, &sequence);
 }
 
@@ -212,6 +285,8 @@ void Scheduler::preempt(Sequence& sequence) {
 }
 
 void Scheduler::preempt_all() {
+  for (int32_t i = 0; i < config_.num_micro_batches; ++i) free_leftovers(i);
+  for (Sequence* sequence : running_) sequence->is_in_step = false;
   while (!running_.empty()) preempt(*running_.back());
   released_slots_.clear();  // the workers forgot them already
 }

@@ -1,6 +1,7 @@
-// Scheduler: continuous batching over KV blocks. Between steps it admits, schedules and preempts
-// sequences; it counts tokens and blocks and sees no pointer, stream or socket. One micro-batch
-// until rotational staggering (issue 3). Confined to the engine's thread.
+// Scheduler: continuous batching over KV blocks, in several micro-batches that share the blocks. It
+// plans a micro-batch's step while those of others are under way: it admits, schedules and preempts
+// sequences; it counts tokens and blocks and sees no pointer, stream or socket. Confined to the
+// engine's thread.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ namespace lamina {
 struct SchedulerConfig {
   BlockLanes blocks;
   int32_t block_size = 16;                // tokens
-  int32_t max_num_seqs = 64;              // running at once; also the number of slots
+  int32_t num_micro_batches = 1;
+  int32_t max_num_seqs = 64;              // running at once, over all micro-batches; also the slots
   int32_t max_num_batched_tokens = 2048;  // query tokens of a step
   int32_t max_logits_rows = 256;  // rows of a step whose logits are computed; > max_num_seqs
 
@@ -33,31 +35,41 @@ class Scheduler {
   // Queues a sequence. The caller keeps it alive until it is removed. Never rejects: limits are the
   // engine's. CHECKs that the sequence alone fits the blocks.
   void add(Sequence* sequence);
-  // Takes a sequence out, whatever its state; its blocks and slot are free at once, and the next
-  // plan releases the slot.
+  // Takes a sequence out, whatever its state; the caller may destroy it. Its blocks and slot are
+  // free at once, or when the step that it is in has ended; the next plan after that releases the
+  // slot.
   void remove(Sequence* sequence);
 
-  // The next step, within the budgets: running sequences oldest first, each decoding one sure of
-  // its token, then admissions from the queue. A running sequence that finds no block preempts the
-  // youngest one, which goes back to the head of the queue and is recomputed. Empty when there is
-  // nothing to do.
-  StepPlan schedule();
-  // Applies the outputs of the plan that schedule() gave last: counts cached and scored tokens,
-  // appends sampled ones.
-  void complete(const StepPlan& plan, const std::vector<SequenceOutput>& outputs);
+  // The next step of a micro-batch that has none under way, within the budgets: its running
+  // sequences oldest first, each decoding one sure of its token, then admissions from the queue, as
+  // long as no other micro-batch is lighter. A running sequence that finds no block preempts the
+  // youngest one of all, which goes back to the head of the queue and is recomputed; if that one is
+  // in a step it waits. Empty when there is nothing to do.
+  StepPlan schedule(int32_t micro_batch);
+  // Applies the outputs of the plan that schedule() gave last for this micro-batch: counts cached
+  // and scored tokens, appends sampled ones.
+  void complete(int32_t micro_batch,
+                const StepPlan& plan,
+                const std::vector<SequenceOutput>& outputs);
 
-  // After the workers lost their state: every running sequence goes back to the queue, oldest
-  // first.
+  // After the workers lost their state, and with it all steps under way: every running sequence goes
+  // back to the queue, oldest first.
   void preempt_all();
   // Another capacity, after preempt_all(). CHECKs that nothing runs.
   void resize(const BlockLanes& blocks);
 
-  // The sequence in a slot of the last plan.
+  // The sequence in a slot of a plan under way; null if it was removed.
   [[nodiscard]] Sequence* in_slot(int32_t slot) const { return slots_[static_cast<size_t>(slot)]; }
   [[nodiscard]] const std::vector<Sequence*>& running() const { return running_; }
   [[nodiscard]] const std::deque<Sequence*>& waiting() const { return waiting_; }
   [[nodiscard]] const BlockAllocator& blocks() const { return allocator_; }
   [[nodiscard]] uint64_t num_preemptions() const { return num_preemptions_; }
+  // What a micro-batch's running sequences weigh.
+  struct Load {
+    int32_t num_sequences = 0;
+    int64_t num_context_tokens = 0;
+  };
+  [[nodiscard]] std::vector<Load> loads() const;
 
  private:
   struct Budget {
@@ -66,16 +78,27 @@ class Scheduler {
     int32_t score_rows = 0;     // logits rows left for prompt scores
   };
 
+  // Left behind by a sequence that was removed in the middle of a step.
+  struct Leftover {
+    int32_t micro_batch = 0;
+    int32_t slot = 0;
+    std::vector<BlockId> blocks;
+  };
+  enum class Room : uint8_t { kMade, kPreemptedItself, kMustWait };
+
   [[nodiscard]] int32_t blocks_for(int32_t num_tokens) const;
   [[nodiscard]] int32_t chunk_tokens(const Sequence& sequence, const Budget& budget) const;
   bool reserve_blocks(Sequence& sequence, int32_t num_tokens);
-  bool make_room(Sequence& sequence, int32_t num_tokens);
+  Room make_room(Sequence& sequence, int32_t num_tokens);
+  void feed_starved();
   bool can_admit(const Sequence& sequence) const;
-  void schedule_running(Budget& budget, StepPlan& plan);
-  void admit_waiting(Budget& budget, StepPlan& plan);
+  [[nodiscard]] bool is_lightest(int32_t micro_batch) const;
+  void schedule_running(int32_t micro_batch, Budget& budget, StepPlan& plan);
+  void admit_waiting(int32_t micro_batch, Budget& budget, StepPlan& plan);
   void append_step(
       Sequence& sequence, int32_t num_tokens, bool starts, Budget& budget, StepPlan& plan);
   void release(Sequence& sequence);
+  void free_leftovers(int32_t micro_batch);
   void preempt(Sequence& sequence);
 
   SchedulerConfig config_;
@@ -85,6 +108,7 @@ class Scheduler {
   std::vector<Sequence*> slots_;         // owner of each slot, or null
   std::vector<int32_t> free_slots_;      // a stack
   std::vector<int32_t> released_slots_;  // for the next plan
+  std::vector<Leftover> leftovers_;
   uint64_t num_preemptions_ = 0;
 };
 

@@ -32,7 +32,7 @@ class FakeWorkers {
       EXPECT_TRUE(tables_.clear(slot).ok());
       slots_.erase(slot);
     }
-    for (const SequenceStart& start : plan.starts) slots_[start.slot] = {start.tokens, 0};
+    for (const SequenceStart& start : plan.starts) slots_[start.slot] = {};
     EXPECT_LE(plan.num_tokens(), config_.max_num_batched_tokens);
     int32_t logits_rows = 0;
     std::vector<SequenceOutput> outputs;
@@ -58,15 +58,22 @@ class FakeWorkers {
     Slot& slot = slots_.at(step.slot);
     EXPECT_EQ(step.first_position, slot.num_cached);
     EXPECT_GT(step.num_tokens, 0);
+    EXPECT_EQ(static_cast<size_t>(step.num_tokens), step.tokens.size());
+    for (size_t i = 0; i < step.tokens.size(); ++i) {
+      const size_t position = static_cast<size_t>(slot.num_cached) + i;
+      if (position < slot.tokens.size()) {
+        EXPECT_EQ(step.tokens[i], slot.tokens[position]);  // what was sampled comes back
+      } else {
+        slot.tokens.push_back(step.tokens[i]);
+      }
+    }
     slot.num_cached += step.num_tokens;
     EXPECT_LE(slot.num_cached, static_cast<int32_t>(slot.tokens.size()));
     EXPECT_LE(slot.num_cached,
               static_cast<int32_t>(tables_.blocks(step.slot).size()) * config_.block_size);
     SequenceOutput output{.slot = step.slot};
-    for (int32_t i = 0; i < step.num_scored; ++i) {
-      output.prompt_scores.push_back(
-          {.id = slot.tokens[static_cast<size_t>(step.score_begin + i + 1)]});
-    }
+    EXPECT_EQ(static_cast<size_t>(step.num_scored), step.score_targets.size());
+    for (const int32_t target : step.score_targets) output.prompt_scores.push_back({.id = target});
     if (step.samples) {
       EXPECT_EQ(slot.num_cached, static_cast<int32_t>(slot.tokens.size()));
       output.sampled = true;
@@ -111,19 +118,19 @@ TEST(Scheduler, ChunksPrefillAndLetsDecodingGoFirst) {
   const auto first = make_sequence(1, 3, 4);
   const auto second = make_sequence(2, 14, 2);
   scheduler.add(first.get());
-  StepPlan plan = scheduler.schedule();
+  StepPlan plan = scheduler.schedule(0);
   ASSERT_EQ(plan.sequences.size(), 1U);
   EXPECT_EQ(plan.sequences[0].num_tokens, 3);
   EXPECT_TRUE(plan.sequences[0].samples);
-  scheduler.complete(plan, workers.run(plan));
+  scheduler.complete(0, plan, workers.run(plan));
   scheduler.add(second.get());
-  plan = scheduler.schedule();  // one token decodes, seven of the second prompt fill the budget
+  plan = scheduler.schedule(0);  // one token decodes, seven of the second prompt fill the budget
   ASSERT_EQ(plan.sequences.size(), 2U);
   EXPECT_EQ(plan.sequences[0].num_tokens, 1);
   EXPECT_EQ(plan.sequences[1].num_tokens, 7);
   EXPECT_FALSE(plan.sequences[1].samples);
-  scheduler.complete(plan, workers.run(plan));
-  plan = scheduler.schedule();
+  scheduler.complete(0, plan, workers.run(plan));
+  plan = scheduler.schedule(0);
   EXPECT_EQ(plan.sequences[1].first_position, 7);
   EXPECT_TRUE(plan.sequences[1].samples);
 }
@@ -137,9 +144,9 @@ TEST(Scheduler, PreemptsTheYoungestAndRecomputesIt) {
   for (const auto& sequence : sequences) scheduler.add(sequence.get());
   size_t num_done = 0;
   for (int step = 0; step < 200 && num_done < sequences.size(); ++step) {
-    const StepPlan plan = scheduler.schedule();
+    const StepPlan plan = scheduler.schedule(0);
     ASSERT_FALSE(plan.empty());
-    scheduler.complete(plan, workers.run(plan));
+    scheduler.complete(0, plan, workers.run(plan));
     for (const auto& sequence : sequences) {
       if (sequence->state == SequenceState::kRunning && sequence->is_complete()) {
         EXPECT_EQ(sequence->tokens, expected_tokens(*sequence));
@@ -161,13 +168,13 @@ TEST(Scheduler, ScoresEveryPromptTokenOnce) {
   scheduler.add(sequence.get());
   std::vector<int32_t> scored;
   while (!sequence->is_complete()) {
-    const StepPlan plan = scheduler.schedule();
+    const StepPlan plan = scheduler.schedule(0);
     ASSERT_EQ(plan.sequences.size(), 1U);
     EXPECT_LE(plan.sequences[0].num_scored, 2);  // max_logits_rows - max_num_seqs
     const auto outputs = workers.run(plan);
     for (const ScoredToken& token : outputs[0].prompt_scores) scored.push_back(token.id);
     EXPECT_FALSE(outputs[0].sampled);
-    scheduler.complete(plan, outputs);
+    scheduler.complete(0, plan, outputs);
   }
   EXPECT_EQ(scored, std::vector<int32_t>(sequence->tokens.begin() + 1, sequence->tokens.end()));
 }
@@ -178,8 +185,8 @@ TEST(Scheduler, StartsOverAfterTheWorkersLostTheirState) {
   scheduler.add(sequence.get());
   {
     FakeWorkers workers(kSmall, 8);
-    const StepPlan plan = scheduler.schedule();
-    scheduler.complete(plan, workers.run(plan));
+    const StepPlan plan = scheduler.schedule(0);
+    scheduler.complete(0, plan, workers.run(plan));
   }
   scheduler.preempt_all();
   scheduler.resize({{4}});
@@ -187,8 +194,8 @@ TEST(Scheduler, StartsOverAfterTheWorkersLostTheirState) {
   smaller.blocks = {{4}};
   FakeWorkers workers(smaller, 4);
   while (!sequence->is_complete()) {
-    const StepPlan plan = scheduler.schedule();
-    scheduler.complete(plan, workers.run(plan));
+    const StepPlan plan = scheduler.schedule(0);
+    scheduler.complete(0, plan, workers.run(plan));
   }
   EXPECT_EQ(sequence->tokens, expected_tokens(*sequence));
 }
@@ -226,10 +233,10 @@ TEST(Scheduler, NeverDeadlocksOrLeaksUnderRandomLoad) {
         steps_without_arrivals = 0;
       }
       ++steps_without_arrivals;
-      const StepPlan plan = scheduler.schedule();
+      const StepPlan plan = scheduler.schedule(0);
       ASSERT_TRUE(!plan.empty() || alive.empty())
           << "nothing runs though " << alive.size() << " sequences wait";
-      scheduler.complete(plan, workers.run(plan));
+      scheduler.complete(0, plan, workers.run(plan));
       std::erase_if(alive, [&](const std::unique_ptr<Sequence>& sequence) {
         const bool is_done = sequence->is_complete();
         if (is_done) {

@@ -27,6 +27,9 @@ struct Sequence {
   // The scheduler's own.
   SequenceState state = SequenceState::kWaiting;
   int32_t slot = -1;              // handle at the workers while running
+  int32_t micro_batch = -1;       // whose steps it takes part in while running
+  bool is_in_step = false;        // of a step under way
+  bool is_starved = false;        // it waits for blocks of a younger one that is in a step
   int32_t num_cached_tokens = 0;  // tokens whose K and V are in blocks
   std::vector<BlockId> blocks;
   int32_t num_blocks_announced = 0;  // of `blocks`, those that the workers know of

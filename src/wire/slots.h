@@ -32,6 +32,9 @@ struct SlotGeometry {
 std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry);
 std::vector<size_t> model_worker_slots(const SlotGeometry& geometry);
 
+// Of a message that says that nothing will come any more: above every other.
+inline constexpr uint64_t kRefusalSeq = uint64_t{1} << 62;
+
 // Slot number of a message at its receiver.
 uint32_t slot_of(MessageKind kind, uint32_t micro_batch, uint32_t layer);
 // Sequence number of a message in its slot: grows with (step, layer).

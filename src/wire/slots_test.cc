@@ -28,9 +28,9 @@ TEST(Slots, HoldTheLargestMessageOfTheirKind) {
   plan.released_slots.resize(4);
   plan.new_blocks.resize(64);
   EXPECT_EQ(slots[slot_of(MessageKind::kPlan, 0, 0)], encoded_bytes(plan));
-  EXPECT_EQ(slots[slot_of(MessageKind::kQ, 0, 0)], 48U + 128 * 6 * 64 * 2);
-  EXPECT_EQ(slots[slot_of(MessageKind::kKv, 0, 0)], 48U + 128 * 2 * 64 * 2 * 2);
-  EXPECT_EQ(model_worker_slots(kGeometry), (std::vector<size_t>(2, 48U + 128 * 6 * 64 * 4)));
+  EXPECT_EQ(slots[slot_of(MessageKind::kQ, 0, 0)], sizeof(MessageHeader) + 128 * 6 * 64 * 2);
+  EXPECT_EQ(slots[slot_of(MessageKind::kKv, 0, 0)], sizeof(MessageHeader) + 128 * 2 * 64 * 2 * 2);
+  EXPECT_EQ(model_worker_slots(kGeometry), (std::vector<size_t>(2, sizeof(MessageHeader) + 128 * 6 * 64 * 4)));
 }
 
 TEST(Slots, AlternateByLayerAndNeverCollide) {
@@ -62,9 +62,9 @@ TEST(Slots, MicroBatchesHaveTheirOwn) {
 TEST(Slots, HoldPartials) {
   SlotGeometry geometry = kGeometry;
   geometry.out_dtype = DType::kBF16;
-  EXPECT_EQ(model_worker_slots(geometry)[0], 48U + 128 * 6 * 64 * 2);
+  EXPECT_EQ(model_worker_slots(geometry)[0], sizeof(MessageHeader) + 128 * 6 * 64 * 2);
   geometry.may_be_partial = true;
-  EXPECT_EQ(model_worker_slots(geometry)[0], 48U + 128 * 6 * 65 * 4);
+  EXPECT_EQ(model_worker_slots(geometry)[0], sizeof(MessageHeader) + 128 * 6 * 65 * 4);
 }
 
 TEST(Slots, SequenceNumbersGrowWithStepAndLayer) {

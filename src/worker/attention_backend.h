@@ -2,9 +2,12 @@
 // in its own step. LocalAttention is the colocated mode, RemoteAttention the offloaded one.
 #pragma once
 
-#include "base/status.h"
+#include <vector>
+
+#include "base/result.h"
 #include "exec/slice_executor.h"
 #include "plan/step_plan.h"
+#include "transport/wait_any.h"
 
 namespace lamina {
 
@@ -12,16 +15,23 @@ class AttentionBackend {
  public:
   virtual ~AttentionBackend() = default;
 
-  // Before the first slice of a micro-batch's step. An error here or in any later call loses the
-  // state of every slot.
-  virtual Status begin_step(int32_t micro_batch, const StepPlan& plan) = 0;
-  // As AttentionPort has them. Views are valid during the call only.
+  // Before the first slice of a micro-batch's step, which runs on replica `first_replica`: on every
+  // replica, for all steps in the same order. An error here or in any later call loses the state of
+  // every slot.
+  virtual Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) = 0;
+  // As AttentionPort has them; each on the replica that runs the slice. Views are valid during the
+  // call only. receive() does not block once has_output().
   virtual Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) = 0;
   virtual Status send_kv(int32_t micro_batch,
                          int32_t attention_idx,
                          TensorView k,
                          TensorView v) = 0;
   virtual Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) = 0;
+  virtual Result<bool> has_output(int32_t micro_batch, int32_t attention_idx) = 0;
+  // Adds the messages that has_output() still lacks.
+  virtual void add_awaited(int32_t micro_batch,
+                           int32_t attention_idx,
+                           std::vector<AwaitedMessage>& awaited) const = 0;
 };
 
 // One micro-batch's port to a backend.

@@ -19,18 +19,22 @@ uint32_t unsigned_of(int32_t value) {
 }  // namespace
 
 AttentionWorker::AttentionWorker(const AttentionWorkerConfig& config,
-                                 Endpoint& endpoint,
-                                 StreamView stream)
+                                 std::vector<Endpoint*> replicas,
+                                 StreamView stream,
+                                 const Clock& clock)
     : config_(config),
-      endpoint_(endpoint),
+      rotation_{config.core.num_micro_batches, config.num_replicas},
+      replicas_(std::move(replicas)),
+      clock_(&clock),
       core_(config.core, stream),
       micro_batches_(static_cast<size_t>(config.core.num_micro_batches)) {
+  LAMINA_CHECK_EQ(static_cast<int32_t>(replicas_.size()), config.num_replicas);
   config_.total_blocks = std::max(config.total_blocks, config.core.num_blocks);
   note_progress();
 }
 
 void AttentionWorker::note_progress() {
-  stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
+  stats_.last_progress_ns = clock_->now().time_since_epoch().count();
 }
 
 // ---- the loop of a process ----
@@ -66,28 +70,40 @@ Status AttentionWorker::wait(std::span<AttentionWorker* const> workers,
 
 void AttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) const {
   for (uint32_t i = 0; i < micro_batches_.size(); ++i) {
-    const AwaitedMessage message = this->awaited(i);
-    // A plan whose turn has not come: what is awaited is the plan before it.
-    const bool is_early = endpoint_.received_seq(message.slot) >= message.seq;
-    if (!is_early) awaited.push_back(message);
+    if (micro_batches_[i].state != State::kPlan) {
+      awaited.push_back(tensors_of(i));
+      continue;
+    }
+    for (size_t replica = 0; replica < replicas_.size(); ++replica) {
+      const AwaitedMessage plan = plan_from(replica, i);
+      // One whose turn has not come is no news: what is awaited is the plan before it.
+      if (plan.endpoint->received_seq(plan.slot) < plan.seq) awaited.push_back(plan);
+    }
   }
 }
 
-AwaitedMessage AttentionWorker::awaited(uint32_t micro_batch) const {
-  const MicroBatch& batch = micro_batches_[micro_batch];
+// The micro-batch's next plan, whichever step it is of.
+AwaitedMessage AttentionWorker::plan_from(size_t replica, uint32_t micro_batch) const {
   const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
-  const uint64_t seq = wire::sequence_number(batch.step, batch.layer, num_layers);
-  switch (batch.state) {
-    case State::kPlan:  // of whichever step comes next to this micro-batch
-      return {&endpoint_,
-              wire::slot_of(MessageKind::kPlan, micro_batch, 0),
-              wire::sequence_number(batch.step + 1, 0, num_layers)};
-    case State::kQ:
-      return {&endpoint_, wire::slot_of(MessageKind::kQ, micro_batch, batch.layer), seq};
-    case State::kKv:
-      break;
-  }
-  return {&endpoint_, wire::slot_of(MessageKind::kKv, micro_batch, batch.layer), seq};
+  return {replicas_[replica],
+          wire::slot_of(MessageKind::kPlan, micro_batch, 0),
+          wire::sequence_number(micro_batches_[micro_batch].step + 1, 0, num_layers)};
+}
+
+AwaitedMessage AttentionWorker::tensors_of(uint32_t micro_batch) const {
+  const MicroBatch& batch = micro_batches_[micro_batch];
+  const MessageKind kind = batch.state == State::kQ ? MessageKind::kQ : MessageKind::kKv;
+  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
+  return {&replica_of(micro_batch, batch.layer),
+          wire::slot_of(kind, micro_batch, batch.layer),
+          wire::sequence_number(batch.step, batch.layer, num_layers)};
+}
+
+// Who runs a slice of the micro-batch's step: slice l sends to layer l, slice l + 1 has its output.
+Endpoint& AttentionWorker::replica_of(uint32_t micro_batch, uint32_t slice_idx) const {
+  const int32_t replica = rotation_.replica_of(micro_batches_[micro_batch].first_replica,
+                                               static_cast<int32_t>(slice_idx));
+  return *replicas_[static_cast<size_t>(replica)];
 }
 
 // ---- one message ----
@@ -106,12 +122,12 @@ Result<bool> AttentionWorker::step_in(State state) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t micro_batch = (next_batch_ + i) % count;
     if (micro_batches_[micro_batch].state != state) continue;
-    LAMINA_ASSIGN_OR_RETURN(const bool ready, is_ready(micro_batch));
-    if (!ready) continue;
+    LAMINA_ASSIGN_OR_RETURN(const auto message, find_message(micro_batch));
+    if (!message) continue;
     if (state == State::kKv) next_batch_ = (micro_batch + 1) % count;
     note_progress();  // before is_in_step: a long idle time must not look like a hanging step
     stats_.is_in_step = true;
-    const Status handled = handle(micro_batch);
+    const Status handled = handle(micro_batch, message->endpoint->payload(message->slot));
     note_progress();
     stats_.is_in_step = num_in_step_ > 0;
     if (handled.ok()) return true;
@@ -121,25 +137,34 @@ Result<bool> AttentionWorker::step_in(State state) {
   return false;
 }
 
-Result<bool> AttentionWorker::is_ready(uint32_t micro_batch) {
-  const AwaitedMessage message = awaited(micro_batch);
-  switch (endpoint_.poll(message.slot, message.seq)) {
-    case PollResult::kPending:
-      return false;
-    case PollResult::kDown:
-      return unavailable("the model worker is gone");
-    case PollResult::kReady:
-      break;
-  }
-  if (micro_batches_[micro_batch].state != State::kPlan) return true;
-  // Plans of different micro-batches may overtake each other; steps are begun in their order.
-  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
-  return endpoint_.received_seq(message.slot) <=
-         wire::sequence_number(last_step_ + 1, 0, num_layers);
+Result<bool> AttentionWorker::is_there(const AwaitedMessage& message) {
+  const PollResult result = message.endpoint->poll(message.slot, message.seq);
+  if (result == PollResult::kDown) return unavailable("a model replica is gone");
+  return result == PollResult::kReady;
 }
 
-Status AttentionWorker::handle(uint32_t micro_batch) {
-  const std::span<const std::byte> message = endpoint_.payload(awaited(micro_batch).slot);
+Result<std::optional<AwaitedMessage>> AttentionWorker::find_message(uint32_t micro_batch) {
+  if (micro_batches_[micro_batch].state == State::kPlan) return find_plan(micro_batch);
+  const AwaitedMessage message = tensors_of(micro_batch);
+  LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(message));
+  return there ? std::optional(message) : std::nullopt;
+}
+
+// Plans of different micro-batches may overtake each other; steps are begun in their order.
+Result<std::optional<AwaitedMessage>> AttentionWorker::find_plan(uint32_t micro_batch) {
+  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
+  const uint64_t turn = wire::sequence_number(last_step_ + 1, 0, num_layers);
+  for (size_t replica = 0; replica < replicas_.size(); ++replica) {
+    const AwaitedMessage plan = plan_from(replica, micro_batch);
+    LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(plan));
+    if (!there || plan.endpoint->received_seq(plan.slot) > turn) continue;
+    micro_batches_[micro_batch].first_replica = static_cast<int32_t>(replica);
+    return std::optional(plan);
+  }
+  return std::optional<AwaitedMessage>();
+}
+
+Status AttentionWorker::handle(uint32_t micro_batch, std::span<const std::byte> message) {
   stats_.bytes_received += message.size();
   switch (micro_batches_[micro_batch].state) {
     case State::kPlan:
@@ -190,14 +215,15 @@ Status AttentionWorker::handle_q(uint32_t micro_batch, std::span<const std::byte
                      core_.num_tokens(static_cast<int32_t>(micro_batch)),
                      row_bytes(config_.core.num_heads, config_.core.kv.head_dim)));
   batch.state = State::kKv;
+  batch.begin = clock_->now();
+  batch.busy = {};
   if (!config_.overlap) return {};
   // k and v may be there already: then one pass is less work than two.
-  LAMINA_ASSIGN_OR_RETURN(const bool is_complete, is_ready(micro_batch));
+  LAMINA_ASSIGN_OR_RETURN(const bool is_complete, is_there(tensors_of(micro_batch)));
   if (is_complete) return {};
-  const TimePoint begin = steady_clock().now();
   LAMINA_RETURN_IF_ERROR(core_.start(
       static_cast<int32_t>(micro_batch), static_cast<int32_t>(batch.layer), q_tensor(micro_batch)));
-  stats_.attention_ns += (steady_clock().now() - begin).count();
+  batch.busy = clock_->now() - batch.begin;
   return {};
 }
 
@@ -211,7 +237,8 @@ Status AttentionWorker::handle_kv(uint32_t micro_batch, std::span<const std::byt
   LAMINA_ASSIGN_OR_RETURN(
       const auto payload,
       tensor_payload(micro_batch, message, MessageKind::kKv, num_keys, key_bytes + value_bytes));
-  const TimePoint begin = steady_clock().now();
+  const TimePoint begin = clock_->now();
+  if (batch.busy == Duration::zero()) batch.begin = begin;  // nothing was done before
   // Operators only read them; TensorView has no const form.
   auto* keys = const_cast<std::byte*>(payload.data());
   std::byte* values = keys + static_cast<size_t>(num_keys) * key_bytes;
@@ -220,8 +247,8 @@ Status AttentionWorker::handle_kv(uint32_t micro_batch, std::span<const std::byt
                    static_cast<int32_t>(batch.layer),
                    {keys, config_.dtype, {num_keys, kv.num_kv_heads, kv.head_dim}},
                    {values, config_.dtype, {num_keys, kv.num_kv_heads, kv.value_dim}}));
-  LAMINA_RETURN_IF_ERROR(reply(micro_batch));
-  stats_.attention_ns += (steady_clock().now() - begin).count();
+  LAMINA_RETURN_IF_ERROR(reply(micro_batch, begin));
+  stats_.attention_ns += batch.busy.count();
   end_layer(batch, core_.num_tokens(idx));
   return {};
 }
@@ -269,9 +296,9 @@ Result<std::span<const std::byte>> AttentionWorker::tensor_payload(
 // ---- the answer ----
 
 // Attention straight into the peer's slot: out, and for a partial its lse behind it.
-Status AttentionWorker::reply(uint32_t micro_batch) {
+Status AttentionWorker::reply(uint32_t micro_batch, TimePoint resumed) {
   const auto idx = static_cast<int32_t>(micro_batch);
-  const MicroBatch& batch = micro_batches_[micro_batch];
+  MicroBatch& batch = micro_batches_[micro_batch];
   const int64_t num_tokens = core_.num_tokens(idx);
   const int32_t num_heads = config_.core.num_heads;
   const bool is_partial = core_.is_partial(idx);
@@ -284,15 +311,19 @@ Status AttentionWorker::reply(uint32_t micro_batch) {
   head.payload_bytes = out.size_bytes() + (is_partial ? lse.size_bytes() : 0);
   const size_t message_bytes = sizeof(head) + head.payload_bytes;
   const SlotIdx slot = wire::slot_of(MessageKind::kOut, micro_batch, batch.layer);
-  const std::span<std::byte> message = endpoint_.stage(slot, message_bytes);
-  wire::encode_header(head, message);
+  Endpoint& replica = replica_of(micro_batch, batch.layer + 1);
+  const std::span<std::byte> message = replica.stage(slot, message_bytes);
   out.data = message.data() + sizeof(head);
   lse.data = out.data + out.size_bytes();
   LAMINA_RETURN_IF_ERROR(
       core_.attend(idx, static_cast<int32_t>(batch.layer), q_tensor(micro_batch), out, lse));
   stats_.bytes_sent += message_bytes;
+  batch.busy += clock_->now() - resumed;
+  head.begin_ns = batch.begin.time_since_epoch().count();
+  head.busy_ns = batch.busy.count();
+  wire::encode_header(head, message);
   const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
-  return endpoint_.commit(
+  return replica.commit(
       slot, message_bytes, wire::sequence_number(batch.step, batch.layer, num_layers));
 }
 
@@ -303,12 +334,11 @@ void AttentionWorker::refuse(uint32_t micro_batch, const Status& reason) {
   wire::MessageHeader head = reply_header(micro_batch);
   head.status = static_cast<uint16_t>(reason.code());
   const SlotIdx slot = wire::slot_of(MessageKind::kOut, micro_batch, batch.layer);
-  const std::span<std::byte> message = endpoint_.stage(slot, sizeof(head));
+  Endpoint& replica = replica_of(micro_batch, batch.layer + 1);
+  const std::span<std::byte> message = replica.stage(slot, sizeof(head));
   wire::encode_header(head, message);
-  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
   // The endpoint may be down already: then there is nobody to tell.
-  static_cast<void>(endpoint_.commit(
-      slot, sizeof(head), wire::sequence_number(batch.step, batch.layer, num_layers)));
+  static_cast<void>(replica.commit(slot, sizeof(head), wire::kRefusalSeq));
 }
 
 wire::MessageHeader AttentionWorker::reply_header(uint32_t micro_batch) const {

@@ -1,16 +1,20 @@
-// AttentionWorker: serves one session's steps over an endpoint: plan, then for each layer q, then k
-// and v, then the output back; for several micro-batches at a time, each in its own step. A state
+// AttentionWorker: serves one session's steps: plan, then for each layer q, then k and v, then the
+// output; for several micro-batches at a time, each in its own step. It has an endpoint to each
+// replica of the model: those who run slices take turns (plan/rotation.h), so q of a layer comes
+// from one and its output may go to the next. A state
 // machine fed by readiness: step() does one thing that needs no waiting, so that a simulator can
 // run it on a virtual clock; only serve() waits. Confined to one thread, but for stats.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "plan/rotation.h"
 #include "transport/wait_any.h"
 #include "wire/messages.h"
 #include "worker/attention_core.h"
@@ -24,6 +28,7 @@ struct AttentionWorkerConfig {
   int32_t total_blocks = 0;    // of the session, over all workers; 0: this one has them all
   // Attention over the cached keys starts when q is there, before k and v are.
   bool overlap = true;
+  int32_t num_replicas = 1;
 };
 
 // Written by the worker's thread, read by the heartbeat's.
@@ -41,8 +46,12 @@ struct AttentionWorkerStats {
 
 class AttentionWorker {
  public:
-  // `endpoint` outlives the worker. Throws what AttentionCore throws.
-  AttentionWorker(const AttentionWorkerConfig& config, Endpoint& endpoint, StreamView stream);
+  // `replicas` lead to the replicas of the model and outlive the worker. `clock` stamps outputs and
+  // statistics. Throws what AttentionCore throws.
+  AttentionWorker(const AttentionWorkerConfig& config,
+                  std::vector<Endpoint*> replicas,
+                  StreamView stream,
+                  const Clock& clock = steady_clock());
 
   // Handles one message, if there is one: false if not. What is nearest to an output comes first.
   // An error ends the session; it has been reported to the model worker where that was possible.
@@ -70,7 +79,10 @@ class AttentionWorker {
     State state = State::kPlan;
     uint64_t step = 0;
     uint32_t layer = 0;
+    int32_t first_replica = 0;             // where the step's plan came from
     std::span<const std::byte> q_payload;  // validated, in its slot
+    TimePoint begin{};                     // of the layer's attention
+    Duration busy{};                       // with it
   };
 
   void note_progress();
@@ -79,10 +91,15 @@ class AttentionWorker {
                      std::vector<AwaitedMessage>& awaited,
                      WaitPolicy policy,
                      Duration most);
-  [[nodiscard]] AwaitedMessage awaited(uint32_t micro_batch) const;
-  Result<bool> is_ready(uint32_t micro_batch);
+  [[nodiscard]] AwaitedMessage plan_from(size_t replica, uint32_t micro_batch) const;
+  // q, or k and v.
+  [[nodiscard]] AwaitedMessage tensors_of(uint32_t micro_batch) const;
+  [[nodiscard]] Endpoint& replica_of(uint32_t micro_batch, uint32_t slice_idx) const;
+  static Result<bool> is_there(const AwaitedMessage& message);
+  Result<std::optional<AwaitedMessage>> find_message(uint32_t micro_batch);
+  Result<std::optional<AwaitedMessage>> find_plan(uint32_t micro_batch);
   Result<bool> step_in(State state);
-  Status handle(uint32_t micro_batch);
+  Status handle(uint32_t micro_batch, std::span<const std::byte> message);
   Status handle_plan(uint32_t micro_batch, std::span<const std::byte> message);
   Status handle_q(uint32_t micro_batch, std::span<const std::byte> message);
   Status handle_kv(uint32_t micro_batch, std::span<const std::byte> message);
@@ -93,14 +110,17 @@ class AttentionWorker {
                                                     wire::MessageKind kind,
                                                     int32_t num_rows,
                                                     size_t row_bytes) const;
-  Status reply(uint32_t micro_batch);
+  // `resumed`: when it went back to work on the layer.
+  Status reply(uint32_t micro_batch, TimePoint resumed);
   void refuse(uint32_t micro_batch, const Status& reason);
   [[nodiscard]] wire::MessageHeader reply_header(uint32_t micro_batch) const;
   [[nodiscard]] TensorView q_tensor(uint32_t micro_batch) const;
   [[nodiscard]] size_t row_bytes(int32_t num_heads, int32_t width) const;
 
   AttentionWorkerConfig config_;
-  Endpoint& endpoint_;
+  Rotation rotation_;
+  std::vector<Endpoint*> replicas_;
+  const Clock* clock_;
   AttentionCore core_;
   AttentionWorkerStats stats_;
   wire::AttentionPlan plan_;

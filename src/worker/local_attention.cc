@@ -9,7 +9,9 @@ LocalAttention::LocalAttention(const AttentionCoreConfig& config, StreamView str
       partitioner_({{0, config.num_blocks}}, config.max_sequences, config.kv.block_size),
       queries_(static_cast<size_t>(config.num_micro_batches)) {}
 
-Status LocalAttention::begin_step(int32_t micro_batch, const StepPlan& plan) {
+Status LocalAttention::begin_step(int32_t micro_batch,
+                                  int32_t /*first_replica*/,
+                                  const StepPlan& plan) {
   partitioner_.partition(plan, micro_batch, parts_);
   return core_.begin_step(parts_.front().plan);
 }
@@ -36,5 +38,13 @@ Status LocalAttention::receive(int32_t micro_batch, int32_t attention_idx, Tenso
   return core_.attend(
       micro_batch, attention_idx, queries_[static_cast<size_t>(micro_batch)].q, out);
 }
+
+Result<bool> LocalAttention::has_output(int32_t /*micro_batch*/, int32_t /*attention_idx*/) {
+  return true;  // receive() computes it
+}
+
+void LocalAttention::add_awaited(int32_t /*micro_batch*/,
+                                 int32_t /*attention_idx*/,
+                                 std::vector<AwaitedMessage>& /*awaited*/) const {}
 
 }  // namespace lamina

@@ -16,10 +16,14 @@ class LocalAttention final : public AttentionBackend {
   // Throws what AttentionCore throws.
   LocalAttention(const AttentionCoreConfig& config, StreamView stream);
 
-  Status begin_step(int32_t micro_batch, const StepPlan& plan) override;
+  Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) override;
   Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
   Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
   Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
+  Result<bool> has_output(int32_t micro_batch, int32_t attention_idx) override;
+  void add_awaited(int32_t micro_batch,
+                   int32_t attention_idx,
+                   std::vector<AwaitedMessage>& awaited) const override;
 
  private:
   // q of the attention under way. It comes in the executor's scratch memory, which is used again

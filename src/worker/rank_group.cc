@@ -3,25 +3,10 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "worker/packing.h"
 
 namespace lamina {
 namespace {
-
-// Adds up the time spent waiting for attention.
-class TimedPort final : public MicroBatchPort {
- public:
-  TimedPort(AttentionBackend& backend, Duration& waited)
-      : MicroBatchPort(backend, 0), waited_(waited) {}
-  Status receive(int32_t attention_idx, TensorView out) override {
-    const TimePoint begin = steady_clock().now();
-    Status status = MicroBatchPort::receive(attention_idx, out);
-    waited_ += steady_clock().now() - begin;
-    return status;
-  }
-
- private:
-  Duration& waited_;
-};
 
 class CollectiveExchange final : public CollectivePort {
  public:
@@ -51,8 +36,9 @@ size_t largest_exchange(const SlicedModel& model, const StepLimits& limits) {
 }  // namespace
 
 struct RankGroup::Rank {
-  Rank(const RankModel& shard, const StepLimits& limits)
-      : executor(*shard.model, *shard.weights, limits, shard.stream, &exchange) {}
+  Rank(const RankModel& shard, const StepLimits& limits, int32_t num_micro_batches)
+      : executor(
+            *shard.model, *shard.weights, limits, num_micro_batches, shard.stream, &exchange) {}
 
   CollectiveExchange exchange;
   SliceExecutor executor;
@@ -61,12 +47,13 @@ struct RankGroup::Rank {
 
 RankGroup::RankGroup(std::span<const RankModel> ranks,
                      const StepLimits& limits,
+                     int32_t num_micro_batches,
                      Duration exchange_timeout)
     : limits_(limits), exchange_timeout_(exchange_timeout) {
   LAMINA_CHECK(!ranks.empty());
   for (const RankModel& shard : ranks) {
     exchange_bytes_ = std::max(exchange_bytes_, largest_exchange(*shard.model, limits));
-    ranks_.push_back(std::make_unique<Rank>(shard, limits));
+    ranks_.push_back(std::make_unique<Rank>(shard, limits, num_micro_batches));
   }
   connect();
   for (size_t rank = 1; rank < ranks_.size(); ++rank) {
@@ -91,29 +78,46 @@ void RankGroup::connect() {
   is_broken_ = false;
 }
 
-Status RankGroup::run(const StepPlan& plan,
-                      const StepInputs& inputs,
-                      std::span<AttentionBackend* const> attention) {
-  LAMINA_CHECK_EQ(attention.size(), ranks_.size());
+int32_t RankGroup::num_slices() const {
+  return ranks_[0]->executor.num_slices();
+}
+
+Status RankGroup::begin(int32_t micro_batch, const StepInputs& inputs) {
   if (is_broken_) connect();
+  for (const auto& rank : ranks_) {
+    LAMINA_RETURN_IF_ERROR(rank->executor.begin(micro_batch, inputs));
+  }
+  return {};
+}
+
+Status RankGroup::run_slice(int32_t micro_batch,
+                            int32_t slice_idx,
+                            std::span<AttentionBackend* const> attention) {
+  LAMINA_CHECK_EQ(attention.size(), ranks_.size());
+  const Job job = {micro_batch, slice_idx, attention};
+  if (threads_.empty()) return run_and_report(0, job);
   {
     const std::lock_guard lock(mutex_);
-    job_ = {&plan, inputs, attention};
+    job_ = job;
     num_running_ = threads_.size();
     ++generation_;
   }
   changed_.notify_all();
-  ranks_[0]->status = run_and_report(0, job_);
+  ranks_[0]->status = run_and_report(0, job);
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return num_running_ == 0; });
-  if (!is_broken_) return {};
-  // The rank that failed first made the others fail by ending their exchanges.
+  return is_broken_ ? first_error() : Status();
+}
+
+// The rank that failed first made the others fail by ending their exchanges.
+Status RankGroup::first_error() const {
+  Status first;
   for (const auto& rank : ranks_) {
-    if (!rank->status.ok() && rank->status.code() != StatusCode::kUnavailable) return rank->status;
+    if (rank->status.ok()) continue;
+    if (rank->status.code() != StatusCode::kUnavailable) return rank->status;
+    if (first.ok()) first = rank->status;
   }
-  const auto failed =
-      std::ranges::find_if(ranks_, [](const auto& rank) { return !rank->status.ok(); });
-  return (*failed)->status;
+  return first;
 }
 
 void RankGroup::rank_loop(size_t rank) {
@@ -134,7 +138,8 @@ void RankGroup::rank_loop(size_t rank) {
 }
 
 Status RankGroup::run_and_report(size_t rank, const Job& job) {
-  Status status = run_rank(rank, job);
+  MicroBatchPort port(*job.attention[rank], job.micro_batch);
+  Status status = ranks_[rank]->executor.run_slice(job.micro_batch, job.slice_idx, port);
   if (status.ok()) return status;
   const std::lock_guard lock(mutex_);
   is_broken_ = true;
@@ -142,26 +147,44 @@ Status RankGroup::run_and_report(size_t rank, const Job& job) {
   return status;
 }
 
-Status RankGroup::run_rank(size_t rank, const Job& job) {
-  SliceExecutor& executor = ranks_[rank]->executor;
-  AttentionBackend& attention = *job.attention[rank];
-  LAMINA_RETURN_IF_ERROR(executor.begin(job.inputs));
-  LAMINA_RETURN_IF_ERROR(attention.begin_step(0, *job.plan));
-  const TimePoint begin = steady_clock().now();
-  Duration waited{};
-  TimedPort port(attention, waited);
-  for (int32_t slice = 0; slice < executor.num_slices(); ++slice) {
-    LAMINA_RETURN_IF_ERROR(executor.run_slice(slice, port));
-  }
-  if (rank == 0) {
-    times_.attention_wait += waited;
-    times_.slices += steady_clock().now() - begin - waited;
-  }
-  return {};
-}
-
 TensorView RankGroup::logits() const {
   return ranks_[0]->executor.logits();
+}
+
+size_t RankGroup::carried_bytes(int32_t micro_batch, int32_t slice_idx) const {
+  size_t bytes = 0;
+  for (const auto& rank : ranks_) {
+    for (const TensorView& value : rank->executor.carried(micro_batch, slice_idx)) {
+      bytes += value.size_bytes();
+    }
+  }
+  return bytes;
+}
+
+void RankGroup::pack_carried(int32_t micro_batch, int32_t slice_idx, std::span<std::byte> to) const {
+  for (const auto& rank : ranks_) {
+    for (const TensorView& value : rank->executor.carried(micro_batch, slice_idx)) {
+      pack_rows(value, to);
+      to = to.subspan(value.size_bytes());
+    }
+  }
+}
+
+void RankGroup::unpack_carried(int32_t micro_batch,
+                               int32_t slice_idx,
+                               std::span<const std::byte> from) {
+  for (const auto& rank : ranks_) {
+    for (const TensorView& value : rank->executor.carried(micro_batch, slice_idx)) {
+      unpack_rows(from.first(value.size_bytes()), value);
+      from = from.subspan(value.size_bytes());
+    }
+  }
+}
+
+size_t RankGroup::max_carried_bytes() const {
+  size_t bytes = 0;
+  for (const auto& rank : ranks_) bytes += rank->executor.max_carried_bytes();
+  return bytes;
 }
 
 size_t RankGroup::activation_bytes() const {

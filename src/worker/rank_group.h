@@ -1,4 +1,4 @@
-// RankGroup: the tensor-parallel ranks of a model worker, each with its shard of the model, its
+// RankGroup: the tensor-parallel ranks of a model replica, each with its shard of the model, its
 // executor and its thread; one rank is the ordinary case and runs in the caller's thread alone. All
 // ranks run the same slices in step with each other. Confined to one thread.
 #pragma once
@@ -12,9 +12,8 @@
 
 #include "base/clock.h"
 #include "exec/slice_executor.h"
-#include "plan/step_plan.h"
 #include "transport/collective.h"
-#include "worker/attention_backend.h"
+#include "worker/slice_runner.h"
 
 namespace lamina {
 
@@ -25,51 +24,51 @@ struct RankModel {
   StreamView stream;
 };
 
-// Of rank 0, since the group was made.
-struct RankGroupTimes {
-  Duration slices{};          // computing, sends and exchanges included
-  Duration attention_wait{};  // waiting for attention's output (colocated: computing it)
-};
-
-class RankGroup {
+class RankGroup final : public SliceRunner {
  public:
   // `exchange_timeout` bounds how long ranks wait for each other. Throws what SliceExecutor throws.
-  RankGroup(std::span<const RankModel> ranks, const StepLimits& limits, Duration exchange_timeout);
+  RankGroup(std::span<const RankModel> ranks,
+            const StepLimits& limits,
+            int32_t num_micro_batches,
+            Duration exchange_timeout);
   RankGroup(const RankGroup&) = delete;
   RankGroup& operator=(const RankGroup&) = delete;
-  ~RankGroup();
+  ~RankGroup() override;
 
-  // One step on every rank, attention of rank r through attention[r]. The first error ends the step
-  // on all ranks; the next step is a new one.
-  Status run(const StepPlan& plan,
-             const StepInputs& inputs,
-             std::span<AttentionBackend* const> attention);
-
-  // [S, V] f32 after a step, writable, valid until the next.
-  [[nodiscard]] TensorView logits() const;
-  [[nodiscard]] int32_t num_ranks() const { return static_cast<int32_t>(ranks_.size()); }
+  [[nodiscard]] int32_t num_slices() const override;
+  [[nodiscard]] int32_t num_ranks() const override { return static_cast<int32_t>(ranks_.size()); }
+  Status begin(int32_t micro_batch, const StepInputs& inputs) override;
+  // On every rank. The first error ends the step on all ranks; the next step is a new one.
+  Status run_slice(int32_t micro_batch,
+                   int32_t slice_idx,
+                   std::span<AttentionBackend* const> attention) override;
+  [[nodiscard]] TensorView logits() const override;
+  [[nodiscard]] size_t carried_bytes(int32_t micro_batch, int32_t slice_idx) const override;
+  void pack_carried(int32_t micro_batch, int32_t slice_idx, std::span<std::byte> to) const override;
+  void unpack_carried(int32_t micro_batch,
+                      int32_t slice_idx,
+                      std::span<const std::byte> from) override;
+  [[nodiscard]] size_t max_carried_bytes() const override;
   [[nodiscard]] size_t activation_bytes() const;
-  [[nodiscard]] const RankGroupTimes& times() const { return times_; }
 
  private:
-  // What run() hands to the other ranks' threads.
+  // What run_slice() hands to the other ranks' threads.
   struct Job {
-    const StepPlan* plan = nullptr;
-    StepInputs inputs;
+    int32_t micro_batch = 0;
+    int32_t slice_idx = 0;
     std::span<AttentionBackend* const> attention;
   };
   struct Rank;
 
   void connect();
   void rank_loop(size_t rank);
-  Status run_rank(size_t rank, const Job& job);
   Status run_and_report(size_t rank, const Job& job);
+  Status first_error() const;
 
   StepLimits limits_;
   Duration exchange_timeout_;
   size_t exchange_bytes_ = 0;  // the most that one exchange carries
   std::vector<std::unique_ptr<Rank>> ranks_;
-  RankGroupTimes times_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

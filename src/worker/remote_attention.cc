@@ -53,7 +53,7 @@ RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
       peers_(std::move(peers)),
       wire_stats_(peers_.size()),
       partitioner_(blocks_of(peers_), config.max_sequences, config.block_size),
-      micro_batches_(static_cast<size_t>(config.num_micro_batches)) {
+      micro_batches_(static_cast<size_t>(config.rotation.num_micro_batches)) {
   const KvPartition partition = partition_of(config_.num_kv_heads, peers_);
   const Status covered = partition.verify();
   LAMINA_CHECK(covered.ok(), covered.message());
@@ -62,7 +62,9 @@ RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
   }
 }
 
-Status RemoteAttention::begin_step(int32_t micro_batch, const StepPlan& plan) {
+Status RemoteAttention::begin_step(int32_t micro_batch,
+                                   int32_t first_replica,
+                                   const StepPlan& plan) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
   partitioner_.partition(plan, micro_batch, step.parts);
   step.num_tokens = plan.num_tokens();
@@ -70,6 +72,7 @@ Status RemoteAttention::begin_step(int32_t micro_batch, const StepPlan& plan) {
   for (size_t i = 0; i < peers_.size(); ++i) {
     if (!step.parts[i].takes_part()) continue;
     step.has_partials |= step.parts[i].is_partial;
+    if (first_replica != config_.replica_idx) continue;
     LAMINA_RETURN_IF_ERROR(send_plan(i, step.parts[i].plan));
   }
   return {};
@@ -165,6 +168,40 @@ Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, Tens
   return {};
 }
 
+Result<bool> RemoteAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
+  const MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  bool has_all = true;
+  for (size_t i = 0; i < peers_.size(); ++i) {
+    if (!step.parts[i].takes_part()) continue;
+    const AwaitedMessage output = output_of({i, micro_batch, attention_idx});
+    const PollResult result = output.endpoint->poll(output.slot, output.seq);
+    // Down: with receive()'s words.
+    if (result == PollResult::kDown) return about(i, output.endpoint->wait(
+        output.slot, output.seq, Deadline::expired(), config_.wait));
+    has_all &= result == PollResult::kReady;
+  }
+  return has_all;
+}
+
+void RemoteAttention::add_awaited(int32_t micro_batch,
+                                  int32_t attention_idx,
+                                  std::vector<AwaitedMessage>& awaited) const {
+  const MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  for (size_t i = 0; i < peers_.size(); ++i) {
+    if (!step.parts[i].takes_part()) continue;
+    const AwaitedMessage output = output_of({i, micro_batch, attention_idx});
+    if (output.endpoint->received_seq(output.slot) < output.seq) awaited.push_back(output);
+  }
+}
+
+AwaitedMessage RemoteAttention::output_of(const Place& place) const {
+  return {peers_[place.peer_idx].endpoint.get(),
+          wire::slot_of(MessageKind::kOut,
+                        static_cast<uint32_t>(place.micro_batch),
+                        static_cast<uint32_t>(place.layer)),
+          sequence_number(place)};
+}
+
 void RemoteAttention::abort() {
   for (AttentionPeer& peer : peers_) peer.endpoint->abort();
 }
@@ -197,15 +234,15 @@ uint64_t RemoteAttention::sequence_number(const Place& place) const {
 
 // What a socket has not taken yet is sent by polls: the other peers are polled too, so that none of
 // them waits for its q until this one has answered.
-Status RemoteAttention::wait_for(const Place& place, SlotIdx slot) {
-  const uint64_t seq = sequence_number(place);
+Status RemoteAttention::wait_for(const Place& place) {
+  const auto [endpoint, slot, seq] = output_of(place);
   const Deadline deadline = Deadline::after(config_.reply_timeout);
   while (true) {
     for (size_t other = 0; other < peers_.size(); ++other) {
       if (other != place.peer_idx) static_cast<void>(peers_[other].endpoint->poll(slot, seq));
     }
     const bool is_alone = peers_.size() == 1;
-    const Status waited = peers_[place.peer_idx].endpoint->wait(
+    const Status waited = endpoint->wait(
         slot, seq, is_alone ? deadline : Deadline::after(kPollOthersInterval), config_.wait);
     if (waited.code() != StatusCode::kDeadlineExceeded || deadline.has_passed()) return waited;
   }
@@ -222,9 +259,9 @@ Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place&
   const TileStep& part = part_of(place);
   const auto micro_batch = static_cast<uint32_t>(place.micro_batch);
   const auto layer = static_cast<uint32_t>(place.layer);
-  const SlotIdx slot = wire::slot_of(MessageKind::kOut, micro_batch, layer);
-  LAMINA_RETURN_IF_ERROR(wait_for(place, slot));
-  const std::span<const std::byte> message = peers_[place.peer_idx].endpoint->payload(slot);
+  LAMINA_RETURN_IF_ERROR(wait_for(place));
+  const AwaitedMessage output = output_of(place);
+  const std::span<const std::byte> message = output.endpoint->payload(output.slot);
   LAMINA_ASSIGN_OR_RETURN(const wire::MessageHeader head,
                           wire::decode_header(message,
                                               {.kind = MessageKind::kOut,

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "kv/kv_partition.h"
+#include "plan/rotation.h"
 #include "transport/endpoint.h"
 #include "wire/messages.h"
 #include "worker/attention_backend.h"
@@ -40,7 +41,8 @@ struct RemoteAttentionConfig {
   int32_t block_size = 16;
   int32_t max_sequences = 0;
   int32_t max_tokens = 0;  // of a step
-  int32_t num_micro_batches = 1;
+  Rotation rotation;
+  int32_t replica_idx = 0;  // of the replica that this is part of
   std::vector<std::vector<float>> sinks = {};  // of each layer [num_heads], or none at all
   // How long one layer's attention may take. Death and hanging of a worker are noticed sooner, by
   // its heartbeat: then abort() ends the wait. This bounds what heartbeats cannot see.
@@ -60,10 +62,14 @@ class RemoteAttention final : public AttentionBackend {
                   std::vector<AttentionPeer> peers,
                   StreamView stream);
 
-  Status begin_step(int32_t micro_batch, const StepPlan& plan) override;
+  Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) override;
   Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
   Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
   Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
+  Result<bool> has_output(int32_t micro_batch, int32_t attention_idx) override;
+  void add_awaited(int32_t micro_batch,
+                   int32_t attention_idx,
+                   std::vector<AwaitedMessage>& awaited) const override;
 
   // From any thread: every wait ends with kUnavailable. The session cannot be used again.
   void abort();
@@ -91,7 +97,8 @@ class RemoteAttention final : public AttentionBackend {
                    wire::MessageKind kind,
                    std::span<const RowRange> rows,
                    std::span<const TensorView> tensors);
-  Status wait_for(const Place& place, SlotIdx slot);
+  [[nodiscard]] AwaitedMessage output_of(const Place& place) const;
+  Status wait_for(const Place& place);
   Status receive_from(const Place& place, TensorView out);
   Result<std::span<const std::byte>> receive_payload(const Place& place, DType dtype, size_t bytes);
   Status receive_whole(const Place& place, TensorView out);

@@ -12,6 +12,15 @@ PLACEMENTS = {
     "2-ranks-3-workers": ["--tensor-parallel-size", "2", "--attention-workers", "3"],
     "4-ranks-3-workers-tcp": ["--tensor-parallel-size", "4", "--attention-workers", "3", "--transport", "tcp"],
     "3-workers-tcp": ["--attention-workers", "3", "--transport", "tcp"],
+    "sequence-split": ["--attention-workers", "3", "--partition", "sequence", "--no-overlap"],
+    "head-sequence-split": ["--attention-workers", "5", "--partition", "head-sequence"],
+    "request-split": ["--attention-workers", "3", "--partition", "request"],
+    "2-micro-batches": ["--micro-batches", "2"],
+    "rotation": ["--replicas", "2", "--micro-batches", "3", "--attention-workers", "3", "--transport", "shm"],
+    "rotation-tcp": ["--replicas", "2", "--micro-batches", "3", "--attention-workers", "3", "--transport", "tcp"],
+    "rotation-of-ranks": [
+        "--replicas", "3", "--micro-batches", "4", "--tensor-parallel-size", "2", "--partition", "sequence"
+    ],
     "colocated": ["--mode", "colocated"],
     "2-ranks-colocated": ["--mode", "colocated", "--tensor-parallel-size", "2"],
 }

@@ -190,7 +190,10 @@ class Runner {
       : golden_(golden),
         blocks_(lanes),
         pools_(program.ranks.size()),
-        ranks_(program.rank_models(make_streams()), program.step_limits(), std::chrono::seconds(5)),
+        ranks_(program.rank_models(make_streams()),
+               program.step_limits(),
+               /*num_micro_batches=*/1,
+               std::chrono::seconds(5)),
         tokens_(golden.prompts),
         num_cached_(golden.prompts.size(), 0),
         logits_(golden.prompts.size()) {
@@ -244,8 +247,14 @@ class Runner {
     std::vector<int32_t> rows(ids.size());
     for (size_t row = 0; row < rows.size(); ++row) rows[row] = static_cast<int32_t>(row);
     const auto check = [](const Status& status) { ASSERT_TRUE(status.ok()) << status.to_string(); };
-    ASSERT_NO_FATAL_FAILURE(check(ranks_.run(
-        plan, {.token_ids = ids, .positions = positions, .logits_rows = rows}, attention_)));
+    ASSERT_NO_FATAL_FAILURE(
+        check(ranks_.begin(0, {.token_ids = ids, .positions = positions, .logits_rows = rows})));
+    for (AttentionBackend* backend : attention_) {
+      ASSERT_NO_FATAL_FAILURE(check(backend->begin_step(0, 0, plan)));
+    }
+    for (int32_t slice = 0; slice < ranks_.num_slices(); ++slice) {
+      ASSERT_NO_FATAL_FAILURE(check(ranks_.run_slice(0, slice, attention_)));
+    }
     collect(plan);
   }
 

@@ -65,7 +65,9 @@ EndpointConfig WorkerProcess::endpoint_config(size_t part, bool is_worker) const
   const AttentionWorkerConfig& config = parts_[part];
   const AttentionCoreConfig& core = config.core;
   const int32_t total_blocks = std::max(config.total_blocks, core.num_blocks);
-  const wire::SlotGeometry geometry{.max_tokens = static_cast<uint32_t>(core.max_tokens),
+  const wire::SlotGeometry geometry{.num_micro_batches =
+                                        static_cast<uint32_t>(core.num_micro_batches),
+                                    .max_tokens = static_cast<uint32_t>(core.max_tokens),
                                     .max_sequences = static_cast<uint32_t>(core.max_sequences),
                                     .num_blocks = static_cast<uint32_t>(total_blocks),
                                     .num_heads = static_cast<uint32_t>(core.num_heads),
@@ -96,11 +98,16 @@ void WorkerProcess::run_child() const {
     std::vector<std::unique_ptr<AttentionWorker>> workers;
     std::vector<AttentionWorker*> served;
     for (size_t i = 0; i < parts_.size(); ++i) {
-      auto pending = prepare_endpoint(endpoint_config(i, /*is_worker=*/true));
-      send_text(to_child_, pending->blob());
-      endpoints.push_back(pending->complete(receive_text(from_child_), Deadline::after(kTimeout)));
+      std::vector<Endpoint*> replicas;
+      for (int32_t replica = 0; replica < parts_[i].num_replicas; ++replica) {
+        auto pending = prepare_endpoint(endpoint_config(i, /*is_worker=*/true));
+        send_text(to_child_, pending->blob());
+        endpoints.push_back(
+            pending->complete(receive_text(from_child_), Deadline::after(kTimeout)));
+        replicas.push_back(endpoints.back().get());
+      }
       workers.push_back(
-          std::make_unique<AttentionWorker>(parts_[i], *endpoints.back(), StreamView(pool)));
+          std::make_unique<AttentionWorker>(parts_[i], std::move(replicas), StreamView(pool)));
       served.push_back(workers.back().get());
     }
     const std::atomic<bool> should_stop{false};
@@ -115,10 +122,12 @@ void WorkerProcess::run_child() const {
 std::vector<std::unique_ptr<Endpoint>> WorkerProcess::connect() {
   std::vector<std::unique_ptr<Endpoint>> endpoints;
   for (size_t i = 0; i < parts_.size(); ++i) {
-    auto pending = prepare_endpoint(endpoint_config(i, /*is_worker=*/false));
-    const std::string blob = receive_text(from_child_);
-    send_text(to_child_, pending->blob());
-    endpoints.push_back(pending->complete(blob, Deadline::after(kTimeout)));
+    for (int32_t replica = 0; replica < parts_[i].num_replicas; ++replica) {
+      auto pending = prepare_endpoint(endpoint_config(i, /*is_worker=*/false));
+      const std::string blob = receive_text(from_child_);
+      send_text(to_child_, pending->blob());
+      endpoints.push_back(pending->complete(blob, Deadline::after(kTimeout)));
+    }
   }
   return endpoints;
 }

@@ -1,0 +1,65 @@
+// ReplicaSet: the model's replicas in this process, each on its own thread, with the engine's end of
+// them. Weights are shared; activations are each replica's own. Used from the engine's thread.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "engine/model_program.h"
+#include "engine/step_backend.h"
+#include "worker/model_replica.h"
+#include "worker/rank_group.h"
+#include "worker/step_pipeline.h"
+
+namespace lamina {
+
+// Summed over replicas and sessions.
+struct ReplicaTimes {
+  Duration slices{};  // computing, sends and exchanges included
+  Duration waiting{};  // with a step under way, for attention or carried values
+  uint64_t bytes_carried = 0;
+};
+
+BackendTimes to_backend_times(const ReplicaTimes& times);
+
+class ReplicaSet {
+ public:
+  // `program` and the streams' pools outlive the set; streams: of each rank of replica 0, then of
+  // replica 1, ... Throws what RankGroup throws.
+  ReplicaSet(const ModelProgram& program, std::span<const StreamView> streams);
+  ReplicaSet(const ReplicaSet&) = delete;
+  ReplicaSet& operator=(const ReplicaSet&) = delete;
+  ~ReplicaSet();
+
+  // attention[replica][rank], which outlive the session. CHECKs that none is open.
+  void open(uint64_t epoch,
+            int32_t num_blocks,
+            const std::vector<std::vector<AttentionBackend*>>& attention);
+  // Ends the session's threads: each after the slice at hand.
+  void close();
+
+  // While a session is open. As StepRunner has them.
+  Status start(int32_t micro_batch, StepPlan plan);
+  Result<std::optional<FinishedStep>> wait(Deadline deadline);
+  void interrupt() { wake_flag_.raise(); }
+  [[nodiscard]] bool is_open() const { return pipeline_ != nullptr; }
+  [[nodiscard]] ReplicaTimes times() const;
+
+ private:
+  struct Replica;
+
+  void connect(uint64_t epoch, const StepCodecLimits& limits);
+  void run(Replica& replica);
+
+  const ModelProgram& program_;
+  std::vector<std::unique_ptr<Replica>> replicas_;
+  std::unique_ptr<StepPipeline> pipeline_;
+  WakeFlag wake_flag_;
+  std::vector<AwaitedMessage> awaited_;
+  std::atomic<bool> should_stop_{false};
+};
+
+}  // namespace lamina

@@ -1,0 +1,294 @@
+#include "worker/model_replica.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/check.h"
+#include "wire/messages.h"
+#include "worker/replica_slots.h"
+
+namespace lamina {
+
+using wire::MessageKind;
+
+ModelReplica::ModelReplica(const ModelReplicaConfig& config,
+                           const ReplicaLinks& links,
+                           SliceRunner& runner,
+                           StreamView stream,
+                           const Clock& clock)
+    : config_(config),
+      links_(links),
+      runner_(runner),
+      stream_(stream),
+      clock_(&clock),
+      sequences_(config.limits.max_sequences),
+      batches_(static_cast<size_t>(config.rotation.num_micro_batches)) {
+  LAMINA_CHECK_EQ(static_cast<int32_t>(links_.replicas.size()), config_.rotation.num_replicas);
+  LAMINA_CHECK_EQ(static_cast<int32_t>(links_.attention.size()), runner_.num_ranks());
+}
+
+// ---- the loop of a thread or process ----
+
+Status ModelReplica::serve(const std::atomic<bool>& should_stop,
+                           WaitPolicy policy,
+                           Duration idle_check) {
+  std::vector<AwaitedMessage> awaited;
+  while (!should_stop) {
+    LAMINA_ASSIGN_OR_RETURN(const bool did_something, step());
+    if (did_something) continue;
+    awaited.clear();
+    add_awaited(awaited);
+    const bool is_busy = std::any_of(
+        batches_.begin(), batches_.end(), [](const MicroBatch& b) { return b.next_slice; });
+    const TimePoint begin = clock_->now();
+    const Status waited = wait_any(awaited, Deadline::after(idle_check), policy);
+    if (is_busy) stats_.wait_ns += (clock_->now() - begin).count();
+    if (!waited.ok() && waited.code() != StatusCode::kDeadlineExceeded) return waited;
+  }
+  return {};
+}
+
+void ModelReplica::add_awaited(std::vector<AwaitedMessage>& awaited) const {
+  for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
+    const MicroBatch& b = batch(i);
+    if (!b.next_slice) {
+      const AwaitedMessage next = {links_.engine, step_slot(i), b.step.step + 1};
+      // One whose turn has not come is no news.
+      if (links_.engine->received_seq(next.slot) < next.seq) awaited.push_back(next);
+      continue;
+    }
+    const int32_t slice = *b.next_slice;
+    if (comes_from_elsewhere(b, slice)) {
+      const AwaitedMessage carried = carried_into(i);
+      if (carried.endpoint->received_seq(carried.slot) < carried.seq) awaited.push_back(carried);
+    }
+    if (slice == 0) continue;
+    for (const AttentionBackend* backend : links_.attention) {
+      backend->add_awaited(i, slice - 1, awaited);
+    }
+  }
+}
+
+// Steps first: they cost little, and the attention workers wait for the plans that follow.
+Result<bool> ModelReplica::step() {
+  LAMINA_ASSIGN_OR_RETURN(const bool began, begin_next_step());
+  if (began) return true;
+  return run_next_slice();
+}
+
+// ---- the beginning of a step ----
+
+// Steps are begun in their order, whichever micro-batch they are of.
+Result<bool> ModelReplica::begin_next_step() {
+  for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
+    if (batch(i).next_slice) continue;
+    const PollResult result = links_.engine->poll(step_slot(i), batch(i).step.step + 1);
+    if (result == PollResult::kDown) return unavailable("the engine is gone");
+    if (result == PollResult::kPending) continue;
+    if (links_.engine->received_seq(step_slot(i)) > last_step_ + 1) continue;
+    const Status begun = begin_step(i);
+    if (begun.ok()) return true;
+    report(i, begun);
+    return begun;
+  }
+  return false;
+}
+
+Status ModelReplica::begin_step(int32_t micro_batch) {
+  MicroBatch& b = batch(micro_batch);
+  LAMINA_RETURN_IF_ERROR(decode_step(
+      links_.engine->payload(step_slot(micro_batch)), config_.epoch, config_.limits, b.step));
+  if (b.step.step != last_step_ + 1 || b.step.micro_batch != micro_batch) {
+    return data_loss(fmt::format("step {} of micro-batch {}, expected {} of {}",
+                                 b.step.step,
+                                 b.step.micro_batch,
+                                 last_step_ + 1,
+                                 micro_batch));
+  }
+  ++last_step_;
+  LAMINA_RETURN_IF_ERROR(sequences_.apply(b.step.plan, b.inputs));
+  LAMINA_RETURN_IF_ERROR(runner_.begin(micro_batch, b.inputs.view()));
+  for (AttentionBackend* backend : links_.attention) {
+    LAMINA_RETURN_IF_ERROR(backend->begin_step(micro_batch, b.step.first_replica, b.step.plan));
+  }
+  b.next_slice = own_slice(b, 0);
+  return acknowledge(micro_batch);
+}
+
+// The engine may send the next step of the micro-batch once all replicas have read this one: those
+// without a slice of it would be no part of any other answer.
+Status ModelReplica::acknowledge(int32_t micro_batch) {
+  const wire::MessageHeader head{.kind = static_cast<uint16_t>(MessageKind::kAck),
+                                 .epoch = config_.epoch,
+                                 .step = last_step_,
+                                 .micro_batch = static_cast<uint32_t>(micro_batch)};
+  const SlotIdx slot = ack_slot(micro_batch);
+  wire::encode_header(head, links_.engine->stage(slot, sizeof(head)));
+  return links_.engine->commit(slot, sizeof(head), last_step_);
+}
+
+// ---- slices ----
+
+Result<bool> ModelReplica::run_next_slice() {
+  for (const int32_t i : by_turn()) {
+    if (!batch(i).next_slice) continue;
+    Result<bool> runnable = is_runnable(i);
+    Status status = runnable.status();
+    if (status.ok() && !*runnable) continue;
+    if (status.ok()) status = run_slice(i);
+    if (status.ok()) return true;
+    report(i, status);
+    return status;
+  }
+  return false;
+}
+
+// Micro-batches in the order of rotation: who ran longest ago is first.
+std::vector<int32_t> ModelReplica::by_turn() const {
+  std::vector<int32_t> order(batches_.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [this](int32_t a, int32_t b) {
+    return batch(a).last_turn < batch(b).last_turn;
+  });
+  return order;
+}
+
+Result<bool> ModelReplica::is_runnable(int32_t micro_batch) {
+  const MicroBatch& b = batch(micro_batch);
+  const int32_t slice = *b.next_slice;
+  if (slice == 0) return true;
+  if (comes_from_elsewhere(b, slice)) {
+    const AwaitedMessage carried = carried_into(micro_batch);
+    const PollResult result = carried.endpoint->poll(carried.slot, carried.seq);
+    if (result == PollResult::kDown) return unavailable("another model replica is gone");
+    if (result == PollResult::kPending) return false;
+  }
+  for (AttentionBackend* backend : links_.attention) {
+    LAMINA_ASSIGN_OR_RETURN(const bool has_output, backend->has_output(micro_batch, slice - 1));
+    if (!has_output) return false;
+  }
+  return true;
+}
+
+Status ModelReplica::run_slice(int32_t micro_batch) {
+  MicroBatch& b = batch(micro_batch);
+  const int32_t slice = *b.next_slice;
+  const TimePoint begin = clock_->now();
+  b.last_turn = ++num_turns_;
+  if (comes_from_elsewhere(b, slice)) LAMINA_RETURN_IF_ERROR(take_carried(micro_batch));
+  LAMINA_RETURN_IF_ERROR(runner_.run_slice(micro_batch, slice, links_.attention));
+  const bool is_last = slice + 1 == runner_.num_slices();
+  LAMINA_RETURN_IF_ERROR(is_last ? finish(micro_batch) : hand_on(micro_batch, slice));
+  b.next_slice = own_slice(b, slice + 1);
+  ++stats_.num_slices;
+  stats_.slice_ns += (clock_->now() - begin).count();
+  return {};
+}
+
+bool ModelReplica::comes_from_elsewhere(const MicroBatch& b, int32_t slice_idx) const {
+  return slice_idx > 0 && replica_of(b, slice_idx - 1) != config_.replica_idx;
+}
+
+AwaitedMessage ModelReplica::carried_into(int32_t micro_batch) const {
+  const MicroBatch& b = batch(micro_batch);
+  const int32_t slice = *b.next_slice;
+  const auto sender = static_cast<size_t>(replica_of(b, slice - 1));
+  return {links_.replicas[sender], carried_slot(micro_batch, slice), carried_seq(b, slice)};
+}
+
+Status ModelReplica::take_carried(int32_t micro_batch) {
+  const MicroBatch& b = batch(micro_batch);
+  const int32_t slice = *b.next_slice;
+  const AwaitedMessage carried = carried_into(micro_batch);
+  const std::span<const std::byte> message = carried.endpoint->payload(carried.slot);
+  LAMINA_ASSIGN_OR_RETURN(const wire::MessageHeader head,
+                          wire::decode_header(message,
+                                              {.kind = MessageKind::kCarried,
+                                               .epoch = config_.epoch,
+                                               .step = b.step.step,
+                                               .layer = static_cast<uint32_t>(slice),
+                                               .micro_batch = static_cast<uint32_t>(micro_batch)}));
+  const size_t expected = runner_.carried_bytes(micro_batch, slice - 1);
+  if (head.payload_bytes != expected) {
+    return data_loss(fmt::format("slice {}: {} bytes of carried values, expected {}",
+                                 slice,
+                                 head.payload_bytes,
+                                 expected));
+  }
+  runner_.unpack_carried(micro_batch, slice - 1, message.subspan(sizeof(head)));
+  return {};
+}
+
+// To the replica that runs the next slice, unless that is this one.
+Status ModelReplica::hand_on(int32_t micro_batch, int32_t slice_idx) {
+  const MicroBatch& b = batch(micro_batch);
+  const int32_t next = slice_idx + 1;
+  const int32_t receiver = replica_of(b, next);
+  if (receiver == config_.replica_idx) return {};
+  wire::MessageHeader head{.kind = static_cast<uint16_t>(MessageKind::kCarried),
+                           .epoch = config_.epoch,
+                           .step = b.step.step,
+                           .layer = static_cast<uint32_t>(next),
+                           .micro_batch = static_cast<uint32_t>(micro_batch),
+                           .num_rows = static_cast<uint32_t>(b.inputs.token_ids.size())};
+  head.payload_bytes = runner_.carried_bytes(micro_batch, slice_idx);
+  const size_t message_bytes = sizeof(head) + head.payload_bytes;
+  Endpoint& endpoint = *links_.replicas[static_cast<size_t>(receiver)];
+  const SlotIdx slot = carried_slot(micro_batch, next);
+  const std::span<std::byte> message = endpoint.stage(slot, message_bytes);
+  wire::encode_header(head, message);
+  runner_.pack_carried(micro_batch, slice_idx, message.subspan(sizeof(head)));
+  stats_.bytes_carried += message_bytes;
+  return endpoint.commit(slot, message_bytes, carried_seq(b, next));
+}
+
+// ---- the end of a step ----
+
+Status ModelReplica::finish(int32_t micro_batch) {
+  const MicroBatch& b = batch(micro_batch);
+  LAMINA_ASSIGN_OR_RETURN(
+      std::vector<SequenceOutput> outputs,
+      sequences_.sample(b.step.plan, b.inputs, runner_.logits(), stream_));
+  return send_result({.step = b.step.step,
+                      .micro_batch = micro_batch,
+                      .status = {},
+                      .outputs = std::move(outputs)},
+                     b.step.step);
+}
+
+// Tells the engine that nothing will come.
+void ModelReplica::report(int32_t micro_batch, const Status& failure) {
+  const uint64_t step = std::max<uint64_t>(batch(micro_batch).step.step, 1);
+  // The endpoint may be down already: then there is nobody to tell.
+  static_cast<void>(send_result(
+      {.step = step, .micro_batch = micro_batch, .status = failure, .outputs = {}}, kFailureSeq));
+}
+
+Status ModelReplica::send_result(const StepResult& result, uint64_t seq) {
+  const SlotIdx slot = result_slot(result.micro_batch);
+  const size_t size_bytes = encoded_bytes(result);
+  encode_result(result, config_.epoch, links_.engine->stage(slot, size_bytes));
+  return links_.engine->commit(slot, size_bytes, seq);
+}
+
+// ---- rotation ----
+
+std::optional<int32_t> ModelReplica::own_slice(const MicroBatch& b, int32_t from) const {
+  for (int32_t slice = from; slice < runner_.num_slices(); ++slice) {
+    if (replica_of(b, slice) == config_.replica_idx) return slice;
+  }
+  return std::nullopt;
+}
+
+int32_t ModelReplica::replica_of(const MicroBatch& b, int32_t slice_idx) const {
+  return config_.rotation.replica_of(b.step.first_replica, slice_idx);
+}
+
+uint64_t ModelReplica::carried_seq(const MicroBatch& b, int32_t slice_idx) const {
+  return b.step.step * static_cast<uint64_t>(runner_.num_slices()) +
+         static_cast<uint64_t>(slice_idx);
+}
+
+}  // namespace lamina

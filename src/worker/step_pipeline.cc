@@ -1,0 +1,101 @@
+#include "worker/step_pipeline.h"
+
+#include "base/check.h"
+#include "worker/replica_slots.h"
+
+namespace lamina {
+
+StepPipeline::StepPipeline(const StepPipelineConfig& config,
+                           std::vector<std::unique_ptr<Endpoint>> replicas)
+    : config_(config),
+      replicas_(std::move(replicas)),
+      batches_(static_cast<size_t>(config.rotation.num_micro_batches)) {
+  LAMINA_CHECK_EQ(static_cast<int32_t>(replicas_.size()), config_.rotation.num_replicas);
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    batches_[i].first_replica = config_.rotation.initial_replica(static_cast<int32_t>(i));
+  }
+}
+
+bool StepPipeline::is_under_way(int32_t micro_batch) const {
+  return batches_[static_cast<size_t>(micro_batch)].step != 0;
+}
+
+Status StepPipeline::start(int32_t micro_batch, StepPlan plan) {
+  LAMINA_CHECK(!is_under_way(micro_batch));
+  MicroBatch& batch = batches_[static_cast<size_t>(micro_batch)];
+  const ReplicaStep step{.step = ++last_step_,
+                         .micro_batch = micro_batch,
+                         .first_replica = batch.first_replica,
+                         .plan = std::move(plan)};
+  message_.resize(encoded_bytes(step));
+  encode_step(step, config_.epoch, message_);
+  for (const auto& replica : replicas_) {
+    LAMINA_RETURN_IF_ERROR(replica->put(step_slot(micro_batch), message_, step.step));
+  }
+  batch.step = step.step;
+  return {};
+}
+
+Result<std::optional<FinishedStep>> StepPipeline::poll() {
+  for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
+    MicroBatch& batch = batches_[static_cast<size_t>(i)];
+    if (batch.step == 0) continue;
+    LAMINA_RETURN_IF_ERROR(take_result(i));
+    if (!batch.result) continue;
+    LAMINA_ASSIGN_OR_RETURN(const bool acknowledged, is_acknowledged(i));
+    if (!acknowledged) continue;
+    FinishedStep finished{.micro_batch = i, .outputs = std::move(batch.result->outputs)};
+    batch.result.reset();
+    batch.step = 0;
+    batch.first_replica = config_.rotation.replica_of(batch.first_replica, config_.num_layers);
+    return std::optional(std::move(finished));
+  }
+  return std::optional<FinishedStep>();
+}
+
+// The result comes from whoever ran the last slice, a failure from any replica.
+Status StepPipeline::take_result(int32_t micro_batch) {
+  MicroBatch& batch = batches_[static_cast<size_t>(micro_batch)];
+  for (const auto& replica : replicas_) {
+    const SlotIdx slot = result_slot(micro_batch);
+    LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(*replica, slot, batch.step));
+    if (!there || batch.result) continue;
+    StepResult result;
+    LAMINA_RETURN_IF_ERROR(
+        decode_result(replica->payload(slot), config_.epoch, config_.limits, result));
+    if (!result.status.ok()) return result.status;
+    if (result.step != batch.step || result.micro_batch != micro_batch) {
+      return data_loss("a model replica answered for another step");
+    }
+    batch.result = std::move(result);
+  }
+  return {};
+}
+
+Result<bool> StepPipeline::is_acknowledged(int32_t micro_batch) {
+  const uint64_t step = batches_[static_cast<size_t>(micro_batch)].step;
+  for (const auto& replica : replicas_) {
+    LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(*replica, ack_slot(micro_batch), step));
+    if (!there) return false;
+  }
+  return true;
+}
+
+Result<bool> StepPipeline::is_there(Endpoint& endpoint, SlotIdx slot, uint64_t seq) {
+  const PollResult result = endpoint.poll(slot, seq);
+  if (result == PollResult::kDown) return unavailable("a model replica is gone");
+  return result == PollResult::kReady;
+}
+
+void StepPipeline::add_awaited(std::vector<AwaitedMessage>& awaited) const {
+  for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
+    const MicroBatch& batch = batches_[static_cast<size_t>(i)];
+    if (batch.step == 0) continue;
+    const SlotIdx slot = batch.result ? ack_slot(i) : result_slot(i);
+    for (const auto& replica : replicas_) {
+      if (replica->received_seq(slot) < batch.step) awaited.push_back({replica.get(), slot, batch.step});
+    }
+  }
+}
+
+}  // namespace lamina

@@ -1,0 +1,55 @@
+// StepPipeline: the engine's end of the model replicas: sends each step to all of them and takes in
+// what comes back. One step of each micro-batch may be under way. Never waits: the owner polls, and
+// sleeps on what add_awaited() names. Confined to one thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "plan/rotation.h"
+#include "transport/wait_any.h"
+#include "worker/step_codec.h"
+
+namespace lamina {
+
+struct StepPipelineConfig {
+  uint64_t epoch = 0;
+  Rotation rotation;
+  int32_t num_layers = 0;  // attentions of a step: its slices, less the seam
+  StepCodecLimits limits;
+};
+
+class StepPipeline {
+ public:
+  // One endpoint for each replica.
+  StepPipeline(const StepPipelineConfig& config, std::vector<std::unique_ptr<Endpoint>> replicas);
+
+  // Starts a step of a micro-batch that has none under way.
+  Status start(int32_t micro_batch, StepPlan plan);
+  // A step that has ended, if there is one. An error loses all steps.
+  Result<std::optional<FinishedStep>> poll();
+  void add_awaited(std::vector<AwaitedMessage>& awaited) const;
+  [[nodiscard]] bool is_under_way(int32_t micro_batch) const;
+
+ private:
+  struct MicroBatch {
+    uint64_t step = 0;  // under way; 0: none
+    int32_t first_replica = 0;
+    std::optional<StepResult> result;  // of the step, while acknowledgements are missing
+  };
+
+  Status take_result(int32_t micro_batch);
+  Result<bool> is_acknowledged(int32_t micro_batch);
+  static Result<bool> is_there(Endpoint& endpoint, SlotIdx slot, uint64_t seq);
+
+  StepPipelineConfig config_;
+  std::vector<std::unique_ptr<Endpoint>> replicas_;
+  std::vector<MicroBatch> batches_;
+  std::vector<std::byte> message_;
+  uint64_t last_step_ = 0;
+};
+
+}  // namespace lamina
