@@ -1,7 +1,7 @@
 // ByteWriter, ByteReader: sequential access to the bytes of one message, little-endian as the wire
-// is. Used by the encoders and decoders of this room alone. The reader is for hostile input: it
-// reads every byte at most once, so that a sender who changes shared memory meanwhile cannot have a
-// value checked and another one used.
+// is. Used by the encoders and decoders of this room and by worker/step_codec. The reader is for
+// hostile input: it reads every byte at most once, so that a sender who changes shared memory
+// meanwhile cannot have a value checked and another one used.
 #pragma once
 
 #include <bit>

@@ -7,11 +7,36 @@
 namespace lamina::wire {
 namespace {
 
-constexpr auto kLastKind = static_cast<uint16_t>(MessageKind::kOut);
+constexpr auto kLastKind = static_cast<uint16_t>(MessageKind::kCarried);
 constexpr auto kLastDType = static_cast<uint16_t>(DType::kU8);
 constexpr auto kLastStatus = static_cast<uint16_t>(StatusCode::kUnauthenticated);
 // Far beyond any session, and small enough that step * layers never wraps.
 constexpr uint64_t kMaxStep = uint64_t{1} << 48;
+
+bool has_tensor(MessageKind kind) {
+  return kind == MessageKind::kQ || kind == MessageKind::kKv || kind == MessageKind::kOut ||
+         kind == MessageKind::kCarried;
+}
+
+// What the kind says about the other fields.
+Status check_kind(const MessageHeader& header) {
+  const auto kind = static_cast<MessageKind>(header.kind);
+  if (!has_tensor(kind) && (header.layer != 0 || header.dtype != 0)) {
+    return data_loss(fmt::format("message of kind {} has layer or dtype", header.kind));
+  }
+  if (kind == MessageKind::kAck && (header.payload_bytes != 0 || header.num_rows != 0)) {
+    return data_loss("an acknowledgement is more than a header");
+  }
+  const bool may_refuse =
+      kind == MessageKind::kResult || (kind == MessageKind::kOut && header.payload_bytes == 0);
+  if (header.status > kLastStatus || (header.status != 0 && !may_refuse)) {
+    return data_loss(fmt::format("message of kind {} with {} bytes has status {}",
+                                 header.kind,
+                                 header.payload_bytes,
+                                 header.status));
+  }
+  return {};
+}
 
 // What holds for every message of this version, whoever waits for it.
 Status check_form(const MessageHeader& header, size_t payload_bytes) {
@@ -35,18 +60,7 @@ Status check_form(const MessageHeader& header, size_t payload_bytes) {
   if (header.step == 0 || header.step > kMaxStep) {
     return data_loss(fmt::format("message has impossible step {}", header.step));
   }
-  const auto kind = static_cast<MessageKind>(header.kind);
-  if (kind == MessageKind::kPlan && (header.layer != 0 || header.dtype != 0)) {
-    return data_loss("a plan has neither layer nor dtype");
-  }
-  const bool may_refuse = kind == MessageKind::kOut && payload_bytes == 0;
-  if (header.status > kLastStatus || (header.status != 0 && !may_refuse)) {
-    return data_loss(fmt::format("message of kind {} with {} bytes has status {}",
-                                 header.kind,
-                                 payload_bytes,
-                                 header.status));
-  }
-  return {};
+  return check_kind(header);
 }
 
 Status mismatch(const char* what, uint64_t got, uint64_t expected) {

@@ -24,6 +24,10 @@ enum class MessageKind : uint16_t {
              // of the tokens whose blocks it holds
   kOut = 4,  // attention worker -> model worker, once a layer; where it lacks blocks of the step's
              // sequences, a partial: out, then lse, in f32
+  kStep = 5,     // engine -> model replica, once a step (worker/step_codec.h)
+  kResult = 6,   // model replica -> engine, once a step (worker/step_codec.h)
+  kAck = 7,      // model replica -> engine: it has read the step; a header alone
+  kCarried = 8,  // model replica -> model replica: the values carried into its next slice
 };
 
 // Opens every message. 48 bytes.
@@ -33,12 +37,13 @@ struct MessageHeader {
   uint16_t kind = 0;   // MessageKind
   uint64_t epoch = 0;  // of the session: other epochs are refused
   uint64_t step = 0;   // counts from 1 in each epoch, over all micro-batches
-  uint32_t layer = 0;  // attention index; 0 for kPlan
+  uint32_t layer =
+      0;  // attention index; kCarried: index of the receiver's slice; 0 without a tensor
   uint32_t micro_batch = 0;
-  uint32_t num_rows = 0;  // tokens in the payload; kPlan: sequences
-  uint16_t dtype = 0;     // DType of the tensor payload; 0 for kPlan
-  uint16_t status =
-      0;  // kOut: 0, or the StatusCode with which the worker refused the step; no payload then
+  uint32_t num_rows = 0;  // tokens in the payload; kPlan, kStep: sequences; kResult: outputs
+  uint16_t dtype = 0;     // DType of the tensor payload; 0 without one
+  uint16_t status = 0;    // kOut, kResult: 0, or the StatusCode with which the worker refused the
+                        // step; then there is no payload, in kResult the reason as text
   uint64_t payload_bytes = 0;
 };
 static_assert(sizeof(MessageHeader) == 48);
@@ -58,7 +63,8 @@ void encode_header(const MessageHeader& header, std::span<std::byte> message);
 // length; kAborted for an old epoch or a step, layer, kind or micro-batch other than expected.
 Result<MessageHeader> decode_header(std::span<const std::byte> message,
                                     const ExpectedHeader& expected);
-// The same without a place to agree with: kDataLoss only. For a plan, which announces its step.
+// The same without a place to agree with: kDataLoss only. For a plan or step, which announces its
+// number.
 Result<MessageHeader> decode_header(std::span<const std::byte> message);
 
 // In place of a block id: another worker holds the block.

@@ -78,7 +78,7 @@ TEST(MessageHeader, RefusesMalformedFields) {
       [](MessageHeader& header) { header.magic ^= 1; },
       [](MessageHeader& header) { header.version = 2; },
       [](MessageHeader& header) { header.kind = 0; },
-      [](MessageHeader& header) { header.kind = 5; },
+      [](MessageHeader& header) { header.kind = 9; },
       [](MessageHeader& header) { header.dtype = 5; },
       [](MessageHeader& header) { header.step = 0; },
       [](MessageHeader& header) { header.step = ~uint64_t{0}; },
@@ -89,13 +89,56 @@ TEST(MessageHeader, RefusesMalformedFields) {
         header.kind = static_cast<uint16_t>(MessageKind::kOut);
         header.status = 1;  // a refusal carries no payload
       },
-      [](MessageHeader& header) { header.kind = static_cast<uint16_t>(MessageKind::kPlan); },
+      [](MessageHeader& header) {
+        header.kind = static_cast<uint16_t>(MessageKind::kCarried);
+        header.status = 1;
+      },
+      [](MessageHeader& header) {
+        header.kind = static_cast<uint16_t>(MessageKind::kResult);
+        header.layer = 0;
+        header.dtype = 0;
+        header.status = 17;
+      },
   };
   for (size_t i = 0; i < lies.size(); ++i) {
     MessageHeader header = q_header(8);
     lies[i](header);
     EXPECT_EQ(decode_code(header, 8), StatusCode::kDataLoss) << "lie " << i;
   }
+}
+
+// The code after `header`, with the payload it announces and no place expected.
+StatusCode form_of(MessageHeader header) {
+  std::vector<std::byte> message(sizeof(MessageHeader) + header.payload_bytes);
+  encode_header(header, message);
+  return decode_header(message).status().code();
+}
+
+TEST(MessageHeader, HasLayerAndDTypeWithATensorOnly) {
+  for (uint16_t kind = 1; kind <= static_cast<uint16_t>(MessageKind::kCarried); ++kind) {
+    const auto named = static_cast<MessageKind>(kind);
+    const bool has_tensor = named == MessageKind::kQ || named == MessageKind::kKv ||
+                            named == MessageKind::kOut || named == MessageKind::kCarried;
+    const StatusCode expected = has_tensor ? StatusCode::kOk : StatusCode::kDataLoss;
+    EXPECT_EQ(form_of({.kind = kind, .step = 1}), StatusCode::kOk) << kind;
+    EXPECT_EQ(form_of({.kind = kind, .step = 1, .layer = 1}), expected) << kind;
+    EXPECT_EQ(form_of({.kind = kind, .step = 1, .dtype = 1}), expected) << kind;
+  }
+}
+
+TEST(MessageHeader, AnAcknowledgementIsAHeaderAlone) {
+  const auto ack = static_cast<uint16_t>(MessageKind::kAck);
+  EXPECT_EQ(form_of({.kind = ack, .step = 1}), StatusCode::kOk);
+  EXPECT_EQ(form_of({.kind = ack, .step = 1, .num_rows = 1}), StatusCode::kDataLoss);
+  EXPECT_EQ(form_of({.kind = ack, .step = 1, .payload_bytes = 8}), StatusCode::kDataLoss);
+  EXPECT_EQ(form_of({.kind = ack, .step = 1, .status = 1}), StatusCode::kDataLoss);
+}
+
+TEST(MessageHeader, AResultMayRefuseInWords) {
+  const auto result = static_cast<uint16_t>(MessageKind::kResult);
+  EXPECT_EQ(form_of({.kind = result, .step = 1, .status = 13}), StatusCode::kOk);
+  EXPECT_EQ(form_of({.kind = result, .step = 1, .status = 13, .payload_bytes = 8}),
+            StatusCode::kOk);
 }
 
 TEST(MessageHeader, AbortsOnAnotherPlaceInTheSession) {

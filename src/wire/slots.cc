@@ -87,8 +87,13 @@ uint32_t slot_of(MessageKind kind, uint32_t micro_batch, uint32_t layer) {
       return first + kFirstKvSlot + layer % 2;
     case MessageKind::kOut:
       return micro_batch * kNumOutSlots + layer % 2;
+    case MessageKind::kStep:
+    case MessageKind::kResult:
+    case MessageKind::kAck:
+    case MessageKind::kCarried:
+      break;
   }
-  LAMINA_CHECK(false, "unknown message kind");
+  LAMINA_CHECK(false, "no message between a model worker and an attention worker");
   return 0;
 }
 

@@ -1,5 +1,5 @@
-// What this room's tests share: bytes as hex text, 16 to a line, and the golden files. A golden is
-// rewritten when LAMINA_UPDATE_GOLDEN is set, and reviewed as a diff.
+// What tests of wire formats, here and in worker, share: bytes as hex text, 16 to a line, and the
+// golden files. A golden is rewritten when LAMINA_UPDATE_GOLDEN is set, and reviewed as a diff.
 #pragma once
 
 #include <fmt/format.h>
