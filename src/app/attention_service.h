@@ -36,8 +36,8 @@ class AttentionService final : public control::AttentionControlHandler {
   void end_session(uint64_t epoch, control::SessionEnd reason) override;
 
  private:
-  // A tile and its data connections; endpoints and worker are set by the session's thread, guarded by
-  // mutex_.
+  // A tile and its data connections; endpoints and worker are set by the session's thread, guarded
+  // by mutex_.
   struct Part {
     std::vector<std::unique_ptr<PendingEndpoint>> pending;  // by model replica
     std::vector<std::unique_ptr<Endpoint>> endpoints;

@@ -57,8 +57,8 @@ ServingEngineConfig engine_config(const LoadedModel& model, int32_t max_queued_s
   return config;
 }
 
-// A pool for each rank of each replica: they compute at the same time, so each gets an equal share of
-// the cores.
+// A pool for each rank of each replica: they compute at the same time, so each gets an equal share
+// of the cores.
 std::vector<StreamView> make_streams(const ModelProgram& program,
                                      int32_t num_threads,
                                      Placement& placement) {
@@ -83,7 +83,8 @@ Placement place(const PlacementOptions& options,
   std::unique_ptr<StepBackend> backend;
   if (options.mode == "colocated") {
     if (model.program.rotation.num_replicas > 1) {
-      throw Error(StatusCode::kInvalidArgument, "--replicas needs attention workers: not colocated");
+      throw Error(StatusCode::kInvalidArgument,
+                  "--replicas needs attention workers: not colocated");
     }
     const std::vector<StreamView> streams = make_streams(model.program, num_threads, placement);
     backend = std::make_unique<LocalBackend>(

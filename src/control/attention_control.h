@@ -36,8 +36,8 @@ struct WorkerInfo {
   friend bool operator==(const WorkerInfo&, const WorkerInfo&) = default;
 };
 
-// A tile of the session's KV cache: heads of one tensor-parallel rank of the model, by block ids. It
-// has a data connection to that rank of each model replica. Head numbers count over all ranks.
+// A tile of the session's KV cache: heads of one tensor-parallel rank of the model, by block ids.
+// It has a data connection to that rank of each model replica. Head numbers count over all ranks.
 struct SessionPart {
   int32_t kv_head_begin = 0;  // KV heads [begin, end)
   int32_t kv_head_end = 0;
@@ -73,7 +73,7 @@ struct SessionConfig {
   int32_t max_blocks_per_sequence = 0;
   int32_t num_micro_batches = 1;
   int32_t num_replicas = 1;  // of the model
-  bool overlap = true;  // attention starts on cached keys before k and v are there
+  bool overlap = true;       // attention starts on cached keys before k and v are there
   TransportKind transport = TransportKind::kTcp;
   int64_t lease_ms = 5000;         // without a heartbeat for this long, the session ends
   std::vector<SessionPart> parts;  // this worker's heads, at least one part; ascending
@@ -139,10 +139,10 @@ class AttentionControl {
   [[nodiscard]] virtual const std::string& name() const = 0;
   // kFailedPrecondition if it speaks another protocol version.
   virtual Result<WorkerInfo> describe(Duration timeout) = 0;
-  // Opens session config.epoch and returns the worker's transport blobs, part after part, of each the
-  // replicas in order. An older
-  // session of this engine is replaced. kAborted: the epoch is not new; kAlreadyExists: another
-  // engine's lease is live; kUnavailable: another session is being opened or ended at this moment.
+  // Opens session config.epoch and returns the worker's transport blobs, part after part, of each
+  // the replicas in order. An older session of this engine is replaced. kAborted: the epoch is not
+  // new; kAlreadyExists: another engine's lease is live; kUnavailable: another session is being
+  // opened or ended at this moment.
   virtual Result<std::vector<std::string>> configure(const SessionConfig& config,
                                                      Duration timeout) = 0;
   // Renews the lease. kFailedPrecondition: the worker has no session (it restarted, or the lease
@@ -166,8 +166,8 @@ class AttentionControlHandler {
   virtual ~AttentionControlHandler() = default;
 
   virtual WorkerInfo describe() = 0;
-  // `config` is valid, its epoch new. Returns this side's transport blobs in configure()'s order; the data
-  // connections are completed after this returns, since the engine waits for the reply.
+  // `config` is valid, its epoch new. Returns this side's transport blobs in configure()'s order;
+  // the data connections are completed after this returns, since the engine waits for the reply.
   virtual Result<std::vector<std::string>> configure(const SessionConfig& config) = 0;
   virtual WorkerStats heartbeat() = 0;
   // Returns once nothing of the session runs any more; its memory may go.

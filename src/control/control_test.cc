@@ -185,7 +185,8 @@ TEST(SessionConfig, EachBadFieldIsNamed) {
        [](SessionConfig& c) { c.parts[1].layers[0].alibi_slopes.pop_back(); }},
       {"sinks", [](SessionConfig& c) { c.parts[0].layers[0].sinks[1] = NAN; }},
       {"window", [](SessionConfig& c) { c.parts[1].layers[1].window = 0; }},
-      {"transport blob", [](SessionConfig& c) { c.parts[1].transport_blobs[0].assign(65537, 'x'); }},
+      {"transport blob",
+       [](SessionConfig& c) { c.parts[1].transport_blobs[0].assign(65537, 'x'); }},
       {"lease_ms", [](SessionConfig& c) { c.lease_ms = 0; }},
   };
   EXPECT_TRUE(validate(make_session_config()).ok());

@@ -93,7 +93,8 @@ class RecordingHandler final : public AttentionControlHandler {
     if (hook) hook();
     lock.lock();
     configs_.push_back(config);
-    return std::vector<std::string>(config.parts.size() * static_cast<size_t>(config.num_replicas), std::string("worker\0blob", 11));
+    return std::vector<std::string>(config.parts.size() * static_cast<size_t>(config.num_replicas),
+                                    std::string("worker\0blob", 11));
   }
   WorkerStats heartbeat() override { return make_worker_stats(); }
   void end_session(uint64_t epoch, SessionEnd reason) override {

@@ -85,8 +85,7 @@ void ReplicaSet::open(uint64_t epoch,
                                     .rotation = program_.rotation,
                                     .replica_idx = static_cast<int32_t>(i),
                                     .limits = limits};
-    replica.session =
-        std::make_unique<ModelReplica>(config, links, replica.runner, replica.stream);
+    replica.session = std::make_unique<ModelReplica>(config, links, replica.runner, replica.stream);
     replica.thread = std::thread([this, &replica] { run(replica); });
   }
 }
@@ -105,8 +104,8 @@ void ReplicaSet::connect(uint64_t epoch, const StepCodecLimits& limits) {
     replicas_[i]->to_replicas = std::vector<std::unique_ptr<Endpoint>>(count);
   }
   const auto num_batches = program_.rotation.num_micro_batches;
-  const auto slots = replica_slots_for_replica(num_batches,
-                                               replicas_.front()->runner.max_carried_bytes());
+  const auto slots =
+      replica_slots_for_replica(num_batches, replicas_.front()->runner.max_carried_bytes());
   const auto receives = [&](size_t from, size_t to) {
     const bool is_next = (from + static_cast<size_t>(num_batches)) % count == to;
     return is_next ? slots : std::vector<size_t>();

@@ -1,5 +1,5 @@
-// ReplicaSet: the model's replicas in this process, each on its own thread, with the engine's end of
-// them. Weights are shared; activations are each replica's own. Used from the engine's thread.
+// ReplicaSet: the model's replicas in this process, each on its own thread, with the engine's end
+// of them. Weights are shared; activations are each replica's own. Used from the engine's thread.
 #pragma once
 
 #include <atomic>
@@ -18,7 +18,7 @@ namespace lamina {
 
 // Summed over replicas and sessions.
 struct ReplicaTimes {
-  Duration slices{};  // computing, sends and exchanges included
+  Duration slices{};   // computing, sends and exchanges included
   Duration waiting{};  // with a step under way, for attention or carried values
   uint64_t bytes_carried = 0;
 };

@@ -287,7 +287,8 @@ void ServingEngine::start_steps() {
 void ServingEngine::finish_step() {
   if (steady_clock().now() - last_publish_ > kPublishInterval) publish_stats();
   try {
-    Result<std::optional<FinishedStep>> finished = backend_->wait(Deadline::after(kPublishInterval));
+    Result<std::optional<FinishedStep>> finished =
+        backend_->wait(Deadline::after(kPublishInterval));
     if (!finished.ok()) return fail_running(finished.status());
     if (*finished) apply(**finished);
   } catch (const std::exception& error) {

@@ -115,7 +115,7 @@ class ServingEngine final : public Engine {
   // Owned by the engine's thread.
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::optional<StepPlan>> under_way_;  // by micro-batch
-  std::map<uint64_t, std::unique_ptr<Job>> jobs_;  // by handle
+  std::map<uint64_t, std::unique_ptr<Job>> jobs_;   // by handle
   std::unordered_map<const Sequence*, Choice*> choices_;
   uint64_t next_sequence_id_ = 1;
   TimePoint down_since_{};

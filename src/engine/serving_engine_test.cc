@@ -59,7 +59,8 @@ class FakeBackend final : public StepBackend {
       tokens.resize(static_cast<size_t>(step.first_position));
       tokens.insert(tokens.end(), step.tokens.begin(), step.tokens.end());
       if (step.samples) output.token.id = next_token(tokens);
-      for (const int32_t target : step.score_targets) output.prompt_scores.push_back({.id = target});
+      for (const int32_t target : step.score_targets)
+        output.prompt_scores.push_back({.id = target});
       finished.outputs.push_back(std::move(output));
     }
     return std::optional(std::move(finished));

@@ -251,8 +251,7 @@ TensorView SliceExecutor::view(const MicroBatch& batch, int32_t slice_idx, Value
     LAMINA_CHECK_EQ(node.name, "logits_rows");
     return input_view(batch.inputs.logits_rows);
   }
-  const ValuePlace place =
-      plan_.places[static_cast<size_t>(slice_idx)][static_cast<size_t>(value)];
+  const ValuePlace place = plan_.places[static_cast<size_t>(slice_idx)][static_cast<size_t>(value)];
   LAMINA_CHECK(place.region != ValueRegion::kNone, node.name);
   const Buffer& buffer = place.region == ValueRegion::kCarried ? batch.carried : scratch_;
   const size_t rows = node.type.rows == RowAxis::kTokens ? batch.inputs.token_ids.size()

@@ -1,5 +1,5 @@
-// SliceExecutor: runs the slices of a model on one device, for several micro-batches in turn. It owns
-// the activation memory, sized at construction for the largest step, and obeys the slice's
+// SliceExecutor: runs the slices of a model on one device, for several micro-batches in turn. It
+// owns the activation memory, sized at construction for the largest step, and obeys the slice's
 // instructions; the attention between slices is somebody else's, behind AttentionPort. Carried
 // values are each micro-batch's own, scratch memory serves whichever slice runs. Confined to one
 // thread.
@@ -100,10 +100,10 @@ class SliceExecutor {
   MemoryPlan plan_;
   Buffer scratch_;
   std::vector<MicroBatch> micro_batches_;
-  std::vector<TensorView> weights_;       // by value id; empty views for the rest
-  std::vector<TensorView> parts_;         // of an exchange, by rank
+  std::vector<TensorView> weights_;      // by value id; empty views for the rest
+  std::vector<TensorView> parts_;        // of an exchange, by rank
   const MicroBatch* current_ = nullptr;  // whose slice runs, or ran last
-  int32_t slice_idx_ = 0;                 // that slice
+  int32_t slice_idx_ = 0;                // that slice
 };
 
 }  // namespace lamina

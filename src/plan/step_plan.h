@@ -40,7 +40,7 @@ struct SequenceStep {
   bool samples = false;  // the last token's logits give the next token
   int32_t score_begin =
       0;  // positions [score_begin, score_begin + num_scored) of the step are prompt tokens
-  int32_t num_scored = 0;  // whose successor, also a prompt token, is to be scored
+  int32_t num_scored = 0;              // whose successor, also a prompt token, is to be scored
   std::vector<int32_t> score_targets;  // the successors' ids [num_scored]
 };
 

@@ -190,8 +190,8 @@ std::vector<Scheduler::Load> Scheduler::loads() const {
   return loads;
 }
 
-// By sequences, which cost the model, and by context, which costs attention: each as a share of what
-// runs.
+// By sequences, which cost the model, and by context, which costs attention: each as a share of
+// what runs.
 bool Scheduler::is_lightest(int32_t micro_batch) const {
   if (config_.num_micro_batches == 1) return true;
   const std::vector<Load> all = loads();

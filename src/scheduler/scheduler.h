@@ -18,7 +18,7 @@ namespace lamina {
 
 struct SchedulerConfig {
   BlockLanes blocks;
-  int32_t block_size = 16;                // tokens
+  int32_t block_size = 16;  // tokens
   int32_t num_micro_batches = 1;
   int32_t max_num_seqs = 64;              // running at once, over all micro-batches; also the slots
   int32_t max_num_batched_tokens = 2048;  // query tokens of a step
@@ -52,8 +52,8 @@ class Scheduler {
                 const StepPlan& plan,
                 const std::vector<SequenceOutput>& outputs);
 
-  // After the workers lost their state, and with it all steps under way: every running sequence goes
-  // back to the queue, oldest first.
+  // After the workers lost their state, and with it all steps under way: every running sequence
+  // goes back to the queue, oldest first.
   void preempt_all();
   // Another capacity, after preempt_all(). CHECKs that nothing runs.
   void resize(const BlockLanes& blocks);

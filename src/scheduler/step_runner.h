@@ -1,6 +1,6 @@
 // StepRunner: how the scheduler's decisions reach the workers. The interface belongs to the
-// scheduler; engine/ implements it over workers, tests fake it. Confined to the engine's thread, but
-// for interrupt().
+// scheduler; engine/ implements it over workers, tests fake it. Confined to the engine's thread,
+// but for interrupt().
 #pragma once
 
 #include <optional>

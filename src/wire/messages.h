@@ -43,10 +43,10 @@ struct MessageHeader {
   uint32_t num_rows = 0;  // tokens in the payload; kPlan, kStep: sequences; kResult: outputs
   uint16_t dtype = 0;     // DType of the tensor payload; 0 without one
   uint16_t status = 0;    // kOut, kResult: 0, or the StatusCode with which the worker refused the
-                        // step; then there is no payload, in kResult the reason as text
+                          // step; then there is no payload, in kResult the reason as text
   uint64_t payload_bytes = 0;
-  // kOut: when attention on this layer began (q or k and v being there) and how long it computed, by
-  // the worker's clock. Told for traces and metrics alone.
+  // kOut: when attention on this layer began (q or k and v being there) and how long it computed,
+  // by the worker's clock. Told for traces and metrics alone.
   int64_t begin_ns = 0;
   int64_t busy_ns = 0;
 };

@@ -30,7 +30,8 @@ TEST(Slots, HoldTheLargestMessageOfTheirKind) {
   EXPECT_EQ(slots[slot_of(MessageKind::kPlan, 0, 0)], encoded_bytes(plan));
   EXPECT_EQ(slots[slot_of(MessageKind::kQ, 0, 0)], sizeof(MessageHeader) + 128 * 6 * 64 * 2);
   EXPECT_EQ(slots[slot_of(MessageKind::kKv, 0, 0)], sizeof(MessageHeader) + 128 * 2 * 64 * 2 * 2);
-  EXPECT_EQ(model_worker_slots(kGeometry), (std::vector<size_t>(2, sizeof(MessageHeader) + 128 * 6 * 64 * 4)));
+  EXPECT_EQ(model_worker_slots(kGeometry),
+            (std::vector<size_t>(2, sizeof(MessageHeader) + 128 * 6 * 64 * 4)));
 }
 
 TEST(Slots, AlternateByLayerAndNeverCollide) {

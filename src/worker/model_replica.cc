@@ -212,10 +212,8 @@ Status ModelReplica::take_carried(int32_t micro_batch) {
                                                .micro_batch = static_cast<uint32_t>(micro_batch)}));
   const size_t expected = runner_.carried_bytes(micro_batch, slice - 1);
   if (head.payload_bytes != expected) {
-    return data_loss(fmt::format("slice {}: {} bytes of carried values, expected {}",
-                                 slice,
-                                 head.payload_bytes,
-                                 expected));
+    return data_loss(fmt::format(
+        "slice {}: {} bytes of carried values, expected {}", slice, head.payload_bytes, expected));
   }
   runner_.unpack_carried(micro_batch, slice - 1, message.subspan(sizeof(head)));
   return {};
@@ -248,9 +246,8 @@ Status ModelReplica::hand_on(int32_t micro_batch, int32_t slice_idx) {
 
 Status ModelReplica::finish(int32_t micro_batch) {
   const MicroBatch& b = batch(micro_batch);
-  LAMINA_ASSIGN_OR_RETURN(
-      std::vector<SequenceOutput> outputs,
-      sequences_.sample(b.step.plan, b.inputs, runner_.logits(), stream_));
+  LAMINA_ASSIGN_OR_RETURN(std::vector<SequenceOutput> outputs,
+                          sequences_.sample(b.step.plan, b.inputs, runner_.logits(), stream_));
   return send_result({.step = b.step.step,
                       .micro_batch = micro_batch,
                       .status = {},

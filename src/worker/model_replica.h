@@ -2,8 +2,8 @@
 // turn it is (plan/rotation.h) run its slices, hand the carried values on to the next, and the one
 // that runs the last slice samples and tells the engine. While a micro-batch's attention is under
 // way the slices of others run. A state machine fed by readiness: step() does one thing that needs
-// no waiting, so that a simulator can run it on a virtual clock; only serve() waits. Confined to one
-// thread, but for stats.
+// no waiting, so that a simulator can run it on a virtual clock; only serve() waits. Confined to
+// one thread, but for stats.
 #pragma once
 
 #include <atomic>
@@ -39,8 +39,8 @@ struct ReplicaLinks {
 // Written by the replica's thread, read by others.
 struct ModelReplicaStats {
   std::atomic<uint64_t> num_slices{0};
-  std::atomic<int64_t> slice_ns{0};    // computing, sends and exchanges included
-  std::atomic<int64_t> wait_ns{0};     // with nothing to do, while a step was under way
+  std::atomic<int64_t> slice_ns{0};        // computing, sends and exchanges included
+  std::atomic<int64_t> wait_ns{0};         // with nothing to do, while a step was under way
   std::atomic<uint64_t> bytes_carried{0};  // sent to other replicas
 };
 

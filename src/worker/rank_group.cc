@@ -37,8 +37,8 @@ size_t largest_exchange(const SlicedModel& model, const StepLimits& limits) {
 
 struct RankGroup::Rank {
   Rank(const RankModel& shard, const StepLimits& limits, int32_t num_micro_batches)
-      : executor(
-            *shard.model, *shard.weights, limits, num_micro_batches, shard.stream, &exchange) {}
+      : executor(*shard.model, *shard.weights, limits, num_micro_batches, shard.stream, &exchange) {
+  }
 
   CollectiveExchange exchange;
   SliceExecutor executor;
@@ -161,7 +161,9 @@ size_t RankGroup::carried_bytes(int32_t micro_batch, int32_t slice_idx) const {
   return bytes;
 }
 
-void RankGroup::pack_carried(int32_t micro_batch, int32_t slice_idx, std::span<std::byte> to) const {
+void RankGroup::pack_carried(int32_t micro_batch,
+                             int32_t slice_idx,
+                             std::span<std::byte> to) const {
   for (const auto& rank : ranks_) {
     for (const TensorView& value : rank->executor.carried(micro_batch, slice_idx)) {
       pack_rows(value, to);

@@ -176,8 +176,9 @@ Result<bool> RemoteAttention::has_output(int32_t micro_batch, int32_t attention_
     const AwaitedMessage output = output_of({i, micro_batch, attention_idx});
     const PollResult result = output.endpoint->poll(output.slot, output.seq);
     // Down: with receive()'s words.
-    if (result == PollResult::kDown) return about(i, output.endpoint->wait(
-        output.slot, output.seq, Deadline::expired(), config_.wait));
+    if (result == PollResult::kDown)
+      return about(
+          i, output.endpoint->wait(output.slot, output.seq, Deadline::expired(), config_.wait));
     has_all &= result == PollResult::kReady;
   }
   return has_all;

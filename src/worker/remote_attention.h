@@ -42,7 +42,7 @@ struct RemoteAttentionConfig {
   int32_t max_sequences = 0;
   int32_t max_tokens = 0;  // of a step
   Rotation rotation;
-  int32_t replica_idx = 0;  // of the replica that this is part of
+  int32_t replica_idx = 0;                     // of the replica that this is part of
   std::vector<std::vector<float>> sinks = {};  // of each layer [num_heads], or none at all
   // How long one layer's attention may take. Death and hanging of a worker are noticed sooner, by
   // its heartbeat: then abort() ends the wait. This bounds what heartbeats cannot see.

@@ -5,8 +5,7 @@
 namespace lamina {
 
 std::vector<size_t> replica_slots_for_engine(const StepCodecLimits& limits) {
-  return std::vector<size_t>(static_cast<size_t>(limits.max_micro_batches),
-                             max_step_bytes(limits));
+  return std::vector<size_t>(static_cast<size_t>(limits.max_micro_batches), max_step_bytes(limits));
 }
 
 std::vector<size_t> engine_slots_for_replica(const StepCodecLimits& limits) {

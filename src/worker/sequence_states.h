@@ -1,6 +1,7 @@
 // SequenceStates: what a model replica knows of each sequence slot, its tokens and how it samples,
 // gathered from the steps it is told of; from them the inputs of a step and, after its last slice,
-// its outputs. Every replica hears of every step, so any of them can sample. Confined to one thread.
+// its outputs. Every replica hears of every step, so any of them can sample. Confined to one
+// thread.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// SliceRunner: what a model replica runs its slices on, for several micro-batches in turn. RankGroup
-// is the real one; a simulator brings its own. Confined to one thread.
+// SliceRunner: what a model replica runs its slices on, for several micro-batches in turn.
+// RankGroup is the real one; a simulator brings its own. Confined to one thread.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ class SliceRunner {
   // [S, V] f32 after a last slice, writable, valid until the next slice.
   [[nodiscard]] virtual TensorView logits() const = 0;
 
-  // What slice `slice_idx` + 1 and later ones need of it and of earlier ones, as bytes: packed after
-  // that slice, unpacked before the next by the replica that runs it.
+  // What slice `slice_idx` + 1 and later ones need of it and of earlier ones, as bytes: packed
+  // after that slice, unpacked before the next by the replica that runs it.
   [[nodiscard]] virtual size_t carried_bytes(int32_t micro_batch, int32_t slice_idx) const = 0;
   virtual void pack_carried(int32_t micro_batch,
                             int32_t slice_idx,

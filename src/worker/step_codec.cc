@@ -1,25 +1,25 @@
+// The step half of step_codec.h.
 #include "worker/step_codec.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <limits>
-#include <string>
 
-#include "base/error.h"
 #include "wire/byte_codec.h"
 #include "wire/messages.h"
+#include "worker/codec_checks.h"
 
 namespace lamina {
 namespace {
 
+using namespace codec;
 using wire::ByteReader;
 using wire::ByteWriter;
 using wire::MessageHeader;
 using wire::MessageKind;
 
-// The fixed parts of a payload. Floats as bits: a struct with floats has no unique bytes.
+// The fixed parts of the payload, floats as bits.
 struct StepRecord {
   int32_t first_replica = 0;
   uint32_t num_released = 0;
@@ -56,41 +56,6 @@ struct StartRecord {
 };
 static_assert(sizeof(StartRecord) == 60);
 
-// A token and its bias or log-probability.
-struct ValueRecord {
-  int32_t id = 0;
-  uint32_t value = 0;
-};
-
-enum class Outcome : uint32_t { kNothing, kSampled, kFailed };
-
-struct OutputRecord {
-  int32_t slot = 0;
-  uint32_t outcome = 0;
-  uint32_t num_scores = 0;
-};
-
-struct ScoredRecord {
-  int32_t id = 0;
-  uint32_t logprob = 0;
-  uint32_t num_top = 0;
-};
-
-uint32_t to_bits(float value) {
-  return std::bit_cast<uint32_t>(value);
-}
-
-float from_bits(uint32_t bits) {
-  return std::bit_cast<float>(bits);
-}
-
-template <typename T>
-uint32_t count_of(const std::vector<T>& values) {
-  return static_cast<uint32_t>(values.size());
-}
-
-// ---- encode ----
-
 size_t payload_bytes(const SequenceStep& step) {
   return sizeof(SequenceRecord) +
          (step.tokens.size() + step.new_blocks.size() + step.score_targets.size()) *
@@ -100,28 +65,6 @@ size_t payload_bytes(const SequenceStep& step) {
 size_t payload_bytes(const SamplingParams& sampling) {
   return sizeof(StartRecord) + sampling.logit_bias.size() * sizeof(ValueRecord) +
          sampling.forbidden_ids.size() * sizeof(int32_t);
-}
-
-size_t payload_bytes(const ScoredToken& token) {
-  return sizeof(ScoredRecord) + token.top_logprobs.size() * sizeof(ValueRecord);
-}
-
-size_t payload_bytes(const SequenceOutput& output) {
-  size_t bytes = sizeof(OutputRecord);
-  if (output.failed) return bytes;
-  if (output.sampled) bytes += payload_bytes(output.token);
-  for (const ScoredToken& score : output.prompt_scores) bytes += payload_bytes(score);
-  return bytes;
-}
-
-// What of a refusal's text travels. Not cut inside a UTF-8 character: the text ends in JSON.
-std::string_view text_of(const Status& status) {
-  const std::string_view text = status.message();
-  if (text.size() <= kMaxStatusTextBytes) return text;
-  size_t size = kMaxStatusTextBytes;
-  const auto is_continuation = [](char c) { return (static_cast<unsigned char>(c) >> 6U) == 2; };
-  while (size > kMaxStatusTextBytes - 4 && is_continuation(text[size])) --size;
-  return text.substr(0, size);
 }
 
 void write_sequence(const SequenceStep& step, ByteWriter& writer) {
@@ -161,125 +104,6 @@ void write_start(const SequenceStart& start, ByteWriter& writer) {
   writer.write_all(std::span(sampling.forbidden_ids));
 }
 
-void write_token(const ScoredToken& token, ByteWriter& writer) {
-  writer.write(ScoredRecord{.id = token.id,
-                            .logprob = to_bits(token.logprob),
-                            .num_top = count_of(token.top_logprobs)});
-  for (const TokenLogprob& top : token.top_logprobs) {
-    writer.write(ValueRecord{top.id, to_bits(top.logprob)});
-  }
-}
-
-void write_output(const SequenceOutput& output, ByteWriter& writer) {
-  const Outcome outcome = output.failed    ? Outcome::kFailed
-                          : output.sampled ? Outcome::kSampled
-                                           : Outcome::kNothing;
-  writer.write(OutputRecord{.slot = output.slot,
-                            .outcome = static_cast<uint32_t>(outcome),
-                            .num_scores = output.failed ? 0 : count_of(output.prompt_scores)});
-  if (output.failed) return;
-  if (output.sampled) write_token(output.token, writer);
-  for (const ScoredToken& score : output.prompt_scores) write_token(score, writer);
-}
-
-// ---- decode ----
-
-Status truncated() {
-  return data_loss("message ends before its last entry");
-}
-
-Status check_below(const char* what, int64_t value, int64_t end) {
-  if (value >= 0 && value < end) return {};
-  return invalid_argument(fmt::format("message has {} {}, expected 0 to {}", what, value, end - 1));
-}
-
-Status check_all_below(const char* what, std::span<const int32_t> values, int32_t end) {
-  for (const int32_t value : values) LAMINA_RETURN_IF_ERROR(check_below(what, value, end));
-  return {};
-}
-
-Status check_at_most(const char* what, uint64_t count, uint64_t limit) {
-  if (count <= limit) return {};
-  return invalid_argument(fmt::format("message has {} {}, limit {}", count, what, limit));
-}
-
-Status check_end(const ByteReader& reader) {
-  if (reader.remaining() == 0) return {};
-  return data_loss(fmt::format("message has {} bytes after its end", reader.remaining()));
-}
-
-// Entries that a message may still have.
-class Budget {
- public:
-  Budget(const char* what, int32_t limit) : what_(what), left_(std::max(limit, 0)) {}
-
-  Status take(uint32_t count) {
-    if (count > left_) {
-      return invalid_argument(
-          fmt::format("message has {} {}, where {} are left", count, what_, left_));
-    }
-    left_ -= count;
-    return {};
-  }
-
- private:
-  const char* what_;
-  int64_t left_;
-};
-
-// `count` values, which the caller has bounded.
-Status read_vector(ByteReader& reader, uint32_t count, std::vector<int32_t>& into) {
-  if (count * sizeof(int32_t) > reader.remaining()) return truncated();
-  into.resize(count);
-  return reader.read_all(std::span(into)) ? Status() : truncated();
-}
-
-Result<MessageHeader> open_message(std::span<const std::byte> message,
-                                   MessageKind kind,
-                                   uint64_t epoch,
-                                   const StepCodecLimits& limits) {
-  LAMINA_ASSIGN_OR_RETURN(const MessageHeader header, wire::decode_header(message));
-  if (header.epoch != epoch) {
-    return Status(StatusCode::kAborted,
-                  fmt::format("message of epoch {}, expected {}", header.epoch, epoch));
-  }
-  if (header.kind != static_cast<uint16_t>(kind)) {
-    return Status(
-        StatusCode::kAborted,
-        fmt::format(
-            "message of kind {}, expected {}", header.kind, static_cast<uint16_t>(kind)));
-  }
-  LAMINA_RETURN_IF_ERROR(check_below("micro-batch", header.micro_batch, limits.max_micro_batches));
-  LAMINA_RETURN_IF_ERROR(
-      check_below("number of rows", header.num_rows, int64_t{limits.max_sequences} + 1));
-  return header;
-}
-
-// What a message has said of a slot so far.
-enum class SlotUse : uint8_t { kNone, kRuns, kStarts, kStarted };
-
-// The slots of a message: each below the limit, and at most once.
-class SlotUses {
- public:
-  explicit SlotUses(int32_t max_sequences)
-      : uses_(static_cast<size_t>(std::max(max_sequences, 0)), SlotUse::kNone) {}
-
-  Status change(int32_t slot, SlotUse from, SlotUse to) {
-    LAMINA_RETURN_IF_ERROR(check_below("slot", slot, std::ssize(uses_)));
-    SlotUse& use = uses_[static_cast<size_t>(slot)];
-    if (use != from) {
-      return data_loss(from == SlotUse::kNone
-                           ? fmt::format("message has slot {} twice", slot)
-                           : fmt::format("message starts slot {} without a step or twice", slot));
-    }
-    use = to;
-    return {};
-  }
-
- private:
-  std::vector<SlotUse> uses_;
-};
-
 Status check_record(const SequenceRecord& record) {
   if (record.starts > 1 || record.samples > 1) {
     return data_loss(
@@ -297,13 +121,19 @@ Status check_record(const SequenceRecord& record) {
   const int64_t score_end = int64_t{record.score_begin} + record.num_scored;
   const bool is_inside = record.score_begin >= first && score_end <= end;
   if (record.score_begin < 0 || (record.num_scored > 0 && !is_inside)) {
-    return invalid_argument(fmt::format("step scores positions {} to {} of {} to {}",
-                                        record.score_begin,
-                                        score_end,
-                                        first,
-                                        end));
+    return invalid_argument(fmt::format(
+        "step scores positions {} to {} of {} to {}", record.score_begin, score_end, first, end));
   }
   return {};
+}
+
+// What SamplingParams::validate leaves open.
+Status check_counts(const StartRecord& record) {
+  LAMINA_RETURN_IF_ERROR(check_at_most("logit_bias entries", record.num_logit_bias, kMaxLogitBias));
+  LAMINA_RETURN_IF_ERROR(
+      check_at_most("forbidden ids", record.num_forbidden_ids, kMaxForbiddenIds));
+  const auto num_logprobs = static_cast<uint64_t>(std::max(record.num_logprobs, 0));
+  return check_at_most("logprobs per token", num_logprobs, kMaxTopLogprobs);
 }
 
 SamplingParams& copy_scalars(const StartRecord& record, SamplingParams& sampling) {
@@ -359,8 +189,8 @@ class StepReader {
     if (!reader_.read(record)) return truncated();
     LAMINA_RETURN_IF_ERROR(check_record(record));
     const bool starts = record.starts == 1;
-    LAMINA_RETURN_IF_ERROR(slots_.change(
-        record.slot, SlotUse::kNone, starts ? SlotUse::kStarts : SlotUse::kRuns));
+    LAMINA_RETURN_IF_ERROR(
+        slots_.change(record.slot, SlotUse::kNone, starts ? SlotUse::kStarts : SlotUse::kRuns));
     num_starts_ += record.starts;
     LAMINA_RETURN_IF_ERROR(tokens_left_.take(record.num_tokens));
     LAMINA_RETURN_IF_ERROR(blocks_left_.take(record.num_new_blocks));
@@ -392,12 +222,7 @@ class StepReader {
     if (record.num_prompt_tokens <= 0) {
       return invalid_argument(fmt::format("step has a prompt of {}", record.num_prompt_tokens));
     }
-    LAMINA_RETURN_IF_ERROR(
-        check_at_most("logit_bias entries", record.num_logit_bias, kMaxLogitBias));
-    LAMINA_RETURN_IF_ERROR(
-        check_at_most("forbidden ids", record.num_forbidden_ids, kMaxForbiddenIds));
-    LAMINA_RETURN_IF_ERROR(
-        check_below("num_logprobs + 1 of", int64_t{record.num_logprobs} + 1, kMaxTopLogprobs + 2));
+    LAMINA_RETURN_IF_ERROR(check_counts(record));
     start.slot = record.slot;
     start.num_prompt_tokens = record.num_prompt_tokens;
     SamplingParams& sampling = copy_scalars(record, start.sampling);
@@ -425,91 +250,6 @@ class StepReader {
   uint32_t num_starts_ = 0;
 };
 
-// Reads the payload of one result that is no refusal; used once.
-class ResultReader {
- public:
-  ResultReader(std::span<const std::byte> payload, const StepCodecLimits& limits)
-      : reader_(payload),
-        limits_(limits),
-        rows_left_("scored tokens", limits.max_logits_rows),
-        slots_(limits.max_sequences) {}
-
-  // `num_outputs` has been bounded.
-  Status read(uint32_t num_outputs, std::vector<SequenceOutput>& into) {
-    into.resize(num_outputs);
-    for (SequenceOutput& output : into) LAMINA_RETURN_IF_ERROR(read_output(output));
-    return check_end(reader_);
-  }
-
- private:
-  Status read_output(SequenceOutput& output) {
-    OutputRecord record;
-    if (!reader_.read(record)) return truncated();
-    LAMINA_RETURN_IF_ERROR(slots_.change(record.slot, SlotUse::kNone, SlotUse::kRuns));
-    if (record.outcome > static_cast<uint32_t>(Outcome::kFailed)) {
-      return data_loss(fmt::format("result has outcome {}", record.outcome));
-    }
-    const auto outcome = static_cast<Outcome>(record.outcome);
-    if (outcome == Outcome::kFailed && record.num_scores > 0) {
-      return data_loss("result has scores of a sequence that failed");
-    }
-    output.slot = record.slot;
-    output.failed = outcome == Outcome::kFailed;
-    output.sampled = outcome == Outcome::kSampled;
-    LAMINA_RETURN_IF_ERROR(rows_left_.take(record.num_scores));
-    LAMINA_RETURN_IF_ERROR(rows_left_.take(output.sampled ? 1 : 0));
-    if (output.sampled) {
-      LAMINA_RETURN_IF_ERROR(read_token(output.token));
-    } else {
-      output.token = {};
-    }
-    output.prompt_scores.resize(record.num_scores);
-    for (ScoredToken& score : output.prompt_scores) LAMINA_RETURN_IF_ERROR(read_token(score));
-    return {};
-  }
-
-  Status read_token(ScoredToken& token) {
-    ScoredRecord record;
-    if (!reader_.read(record)) return truncated();
-    LAMINA_RETURN_IF_ERROR(check_below("token", record.id, limits_.vocab_size));
-    LAMINA_RETURN_IF_ERROR(check_at_most("top_logprobs", record.num_top, kMaxTopLogprobs));
-    token.id = record.id;
-    token.logprob = from_bits(record.logprob);
-    token.top_logprobs.resize(record.num_top);
-    for (TokenLogprob& top : token.top_logprobs) {
-      ValueRecord value;
-      if (!reader_.read(value)) return truncated();
-      LAMINA_RETURN_IF_ERROR(check_below("token", value.id, limits_.vocab_size));
-      top = {.id = value.id, .logprob = from_bits(value.value)};
-    }
-    return {};
-  }
-
-  ByteReader reader_;
-  const StepCodecLimits& limits_;
-  Budget rows_left_;
-  SlotUses slots_;
-};
-
-Status read_refusal(const MessageHeader& header, ByteReader reader, StepResult& into) {
-  if (header.num_rows != 0) return data_loss("result has both a status and outputs");
-  LAMINA_RETURN_IF_ERROR(check_at_most("bytes of text", reader.remaining(), kMaxStatusTextBytes));
-  std::string text(reader.remaining(), '\0');
-  if (!reader.read_all(std::span(text))) return truncated();
-  into.status = {static_cast<StatusCode>(header.status), std::move(text)};
-  into.outputs.clear();
-  return {};
-}
-
-// ---- sizes ----
-
-static_assert(sizeof(size_t) == 8, "no sum of 31-bit counts times less than 2^16 bytes overflows");
-
-size_t checked_count(const char* what, int32_t limit) {
-  if (limit >= 0) return static_cast<size_t>(limit);
-  throw Error(StatusCode::kInvalidArgument, fmt::format("limit {} is {}", what, limit));
-}
-
 }  // namespace
 
 size_t encoded_bytes(const ReplicaStep& step) {
@@ -517,13 +257,6 @@ size_t encoded_bytes(const ReplicaStep& step) {
                  step.plan.released_slots.size() * sizeof(int32_t);
   for (const SequenceStep& sequence : step.plan.sequences) bytes += payload_bytes(sequence);
   for (const SequenceStart& start : step.plan.starts) bytes += payload_bytes(start.sampling);
-  return bytes;
-}
-
-size_t encoded_bytes(const StepResult& result) {
-  size_t bytes = sizeof(MessageHeader);
-  if (!result.status.ok()) return bytes + text_of(result.status).size();
-  for (const SequenceOutput& output : result.outputs) bytes += payload_bytes(output);
   return bytes;
 }
 
@@ -546,24 +279,6 @@ void encode_step(const ReplicaStep& step, uint64_t epoch, std::span<std::byte> m
   for (const SequenceStart& start : plan.starts) write_start(start, writer);
 }
 
-void encode_result(const StepResult& result, uint64_t epoch, std::span<std::byte> message) {
-  LAMINA_CHECK_EQ(message.size(), encoded_bytes(result));
-  const bool is_ok = result.status.ok();
-  ByteWriter writer(message);
-  writer.write(MessageHeader{.kind = static_cast<uint16_t>(MessageKind::kResult),
-                             .epoch = epoch,
-                             .step = result.step,
-                             .micro_batch = static_cast<uint32_t>(result.micro_batch),
-                             .num_rows = is_ok ? count_of(result.outputs) : 0,
-                             .status = static_cast<uint16_t>(result.status.code()),
-                             .payload_bytes = message.size() - sizeof(MessageHeader)});
-  if (!is_ok) {
-    writer.write_all(std::span(text_of(result.status)));
-    return;
-  }
-  for (const SequenceOutput& output : result.outputs) write_output(output, writer);
-}
-
 Status decode_step(std::span<const std::byte> message,
                    uint64_t epoch,
                    const StepCodecLimits& limits,
@@ -574,20 +289,6 @@ Status decode_step(std::span<const std::byte> message,
   into.micro_batch = static_cast<int32_t>(header.micro_batch);
   StepReader reader(message.subspan(sizeof(MessageHeader)), limits);
   return reader.read(header.num_rows, into);
-}
-
-Status decode_result(std::span<const std::byte> message,
-                     uint64_t epoch,
-                     const StepCodecLimits& limits,
-                     StepResult& into) {
-  LAMINA_ASSIGN_OR_RETURN(const MessageHeader header,
-                          open_message(message, MessageKind::kResult, epoch, limits));
-  into.step = header.step;
-  into.micro_batch = static_cast<int32_t>(header.micro_batch);
-  const auto payload = message.subspan(sizeof(MessageHeader));
-  if (header.status != 0) return read_refusal(header, ByteReader(payload), into);
-  into.status = {};
-  return ResultReader(payload, limits).read(header.num_rows, into.outputs);
 }
 
 size_t max_step_bytes(const StepCodecLimits& limits) {
@@ -601,14 +302,6 @@ size_t max_step_bytes(const StepCodecLimits& limits) {
   static_assert(kStartBytes < 1U << 15U);
   return sizeof(MessageHeader) + sizeof(StepRecord) +
          num_sequences * (sizeof(SequenceRecord) + kStartBytes) + num_ids * sizeof(int32_t);
-}
-
-size_t max_result_bytes(const StepCodecLimits& limits) {
-  constexpr size_t kTokenBytes = sizeof(ScoredRecord) + kMaxTopLogprobs * sizeof(ValueRecord);
-  const size_t outputs =
-      checked_count("max_sequences", limits.max_sequences) * sizeof(OutputRecord) +
-      checked_count("max_logits_rows", limits.max_logits_rows) * kTokenBytes;
-  return sizeof(MessageHeader) + std::max(outputs, kMaxStatusTextBytes);
 }
 
 }  // namespace lamina

@@ -93,7 +93,8 @@ void StepPipeline::add_awaited(std::vector<AwaitedMessage>& awaited) const {
     if (batch.step == 0) continue;
     const SlotIdx slot = batch.result ? ack_slot(i) : result_slot(i);
     for (const auto& replica : replicas_) {
-      if (replica->received_seq(slot) < batch.step) awaited.push_back({replica.get(), slot, batch.step});
+      if (replica->received_seq(slot) < batch.step)
+        awaited.push_back({replica.get(), slot, batch.step});
     }
   }
 }

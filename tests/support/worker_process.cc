@@ -65,19 +65,19 @@ EndpointConfig WorkerProcess::endpoint_config(size_t part, bool is_worker) const
   const AttentionWorkerConfig& config = parts_[part];
   const AttentionCoreConfig& core = config.core;
   const int32_t total_blocks = std::max(config.total_blocks, core.num_blocks);
-  const wire::SlotGeometry geometry{.num_micro_batches =
-                                        static_cast<uint32_t>(core.num_micro_batches),
-                                    .max_tokens = static_cast<uint32_t>(core.max_tokens),
-                                    .max_sequences = static_cast<uint32_t>(core.max_sequences),
-                                    .num_blocks = static_cast<uint32_t>(total_blocks),
-                                    .num_heads = static_cast<uint32_t>(core.num_heads),
-                                    .num_kv_heads = static_cast<uint32_t>(core.kv.num_kv_heads),
-                                    .head_dim = static_cast<uint32_t>(core.kv.head_dim),
-                                    .value_dim = static_cast<uint32_t>(core.kv.value_dim),
-                                    .latent = core.kv.latent,
-                                    .dtype = config.dtype,
-                                    .out_dtype = config.dtype,
-                                    .may_be_partial = core.num_blocks < total_blocks};
+  const wire::SlotGeometry geometry{
+      .num_micro_batches = static_cast<uint32_t>(core.num_micro_batches),
+      .max_tokens = static_cast<uint32_t>(core.max_tokens),
+      .max_sequences = static_cast<uint32_t>(core.max_sequences),
+      .num_blocks = static_cast<uint32_t>(total_blocks),
+      .num_heads = static_cast<uint32_t>(core.num_heads),
+      .num_kv_heads = static_cast<uint32_t>(core.kv.num_kv_heads),
+      .head_dim = static_cast<uint32_t>(core.kv.head_dim),
+      .value_dim = static_cast<uint32_t>(core.kv.value_dim),
+      .latent = core.kv.latent,
+      .dtype = config.dtype,
+      .out_dtype = config.dtype,
+      .may_be_partial = core.num_blocks < total_blocks};
   const PeerId engine{1, config.epoch};
   const PeerId worker{part + 2, config.epoch};
   const auto worker_slots = wire::attention_worker_slots(geometry);
