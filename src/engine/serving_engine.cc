@@ -8,6 +8,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "worker/step_codec.h"
 
 namespace lamina {
 namespace {
@@ -15,6 +16,24 @@ namespace {
 constexpr Duration kIdleWait = std::chrono::seconds(1);
 constexpr Duration kReopenPause = std::chrono::milliseconds(100);
 constexpr Duration kPublishInterval = std::chrono::milliseconds(50);  // while steps run
+
+// What a step's message has room for.
+Status validate_lists(const GenerationRequest& request, size_t num_eos_ids) {
+  const SamplingParams& sampling = request.sampling;
+  if (sampling.logit_bias.size() > kMaxLogitBias) {
+    return invalid_argument(
+        fmt::format("{} logit biases, limit {}", sampling.logit_bias.size(), kMaxLogitBias));
+  }
+  if (request.stop_ids.size() + num_eos_ids > kMaxForbiddenIds) {
+    return invalid_argument(fmt::format("{} stop token ids and {} of the model, limit {}",
+                                        request.stop_ids.size(),
+                                        num_eos_ids,
+                                        kMaxForbiddenIds));
+  }
+  if (sampling.num_logprobs <= static_cast<int32_t>(kMaxTopLogprobs)) return {};
+  return invalid_argument(fmt::format(
+      "{} log-probabilities of a token, limit {}", sampling.num_logprobs, kMaxTopLogprobs));
+}
 
 double seconds_of(Duration duration) {
   return std::chrono::duration<double>(duration).count();
@@ -71,6 +90,7 @@ Status ServingEngine::validate(const GenerationRequest& request) const {
           fmt::format("stop token id {} is outside [0, {})", id, config_.vocab_size));
     }
   }
+  LAMINA_RETURN_IF_ERROR(validate_lists(request, config_.eos_ids.size()));
   return request.sampling.validate(config_.vocab_size);
 }
 

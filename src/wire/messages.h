@@ -37,13 +37,13 @@ struct MessageHeader {
   uint16_t kind = 0;   // MessageKind
   uint64_t epoch = 0;  // of the session: other epochs are refused
   uint64_t step = 0;   // counts from 1 in each epoch, over all micro-batches
-  uint32_t layer =
-      0;  // attention index; kCarried: index of the receiver's slice; 0 without a tensor
+  uint32_t layer = 0;  // attention index; kCarried: the receiver's slice; 0 without a tensor
   uint32_t micro_batch = 0;
   uint32_t num_rows = 0;  // tokens in the payload; kPlan, kStep: sequences; kResult: outputs
   uint16_t dtype = 0;     // DType of the tensor payload; 0 without one
-  uint16_t status = 0;    // kOut, kResult: 0, or the StatusCode with which the worker refused the
-                          // step; then there is no payload, in kResult the reason as text
+  // kOut, kResult: 0, or the StatusCode with which the worker refused the step. Then there is no
+  // payload, or in kResult the reason as text.
+  uint16_t status = 0;
   uint64_t payload_bytes = 0;
   // kOut: when attention on this layer began (q or k and v being there) and how long it computed,
   // by the worker's clock. Told for traces and metrics alone.

@@ -49,7 +49,7 @@ struct StepCodecLimits {
   int32_t max_sequences = 0;    // slots
   int32_t max_tokens = 0;       // query tokens of a step
   int32_t max_logits_rows = 0;  // scored and sampled rows of a step
-  int32_t max_blocks = 0;       // ids are below; a plan names each at most once
+  int32_t max_blocks = 0;       // ids are below; a plan brings no more new ones
   int32_t vocab_size = 0;
 };
 

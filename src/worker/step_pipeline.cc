@@ -1,5 +1,7 @@
 #include "worker/step_pipeline.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "worker/replica_slots.h"
 
@@ -33,6 +35,8 @@ Status StepPipeline::start(int32_t micro_batch, StepPlan plan) {
     LAMINA_RETURN_IF_ERROR(replica->put(step_slot(micro_batch), message_, step.step));
   }
   batch.step = step.step;
+  batch.slots.clear();
+  for (const SequenceStep& sequence : step.plan.sequences) batch.slots.push_back(sequence.slot);
   return {};
 }
 
@@ -64,7 +68,12 @@ Status StepPipeline::take_result(int32_t micro_batch) {
     LAMINA_RETURN_IF_ERROR(
         decode_result(replica->payload(slot), config_.epoch, config_.limits, result));
     if (!result.status.ok()) return result.status;
-    if (result.step != batch.step || result.micro_batch != micro_batch) {
+    const bool fits = std::equal(batch.slots.begin(),
+                                 batch.slots.end(),
+                                 result.outputs.begin(),
+                                 result.outputs.end(),
+                                 [](int32_t s, const SequenceOutput& o) { return o.slot == s; });
+    if (result.step != batch.step || result.micro_batch != micro_batch || !fits) {
       return data_loss("a model replica answered for another step");
     }
     batch.result = std::move(result);

@@ -38,6 +38,7 @@ class StepPipeline {
   struct MicroBatch {
     uint64_t step = 0;  // under way; 0: none
     int32_t first_replica = 0;
+    std::vector<int32_t> slots;        // of the plan's sequences: outputs come in their order
     std::optional<StepResult> result;  // of the step, while acknowledgements are missing
   };
 
