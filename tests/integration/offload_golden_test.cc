@@ -7,77 +7,33 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
-#include <map>
+#include <filesystem>
 
-#include <nlohmann/json.hpp>
-
-#include "convert/converter.h"
-#include "convert/tensor_parallel.h"
 #include "engine/model_program.h"
 #include "model/builder.h"
 #include "model/model_files.h"
-#include "model/safetensors/safetensors_file.h"
 #include "plan/partition.h"
+#include "support/fixture_model.h"
 #include "support/paths.h"
 #include "support/worker_process.h"
 #include "worker/local_attention.h"
 #include "worker/rank_group.h"
+#include "worker/remote_attention.h"
 
 namespace lamina {
 namespace {
 
-constexpr int32_t kBlockSize = 16;
+constexpr int32_t kBlockSize = test::kFixtureBlockSize;
 constexpr int32_t kChunk =
     24;  // prompt tokens of a sequence in a step: prompts of 33 and 100 take several
-constexpr int32_t kMaxSequences = 4;
-constexpr int32_t kBlocksPerSequence = 9;  // 144 tokens: 100 + 32
+constexpr int32_t kMaxSequences = test::kFixtureSequences;
+constexpr int32_t kBlocksPerSequence = test::kFixtureBlocksPerSequence;
 constexpr int32_t kMaxTokens = kMaxSequences * kChunk;
 
-struct Golden {
-  std::vector<std::vector<int32_t>> prompts;
-  std::vector<std::vector<int32_t>> greedy;
-  std::vector<std::vector<float>> logits;  // [prompt length, vocab] of each prompt
-};
+using test::Golden;
+using test::read_golden;
 
-Golden read_golden(const std::filesystem::path& folder) {
-  const nlohmann::json text = nlohmann::json::parse(std::ifstream(folder / "golden.json"));
-  Golden golden{.prompts = text.at("prompts"), .greedy = text.at("greedy"), .logits = {}};
-  std::map<std::string, StoredTensor> tensors;
-  for (StoredTensor& tensor : open_safetensors(folder / "golden.safetensors"))
-    tensors.emplace(tensor.name, tensor);
-  for (size_t i = 0; i < golden.prompts.size(); ++i) {
-    const StoredTensor& tensor = tensors.at("logits_" + std::to_string(i));
-    std::vector<float> values(tensor.size_bytes / sizeof(float));
-    std::memcpy(values.data(), tensor.data(), tensor.size_bytes);
-    golden.logits.push_back(std::move(values));
-  }
-  return golden;
-}
-
-ModelProgram load_program(const std::filesystem::path& folder,
-                          int32_t num_ranks,
-                          const RewriteOptions& rewrites = {}) {
-  const auto files = open_model(folder);
-  const Graph graph = build_graph(files->config(), DType::kF32);
-  ModelProgram program{.ranks = {},
-                       .dtype = DType::kF32,
-                       .kv_dtype = DType::kF32,
-                       .block_size = kBlockSize,
-                       .max_model_len = kBlockSize * kBlocksPerSequence,
-                       .max_num_seqs = kMaxSequences,
-                       .max_num_batched_tokens = kMaxTokens,
-                       .max_logits_rows = kMaxTokens};
-  for (int32_t rank = 0; rank < num_ranks; ++rank) {
-    ModelShard& shard = program.ranks.emplace_back();
-    shard.sliced = convert_model(shard_graph(graph, rank, num_ranks), rewrites).sliced;
-    shard.weights = files->load_weights(shard.sliced.graph, nullptr);
-  }
-  return program;
-}
-
-constexpr int32_t kNumBlocks = kMaxSequences * kBlocksPerSequence;
+constexpr int32_t kNumBlocks = test::kFixtureBlocks;
 
 // Attention of each rank, wherever it runs.
 using Attention = std::vector<std::unique_ptr<AttentionBackend>>;
@@ -332,12 +288,12 @@ class OffloadGolden : public ::testing::TestWithParam<std::string> {
                         int32_t num_ranks,
                         int32_t num_workers,
                         PartitionKind kind = PartitionKind::kAuto) {
-    const ModelProgram program = load_program(folder_, num_ranks);
+    const ModelProgram program = test::load_fixture(folder_, num_ranks, kMaxTokens);
     Offloaded workers(program, transport, num_workers, kind);
     expect_golden(program, read_golden(folder_), workers.connect(), workers.lanes());
   }
   void expect_colocated(const RewriteOptions& rewrites) {
-    const ModelProgram program = load_program(folder_, 1, rewrites);
+    const ModelProgram program = test::load_fixture(folder_, 1, kMaxTokens, rewrites);
     ThreadPool pool(2);
     Attention attention;
     attention.push_back(std::make_unique<LocalAttention>(

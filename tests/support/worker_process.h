@@ -1,38 +1,36 @@
-// An attention worker in a forked process, without a control plane: for tests of the data path that
-// need the logits inside the model worker. Fork before any thread is started.
+// An attention worker in a process of its own.
 #pragma once
 
-#include <sys/types.h>
-
 #include <memory>
-#include <string>
 #include <vector>
 
+#include "support/child_process.h"
 #include "worker/attention_worker.h"
-#include "worker/remote_attention.h"
 
 namespace lamina::test {
 
 class WorkerProcess {
  public:
-  // Forks; the child waits for connect(). One part for each rank that the worker has heads of.
+  // Forks. Then, part after part and of each replica after replica, the child sets up an endpoint
+  // through the channel: with this process by connect(), or brokered with a replica's.
   WorkerProcess(TransportKind kind, std::vector<AttentionWorkerConfig> parts);
-  WorkerProcess(const WorkerProcess&) = delete;
-  WorkerProcess& operator=(const WorkerProcess&) = delete;
-  ~WorkerProcess();  // kills it
 
-  // The model worker's end of each part. Throws Error.
+  // This process's ends, where it runs all replicas. Throws Error.
   std::vector<std::unique_ptr<Endpoint>> connect();
+  [[nodiscard]] Channel channel() const { return process_.channel(); }
+  // What a replica's end of a part is set up with.
+  [[nodiscard]] EndpointConfig replica_side(size_t part) const {
+    return endpoint_config(part, /*is_worker=*/false);
+  }
+  [[nodiscard]] const std::vector<AttentionWorkerConfig>& parts() const { return parts_; }
 
  private:
   [[nodiscard]] EndpointConfig endpoint_config(size_t part, bool is_worker) const;
-  [[noreturn]] void run_child() const;
+  void run_child(const Channel& channel) const;
 
   TransportKind kind_;
   std::vector<AttentionWorkerConfig> parts_;
-  pid_t pid_ = -1;
-  int to_child_ = -1;
-  int from_child_ = -1;
+  ChildProcess process_;  // last: the child sees the others
 };
 
 }  // namespace lamina::test
