@@ -61,6 +61,14 @@ class Flags {
   CLI::App& app_;
 };
 
+int32_t parse_micro_batches(const std::string& text) {
+  constexpr uint64_t kMost = 10;
+  const uint64_t count = parse_size(text);
+  if (count >= 1 && count <= kMost) return static_cast<int32_t>(count);
+  throw CLI::ValidationError("--micro-batches",
+                             fmt::format("{} is not in 1 to {}, nor auto", text, kMost));
+}
+
 void add_disable_rewrite(Flags& flags, std::vector<std::string>& names) {
   flags.add_list("--disable-rewrite",
                  names,
@@ -99,8 +107,14 @@ void add_model(CLI::App& app, ModelOptions& options) {
            options.replicas,
            "Replicas of the model that take turns (rotational staggered pipelining)")
       ->check(CLI::Range(1, 8));
-  flags.add("--micro-batches", options.micro_batches, "Micro-batches in flight: 1 to replicas + 2")
-      ->check(CLI::Range(1, 10));
+  flags.add_parsed(
+      "--micro-batches",
+      [&options](const std::string& text) {
+        options.micro_batches = text == "auto" ? 0 : parse_micro_batches(text);
+      },
+      "Micro-batches in flight, up to --replicas + 2: while attention of one is under way, slices "
+      "of "
+      "others run (default: auto, as measured)");
   flags
       .add("--max-num-batched-tokens",
            options.max_num_batched_tokens,

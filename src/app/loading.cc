@@ -93,7 +93,10 @@ Rotation rotation_of(const ModelOptions& options) {
                             options.micro_batches,
                             options.replicas + 2));
   }
-  return {.num_micro_batches = options.micro_batches, .num_replicas = options.replicas};
+  // Those that auto may choose from: one replica hides a long round trip behind a third.
+  const int32_t most = options.replicas == 1 ? 3 : options.replicas + 1;
+  const int32_t count = options.micro_batches == 0 ? most : options.micro_batches;
+  return {.num_micro_batches = count, .num_replicas = options.replicas};
 }
 
 }  // namespace
@@ -109,6 +112,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
                          : parse_dtype(options.kv_cache_dtype).value_or_throw();
   program.block_size = options.block_size;
   program.rotation = rotation_of(options);
+  loaded.has_auto_micro_batches = options.micro_batches == 0;
   program.max_model_len = resolve_max_model_len(options, config);
   program.max_num_seqs = options.max_num_seqs;
   program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);

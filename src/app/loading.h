@@ -21,6 +21,7 @@ struct LoadedModel {
   std::string bos_token;                      // as the template wants them
   std::string eos_token;
   ModelProgram program;
+  bool has_auto_micro_batches = false;  // the program's rotation has room for as many as may serve
 };
 
 // Throws Error, one line. `chat_template`: a file, the text itself, or empty.

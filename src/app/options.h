@@ -22,7 +22,7 @@ struct ModelOptions {
   bool skip_tokenizer_init = false;
   int32_t tensor_parallel_size = 1;
   int32_t replicas = 1;
-  int32_t micro_batches = 1;
+  int32_t micro_batches = 0;                 // 0: auto
   std::vector<std::string> disable_rewrite;  // names, as `lamina convert` prints them
 };
 

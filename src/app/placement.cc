@@ -49,6 +49,9 @@ std::unique_ptr<LocalWorkers> start_local_workers(const PlacementOptions& option
 
 ServingEngineConfig engine_config(const LoadedModel& model, int32_t max_queued_sequences) {
   ServingEngineConfig config;
+  config.pipeline = {.rotation = model.program.rotation,
+                     .is_auto = model.has_auto_micro_batches,
+                     .num_layers = model.program.num_layers()};
   config.scheduler = model.program.scheduler();
   config.max_model_len = model.program.max_model_len;
   config.vocab_size = model.files->config().vocab_size;

@@ -179,8 +179,8 @@ void ClusterBackend::log_session(const SessionPlan& plan) const {
   }
 }
 
-std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(
-    size_t idx, std::vector<AttentionPeer> peers) const {
+std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(size_t idx,
+                                                             std::vector<AttentionPeer> peers) {
   const AttentionAttrs& attention = program_.attention();
   const size_t num_ranks = program_.ranks.size();
   return std::make_unique<RemoteAttention>(
@@ -198,7 +198,8 @@ std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(
                             .replica_idx = static_cast<int32_t>(idx / num_ranks),
                             .sinks = program_.sinks(static_cast<int32_t>(idx % num_ranks)),
                             .reply_timeout = config_.reply_timeout,
-                            .wait = {}},
+                            .wait = {},
+                            .meter = &replicas_.meter()},
       std::move(peers),
       streams_[idx]);
 }

@@ -62,6 +62,7 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   void close() override;
   [[nodiscard]] std::vector<EngineStats::Worker> workers() const override;
   [[nodiscard]] BackendTimes times() const override;
+  PipelineSample take_sample() override { return replicas_.meter().take(); }
 
  private:
   // A worker that takes part in the session being opened or open.
@@ -100,8 +101,8 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   void log_session(const SessionPlan& plan) const;
   // The peers of each rank of replica 0, then of replica 1, ...
   using RankPeers = std::vector<std::vector<AttentionPeer>>;
-  [[nodiscard]] std::unique_ptr<RemoteAttention> make_remote(
-      size_t idx, std::vector<AttentionPeer> peers) const;
+  [[nodiscard]] std::unique_ptr<RemoteAttention> make_remote(size_t idx,
+                                                             std::vector<AttentionPeer> peers);
   Status publish(const PlannedPartition& planned, RankPeers peers);
   // Called with mutex_ held.
   [[nodiscard]] bool is_usable(const Candidate& candidate) const;

@@ -63,6 +63,22 @@ using GenerationEvent = std::variant<GenerationDelta, PromptScores, GenerationFa
 // again... save for events already under way.
 using EventSink = std::function<void(GenerationEvent)>;
 
+// How the model and the attention pool were kept busy, of late. Times are of one decoding step of
+// one micro-batch, over all layers.
+struct PipelineStats {
+  int32_t num_micro_batches = 1;  // in flight
+  int32_t num_replicas = 1;
+  double step_seconds = 0;        // measured; 0: none decoded
+  double bound_seconds = 0;       // the least that the times below allow (PAPER 13)
+  double model_seconds = 0;       // slices
+  double attention_seconds = 0;   // the slowest worker's, layer by layer
+  double wire_seconds = 0;        // round trips without attention; 0: not known
+  double model_idle = 0;          // share of the replicas' time
+  double attention_idle = 0;      // share of the workers' time
+  double sequence_imbalance = 1;  // largest over mean micro-batch
+  double context_imbalance = 1;
+};
+
 struct EngineStats {
   int32_t num_running = 0;
   int32_t num_waiting = 0;
@@ -84,6 +100,7 @@ struct EngineStats {
     uint64_t bytes_received = 0;
   };
   std::vector<Worker> workers;
+  PipelineStats pipeline;
   double model_seconds = 0;           // time in slices, all steps
   double attention_wait_seconds = 0;  // time the model worker waited for attention
 };

@@ -32,6 +32,7 @@ class LocalBackend final : public StepBackend {
   void close() override;
   [[nodiscard]] std::vector<EngineStats::Worker> workers() const override { return {}; }
   [[nodiscard]] BackendTimes times() const override;
+  PipelineSample take_sample() override { return replicas_.meter().take(); }
 
  private:
   const ModelProgram& program_;

@@ -78,8 +78,10 @@ void ReplicaSet::open(uint64_t epoch,
   connect(epoch, limits);
   for (size_t i = 0; i < replicas_.size(); ++i) {
     Replica& replica = *replicas_[i];
-    ReplicaLinks links{
-        .engine = replica.to_engine.get(), .replicas = {}, .attention = attention[i]};
+    ReplicaLinks links{.engine = replica.to_engine.get(),
+                       .replicas = {},
+                       .attention = attention[i],
+                       .meter = &meter_};
     for (const auto& other : replica.to_replicas) links.replicas.push_back(other.get());
     const ModelReplicaConfig config{.epoch = epoch,
                                     .rotation = program_.rotation,

@@ -45,6 +45,8 @@ class ReplicaSet {
   Status start(int32_t micro_batch, StepPlan plan);
   Result<std::optional<FinishedStep>> wait(Deadline deadline);
   void interrupt() { wake_flag_.raise(); }
+  // Filled by the replicas; the attention backends' too.
+  [[nodiscard]] PipelineMeter& meter() { return meter_; }
   [[nodiscard]] bool is_open() const { return pipeline_ != nullptr; }
   [[nodiscard]] ReplicaTimes times() const;
 
@@ -58,6 +60,7 @@ class ReplicaSet {
   std::vector<std::unique_ptr<Replica>> replicas_;
   std::unique_ptr<StepPipeline> pipeline_;
   WakeFlag wake_flag_;
+  PipelineMeter meter_;
   std::vector<AwaitedMessage> awaited_;
   std::atomic<bool> should_stop_{false};
 };

@@ -15,6 +15,8 @@ namespace {
 
 constexpr Duration kIdleWait = std::chrono::seconds(1);
 constexpr Duration kReopenPause = std::chrono::milliseconds(100);
+constexpr Duration kPipelineInterval = std::chrono::milliseconds(500);  // of busy time
+constexpr Duration kReportInterval = std::chrono::seconds(10);
 constexpr Duration kPublishInterval = std::chrono::milliseconds(50);  // while steps run
 
 // What a step's message has room for.
@@ -47,9 +49,11 @@ ServingEngine::ServingEngine(ServingEngineConfig config,
     : config_(std::move(config)),
       backend_(std::move(backend)),
       tokenizer_(tokenizer),
-      min_blocks_(ceil_div(config_.max_model_len, config_.scheduler.block_size)) {
+      min_blocks_(ceil_div(config_.max_model_len, config_.scheduler.block_size)),
+      pipeline_(config_.pipeline) {
   config_.scheduler.blocks = backend_->open_session(min_blocks_).value_or_throw();
   scheduler_ = std::make_unique<Scheduler>(config_.scheduler);
+  scheduler_->set_active(pipeline_.num_active());
   under_way_.resize(static_cast<size_t>(config_.scheduler.num_micro_batches));
   is_up_ = true;
   publish_stats();
@@ -189,6 +193,7 @@ void ServingEngine::loop() {
     }
     start_steps();
     is_busy_ = has_step_under_way();
+    note_busy(is_busy_);
     if (is_busy_) {
       finish_step();
     } else {
@@ -291,12 +296,13 @@ bool ServingEngine::has_step_under_way() const {
 // A step of each micro-batch that has none under way and something to do.
 void ServingEngine::start_steps() {
   for (int32_t i = 0; i < static_cast<int32_t>(under_way_.size()); ++i) {
-    std::optional<StepPlan>& plan = under_way_[static_cast<size_t>(i)];
-    if (plan) continue;
+    std::optional<StepUnderWay>& step = under_way_[static_cast<size_t>(i)];
+    if (step) continue;
     StepPlan next = scheduler_->schedule(i);
     if (next.empty()) continue;
-    if (!has_step_under_way()) last_progress_ns_ = steady_clock().now().time_since_epoch().count();
-    plan = next;
+    const TimePoint now = steady_clock().now();
+    if (!has_step_under_way()) last_progress_ns_ = now.time_since_epoch().count();
+    step = {next, now};
     const Status started = backend_->start(i, std::move(next));
     if (!started.ok()) return fail_running(started);
   }
@@ -316,11 +322,37 @@ void ServingEngine::finish_step() {
   }
 }
 
+// Adds up the time with a step under way.
+void ServingEngine::note_busy(bool is_busy) {
+  const TimePoint now = steady_clock().now();
+  if (last_step_event_ != TimePoint()) busy_time_ += now - last_step_event_;
+  last_step_event_ = is_busy ? now : TimePoint();
+  if (busy_time_ >= kPipelineInterval) update_pipeline();
+}
+
+void ServingEngine::update_pipeline() {
+  const std::vector<Scheduler::Load> loads = scheduler_->loads();
+  int32_t num_workers = 0;
+  for (const EngineStats::Worker& worker : backend_->workers()) {
+    num_workers += worker.state == "up" ? 1 : 0;
+  }
+  pipeline_.update(
+      backend_->take_sample(), std::exchange(busy_time_, Duration()), loads, num_workers);
+  scheduler_->set_active(pipeline_.num_active());
+  const TimePoint now = steady_clock().now();
+  if (pipeline_.stats().step_seconds == 0 || now - last_report_ < kReportInterval) return;
+  last_report_ = now;
+  log_info("{}", pipeline_.report());
+}
+
 void ServingEngine::apply(FinishedStep& finished) {
-  last_progress_ns_ = steady_clock().now().time_since_epoch().count();
+  const TimePoint now = steady_clock().now();
+  last_progress_ns_ = now.time_since_epoch().count();
   ++counters_.num_steps;
-  const StepPlan plan =
+  const StepUnderWay step =
       *std::exchange(under_way_[static_cast<size_t>(finished.micro_batch)], std::nullopt);
+  const StepPlan& plan = step.plan;
+  if (plan.is_decoding()) pipeline_.add_step(now - step.begin);
   scheduler_->complete(finished.micro_batch, plan, finished.outputs);
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     deliver(plan.sequences[i], finished.outputs[i]);
@@ -429,6 +461,7 @@ void ServingEngine::publish_stats() {
   stats.num_blocks_used = scheduler_->blocks().num_used();
   stats.num_preemptions = scheduler_->num_preemptions();
   stats.workers = backend_->workers();
+  stats.pipeline = pipeline_.stats();
   const BackendTimes times = backend_->times();
   stats.model_seconds = times.model_seconds;
   stats.attention_wait_seconds = times.attention_wait_seconds;

@@ -15,12 +15,14 @@
 
 #include "engine/choice_text.h"
 #include "engine/engine.h"
+#include "engine/pipeline_controller.h"
 #include "engine/step_backend.h"
 #include "scheduler/scheduler.h"
 
 namespace lamina {
 
 struct ServingEngineConfig {
+  PipelineControllerConfig pipeline;
   SchedulerConfig scheduler;  // num_blocks is set when a session opens
   int32_t max_model_len = 0;
   int32_t vocab_size = 0;
@@ -83,6 +85,8 @@ class ServingEngine final : public Engine {
   void apply(FinishedStep& finished);
   [[nodiscard]] bool has_step_under_way() const;
   void notify();
+  void note_busy(bool is_busy);
+  void update_pipeline();
   void deliver(const SequenceStep& step, SequenceOutput& output);
   void deliver_prompt_scores(Choice& choice, SequenceOutput& output);
   void finish_choice(Choice& choice);
@@ -114,8 +118,16 @@ class ServingEngine final : public Engine {
 
   // Owned by the engine's thread.
   std::unique_ptr<Scheduler> scheduler_;
-  std::vector<std::optional<StepPlan>> under_way_;  // by micro-batch
-  std::map<uint64_t, std::unique_ptr<Job>> jobs_;   // by handle
+  struct StepUnderWay {
+    StepPlan plan;
+    TimePoint begin;
+  };
+  std::vector<std::optional<StepUnderWay>> under_way_;  // by micro-batch
+  PipelineController pipeline_;
+  TimePoint last_step_event_{};  // while busy: since when `busy_time_` has not grown
+  Duration busy_time_{};         // with a step under way, since the last update of the pipeline
+  TimePoint last_report_{};
+  std::map<uint64_t, std::unique_ptr<Job>> jobs_;  // by handle
   std::unordered_map<const Sequence*, Choice*> choices_;
   uint64_t next_sequence_id_ = 1;
   TimePoint down_since_{};

@@ -82,6 +82,7 @@ class FakeBackend final : public StepBackend {
   void close() override {}
   [[nodiscard]] std::vector<EngineStats::Worker> workers() const override { return {}; }
   [[nodiscard]] BackendTimes times() const override { return {}; }
+  PipelineSample take_sample() override { return {}; }
 
   void hold(bool is_held) {
     const std::lock_guard lock(mutex_);

@@ -8,6 +8,7 @@
 
 #include "engine/engine.h"
 #include "scheduler/step_runner.h"
+#include "worker/pipeline_meter.h"
 
 namespace lamina {
 
@@ -41,6 +42,8 @@ class StepBackend : public StepRunner {
 
   [[nodiscard]] virtual std::vector<EngineStats::Worker> workers() const = 0;
   [[nodiscard]] virtual BackendTimes times() const = 0;
+  // Since the last call.
+  virtual PipelineSample take_sample() = 0;
 };
 
 }  // namespace lamina

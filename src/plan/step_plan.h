@@ -51,6 +51,10 @@ struct StepPlan {
   std::vector<SequenceStep> sequences;
 
   [[nodiscard]] bool empty() const { return sequences.empty(); }
+  // Every sequence brings one token.
+  [[nodiscard]] bool is_decoding() const {
+    return num_tokens() == static_cast<int32_t>(sequences.size());
+  }
   [[nodiscard]] int32_t num_tokens() const {
     int32_t count = 0;
     for (const SequenceStep& sequence : sequences) count += sequence.num_tokens;

@@ -48,7 +48,8 @@ void SchedulerConfig::validate() const {
 Scheduler::Scheduler(const SchedulerConfig& config)
     : config_(config),
       allocator_(config.blocks),
-      slots_(static_cast<size_t>(config.max_num_seqs), nullptr) {
+      slots_(static_cast<size_t>(config.max_num_seqs), nullptr),
+      num_active_(config.num_micro_batches) {
   config_.validate();
   for (int32_t slot = config_.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
@@ -75,6 +76,7 @@ void Scheduler::remove(Sequence* sequence) {
 }
 
 StepPlan Scheduler::schedule(int32_t micro_batch) {
+  share_out(micro_batch);
   feed_starved();
   Budget budget{.tokens = config_.max_num_batched_tokens,
                 .score_rows = config_.max_logits_rows - config_.max_num_seqs};
@@ -84,7 +86,7 @@ StepPlan Scheduler::schedule(int32_t micro_batch) {
   }
   StepPlan plan;
   schedule_running(micro_batch, budget, plan);
-  admit_waiting(micro_batch, budget, plan);
+  if (micro_batch < num_active_) admit_waiting(micro_batch, budget, plan);
   if (!plan.empty()) plan.released_slots = std::exchange(released_slots_, {});
   return plan;
 }
@@ -190,21 +192,50 @@ std::vector<Scheduler::Load> Scheduler::loads() const {
   return loads;
 }
 
+void Scheduler::set_active(int32_t num_micro_batches) {
+  LAMINA_CHECK(num_micro_batches >= 1 && num_micro_batches <= config_.num_micro_batches);
+  num_active_ = num_micro_batches;
+}
+
 // By sequences, which cost the model, and by context, which costs attention: each as a share of
 // what runs.
-bool Scheduler::is_lightest(int32_t micro_batch) const {
-  if (config_.num_micro_batches == 1) return true;
-  const std::vector<Load> all = loads();
+double Scheduler::weight_of(const Load& load) const {
   int64_t num_tokens = 0;
-  for (const Load& load : all) num_tokens += load.num_context_tokens;
-  if (running_.empty()) return true;
-  const auto weight = [&](const Load& load) {
-    return static_cast<double>(load.num_sequences) / static_cast<double>(running_.size()) +
-           static_cast<double>(load.num_context_tokens) / static_cast<double>(num_tokens);
-  };
-  const double own = weight(all[static_cast<size_t>(micro_batch)]);
-  return std::all_of(
-      all.begin(), all.end(), [&](const Load& other) { return own <= weight(other); });
+  for (const Sequence* sequence : running_) num_tokens += sequence->num_tokens();
+  return static_cast<double>(load.num_sequences) / static_cast<double>(running_.size()) +
+         static_cast<double>(load.num_context_tokens) / static_cast<double>(num_tokens);
+}
+
+// Of the active micro-batches.
+std::vector<double> Scheduler::weights() const {
+  std::vector<double> weights(static_cast<size_t>(num_active_), 0.0);
+  if (running_.empty()) return weights;
+  const std::vector<Load> all = loads();
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = weight_of(all[i]);
+  return weights;
+}
+
+bool Scheduler::is_lightest(int32_t micro_batch) const {
+  if (num_active_ == 1) return true;
+  const std::vector<double> all = weights();
+  return all[static_cast<size_t>(micro_batch)] <= *std::min_element(all.begin(), all.end());
+}
+
+// Between two steps sequences of this micro-batch, the youngest first, move to the lightest one as
+// long as the heavier of the two gets lighter: others have ended meanwhile, or the number of active
+// micro-batches has changed.
+void Scheduler::share_out(int32_t micro_batch) {
+  for (size_t i = running_.size(); i-- > 0;) {
+    Sequence& sequence = *running_[i];
+    if (sequence.micro_batch != micro_batch) continue;
+    if (num_active_ == 1 && micro_batch == 0) return;
+    const std::vector<double> all = weights();
+    const auto lightest = std::min_element(all.begin(), all.end());
+    const double moved = weight_of({1, sequence.num_tokens()});
+    const bool must_go = micro_batch >= num_active_;
+    if (!must_go && *lightest + moved >= all[static_cast<size_t>(micro_batch)]) return;
+    sequence.micro_batch = static_cast<int32_t>(lightest - all.begin());
+  }
 }
 
 void Scheduler::append_step(

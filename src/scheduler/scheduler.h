@@ -40,6 +40,10 @@ class Scheduler {
   // slot.
   void remove(Sequence* sequence);
 
+  // How many micro-batches, the first ones, are planned for; all at first. Sequences of the others
+  // move over as soon as they are in no step.
+  void set_active(int32_t num_micro_batches);
+
   // The next step of a micro-batch that has none under way, within the budgets: its running
   // sequences oldest first, each decoding one sure of its token, then admissions from the queue, as
   // long as no other micro-batch is lighter. A running sequence that finds no block preempts the
@@ -64,7 +68,7 @@ class Scheduler {
   [[nodiscard]] const std::deque<Sequence*>& waiting() const { return waiting_; }
   [[nodiscard]] const BlockAllocator& blocks() const { return allocator_; }
   [[nodiscard]] uint64_t num_preemptions() const { return num_preemptions_; }
-  // What a micro-batch's running sequences weigh.
+  // What each micro-batch's running sequences weigh.
   struct Load {
     int32_t num_sequences = 0;
     int64_t num_context_tokens = 0;
@@ -92,7 +96,10 @@ class Scheduler {
   Room make_room(Sequence& sequence, int32_t num_tokens);
   void feed_starved();
   bool can_admit(const Sequence& sequence) const;
+  [[nodiscard]] std::vector<double> weights() const;
+  [[nodiscard]] double weight_of(const Load& load) const;
   [[nodiscard]] bool is_lightest(int32_t micro_batch) const;
+  void share_out(int32_t micro_batch);
   void schedule_running(int32_t micro_batch, Budget& budget, StepPlan& plan);
   void admit_waiting(int32_t micro_batch, Budget& budget, StepPlan& plan);
   void append_step(
@@ -109,6 +116,7 @@ class Scheduler {
   std::vector<int32_t> free_slots_;      // a stack
   std::vector<int32_t> released_slots_;  // for the next plan
   std::vector<Leftover> leftovers_;
+  int32_t num_active_ = 1;
   uint64_t num_preemptions_ = 0;
 };
 

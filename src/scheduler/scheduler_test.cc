@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "base/rng.h"
 #include "kv/block_table.h"
@@ -253,6 +254,104 @@ TEST(Scheduler, NeverDeadlocksOrLeaksUnderRandomLoad) {
     }
     EXPECT_EQ(scheduler.blocks().num_used(), 0);
   }
+}
+
+// Micro-batches share blocks and slots; steps overlap at random, sequences come, are removed in the
+// middle of a step, and the number of active micro-batches changes. Every sequence gets the tokens
+// that it would get alone, and in the end every block is free.
+TEST(Scheduler, MicroBatchesNeverDisturbEachOther) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Rng rng(seed);
+    SchedulerConfig config = kSmall;
+    config.num_micro_batches = 1 + static_cast<int32_t>(rng.next_below(4));
+    config.blocks = {{8 + static_cast<int32_t>(rng.next_below(12))}};
+    Scheduler scheduler(config);
+    FakeWorkers workers(config, config.blocks.total());
+    std::vector<std::unique_ptr<Sequence>> sequences;
+    std::vector<std::optional<StepPlan>> plans(static_cast<size_t>(config.num_micro_batches));
+    std::vector<std::vector<SequenceOutput>> outputs(plans.size());
+    const auto most = static_cast<uint64_t>(config.blocks.total() * config.block_size);
+    size_t num_done = 0;
+    size_t num_removed = 0;
+    for (int round = 0; num_done + num_removed < 12; ++round) {
+      ASSERT_LT(round, 20000) << "seed " << seed << " does not end";
+      if (sequences.size() < 12 && rng.next_below(3) == 0) {
+        const auto num_prompt = static_cast<int32_t>(1 + rng.next_below(most / 2));
+        const auto num_tokens = static_cast<int32_t>(1 + rng.next_below(most / 2 - 1));
+        sequences.push_back(make_sequence(sequences.size() + 1, num_prompt, num_tokens));
+        scheduler.add(sequences.back().get());
+      }
+      if (rng.next_below(20) == 0) {
+        scheduler.set_active(1 + static_cast<int32_t>(rng.next_below(plans.size())));
+      }
+      if (rng.next_below(40) == 0 && !sequences.empty()) {
+        Sequence& victim = *sequences[rng.next_below(sequences.size())];
+        if (victim.state != SequenceState::kRemoved) {
+          scheduler.remove(&victim);
+          ++num_removed;
+        }
+      }
+      const auto batch = static_cast<int32_t>(rng.next_below(plans.size()));
+      std::optional<StepPlan>& plan = plans[static_cast<size_t>(batch)];
+      if (!plan) {
+        StepPlan next = scheduler.schedule(batch);
+        if (next.empty()) continue;
+        // The workers get plans in the order in which they were made.
+        outputs[static_cast<size_t>(batch)] = workers.run(next);
+        plan = std::move(next);
+        continue;
+      }
+      scheduler.complete(batch, *plan, outputs[static_cast<size_t>(batch)]);
+      for (const SequenceStep& step : plan->sequences) {
+        Sequence* sequence = scheduler.in_slot(step.slot);
+        if (sequence == nullptr || !sequence->is_complete()) continue;
+        ASSERT_EQ(sequence->tokens, expected_tokens(*sequence)) << "seed " << seed;
+        scheduler.remove(sequence);
+        ++num_done;
+      }
+      plan.reset();
+    }
+    for (size_t i = 0; i < plans.size(); ++i) {
+      if (plans[i]) scheduler.complete(static_cast<int32_t>(i), *plans[i], outputs[i]);
+    }
+    EXPECT_EQ(scheduler.blocks().num_used(), 0) << "seed " << seed;
+  }
+}
+
+TEST(Scheduler, KeepsMicroBatchesEqual) {
+  SchedulerConfig config = kSmall;
+  config.blocks = {{400}};
+  config.num_micro_batches = 2;
+  config.max_num_seqs = 16;
+  config.max_num_batched_tokens = 64;
+  config.max_logits_rows = 40;
+  Scheduler scheduler(config);
+  FakeWorkers workers(config, 400);
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (uint64_t id = 1; id <= 12; ++id) {
+    sequences.push_back(make_sequence(id, 4 + static_cast<int32_t>(id % 3), 40));
+    scheduler.add(sequences.back().get());
+  }
+  const auto run_round = [&] {
+    for (const int32_t batch : {0, 1}) {
+      const StepPlan plan = scheduler.schedule(batch);
+      if (!plan.empty()) scheduler.complete(batch, plan, workers.run(plan));
+    }
+  };
+  for (int i = 0; i < 10; ++i) run_round();
+  EXPECT_NEAR(scheduler.loads()[0].num_sequences, 6, 1);
+  EXPECT_EQ(scheduler.running().size(), 12U);
+  for (const auto& sequence : sequences) {  // the first micro-batch loses all but one
+    if (sequence->micro_batch == 0 && scheduler.loads()[0].num_sequences > 1) {
+      scheduler.remove(sequence.get());
+    }
+  }
+  for (int i = 0; i < 2; ++i) run_round();
+  EXPECT_LE(std::abs(scheduler.loads()[0].num_sequences - scheduler.loads()[1].num_sequences), 1);
+  scheduler.set_active(1);
+  for (int i = 0; i < 2; ++i) run_round();
+  EXPECT_EQ(scheduler.loads()[1].num_sequences, 0);
+  EXPECT_EQ(scheduler.loads()[0].num_sequences, static_cast<int32_t>(scheduler.running().size()));
 }
 
 }  // namespace

@@ -65,6 +65,46 @@ MetricFamily worker_family(const WorkerMetric& metric,
   return family;
 }
 
+struct PipelineMetric {
+  const char* name;
+  const char* help;
+  double (*value)(const PipelineStats&);
+};
+
+// Times are of one decoding step of one micro-batch, over all layers.
+constexpr PipelineMetric kPipelineMetrics[] = {
+    {"lamina:micro_batches",
+     "Micro-batches in flight.",
+     [](const PipelineStats& s) { return real(s.num_micro_batches); }},
+    {"lamina:decode_step_seconds",
+     "Time of a decoding step.",
+     [](const PipelineStats& s) { return s.step_seconds; }},
+    {"lamina:decode_step_bound_seconds",
+     "The least that the measured model, attention and wire times allow.",
+     [](const PipelineStats& s) { return s.bound_seconds; }},
+    {"lamina:decode_model_seconds",
+     "A decoding step's time in slices.",
+     [](const PipelineStats& s) { return s.model_seconds; }},
+    {"lamina:decode_attention_seconds",
+     "A decoding step's attention, the slowest worker's of each layer.",
+     [](const PipelineStats& s) { return s.attention_seconds; }},
+    {"lamina:decode_wire_seconds",
+     "A decoding step's round trips without attention; 0: not known.",
+     [](const PipelineStats& s) { return s.wire_seconds; }},
+    {"lamina:model_idle_share",
+     "Share of the replicas' time without a slice, while steps are under way.",
+     [](const PipelineStats& s) { return s.model_idle; }},
+    {"lamina:attention_idle_share",
+     "Share of the attention workers' time without attention, while steps are under way.",
+     [](const PipelineStats& s) { return s.attention_idle; }},
+    {"lamina:sequence_imbalance",
+     "Largest over mean micro-batch, in sequences.",
+     [](const PipelineStats& s) { return s.sequence_imbalance; }},
+    {"lamina:context_imbalance",
+     "Largest over mean micro-batch, in context tokens.",
+     [](const PipelineStats& s) { return s.context_imbalance; }},
+};
+
 double block_usage(const EngineStats& stats) {
   return stats.num_blocks > 0 ? real(stats.num_blocks_used) / real(stats.num_blocks) : 0.0;
 }
@@ -121,6 +161,9 @@ std::vector<MetricFamily> collect_engine_metrics(const EngineStats& stats,
   gauge("lamina:seconds_since_progress",
         "Since the last step, 0 when idle.",
         stats.seconds_since_progress);
+  for (const PipelineMetric& metric : kPipelineMetrics) {
+    gauge(metric.name, metric.help, metric.value(stats.pipeline));
+  }
   if (stats.workers.empty()) return families;
   for (const WorkerMetric& metric : kWorkerMetrics) {
     families.push_back(worker_family(metric, stats, labels));

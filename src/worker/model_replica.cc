@@ -182,8 +182,13 @@ Status ModelReplica::run_slice(int32_t micro_batch) {
   const bool is_last = slice + 1 == runner_.num_slices();
   LAMINA_RETURN_IF_ERROR(is_last ? finish(micro_batch) : hand_on(micro_batch, slice));
   b.next_slice = own_slice(b, slice + 1);
+  const Duration time = clock_->now() - begin;
   ++stats_.num_slices;
-  stats_.slice_ns += (clock_->now() - begin).count();
+  stats_.slice_ns += time.count();
+  if (links_.meter != nullptr) {
+    links_.meter->add_slice(
+        b.step.plan.is_decoding(), static_cast<int64_t>(b.inputs.token_ids.size()), time);
+  }
   return {};
 }
 

@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "plan/rotation.h"
 #include "transport/wait_any.h"
+#include "worker/pipeline_meter.h"
 #include "worker/sequence_states.h"
 #include "worker/slice_runner.h"
 #include "worker/step_codec.h"
@@ -34,6 +35,7 @@ struct ReplicaLinks {
   Endpoint* engine = nullptr;
   std::vector<Endpoint*> replicas;           // by index; null at this one's own
   std::vector<AttentionBackend*> attention;  // of each tensor-parallel rank
+  PipelineMeter* meter = nullptr;            // or none
 };
 
 // Written by the replica's thread, read by others.

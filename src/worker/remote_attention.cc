@@ -68,6 +68,7 @@ Status RemoteAttention::begin_step(int32_t micro_batch,
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
   partitioner_.partition(plan, micro_batch, step.parts);
   step.num_tokens = plan.num_tokens();
+  step.is_decoding = plan.is_decoding();
   step.has_partials = false;
   for (size_t i = 0; i < peers_.size(); ++i) {
     if (!step.parts[i].takes_part()) continue;
@@ -91,6 +92,7 @@ Status RemoteAttention::send_plan(size_t peer_idx, const wire::AttentionPlan& pl
 }
 
 Status RemoteAttention::send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) {
+  micro_batches_[static_cast<size_t>(micro_batch)].q_sent = steady_clock().now();
   for (size_t i = 0; i < peers_.size(); ++i) {
     const Place place = {i, micro_batch, attention_idx};
     const HeadRange heads = query_heads(i);
@@ -151,7 +153,8 @@ Status RemoteAttention::send_rows(const Place& place,
 }
 
 Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
-  const MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  step.slowest = step.busy = {};
   if (step.has_partials) {
     const bool has_sinks = !config_.sinks.empty();
     merge_->begin(step.num_tokens,
@@ -164,8 +167,19 @@ Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, Tens
     const Status received = receive_from({i, micro_batch, attention_idx}, out);
     if (!received.ok()) return about(i, received);
   }
+  note_times(step);
   if (step.has_partials) store_merged(step, out);
   return {};
+}
+
+// The wire's share is known where q left from here too, not from another replica. It is an upper
+// bound: this replica may have noticed the output late, and a worker may have waited for k and v.
+void RemoteAttention::note_times(MicroBatch& step) {
+  if (config_.meter == nullptr) return;
+  config_.meter->add_attention(step.is_decoding, step.slowest, step.busy);
+  if (!step.q_sent) return;
+  config_.meter->add_wire(steady_clock().now() - *step.q_sent - step.slowest);
+  step.q_sent.reset();
 }
 
 Result<bool> RemoteAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
@@ -271,6 +285,11 @@ Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place&
                                                .layer = layer,
                                                .micro_batch = micro_batch}));
   wire_stats_[place.peer_idx].bytes_received += message.size();
+  MicroBatch& step = micro_batches_[micro_batch];
+  // The worker's word: it may say anything.
+  const Duration busy = std::clamp<Duration>(Duration(head.busy_ns), {}, config_.reply_timeout);
+  step.slowest = std::max(step.slowest, busy);
+  step.busy += busy;
   if (head.status != 0)
     return internal_error(fmt::format("refused step {} with status {}", head.step, head.status));
   if (head.num_rows != part.num_q_rows || head.dtype != static_cast<uint16_t>(dtype) ||

@@ -18,6 +18,7 @@
 #include "wire/messages.h"
 #include "worker/attention_backend.h"
 #include "worker/partial_merge.h"
+#include "worker/pipeline_meter.h"
 #include "worker/step_partitioner.h"
 
 namespace lamina {
@@ -48,6 +49,7 @@ struct RemoteAttentionConfig {
   // its heartbeat: then abort() ends the wait. This bounds what heartbeats cannot see.
   Duration reply_timeout = std::chrono::seconds(60);
   WaitPolicy wait;
+  PipelineMeter* meter = nullptr;  // or none
 };
 
 struct WireStats {
@@ -80,7 +82,12 @@ class RemoteAttention final : public AttentionBackend {
   struct MicroBatch {
     std::vector<TileStep> parts;  // by peer
     int64_t num_tokens = 0;
+    bool is_decoding = false;
     bool has_partials = false;
+    // Of the layer under way, as its outputs tell.
+    Duration slowest{};
+    Duration busy{};                  // of all workers
+    std::optional<TimePoint> q_sent;  // by this replica
   };
   // A message to or from a peer: a layer of a micro-batch's step.
   struct Place {
@@ -103,6 +110,7 @@ class RemoteAttention final : public AttentionBackend {
   Result<std::span<const std::byte>> receive_payload(const Place& place, DType dtype, size_t bytes);
   Status receive_whole(const Place& place, TensorView out);
   Status receive_partial(const Place& place);
+  void note_times(MicroBatch& step);
   void store_merged(const MicroBatch& step, TensorView out) const;
   [[nodiscard]] Status about(size_t peer_idx, const Status& status) const;
 

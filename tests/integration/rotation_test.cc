@@ -111,13 +111,12 @@ void run_replica(const std::string& model,
                    kRotation.num_micro_batches,
                    test::kChildTimeout);
   std::vector<AttentionPeer> peers;
-  attention.for_each_part(
-      [&](const test::WorkerProcess& worker, size_t part, const KvTile& tile) {
-        peers.push_back({.name = "worker",
-                         .kv_heads = tile.kv_heads,
-                         .blocks = tile.blocks,
-                         .endpoint = connect_through(channel, worker.replica_side(part))});
-      });
+  attention.for_each_part([&](const test::WorkerProcess& worker, size_t part, const KvTile& tile) {
+    peers.push_back({.name = "worker",
+                     .kv_heads = tile.kv_heads,
+                     .blocks = tile.blocks,
+                     .endpoint = connect_through(channel, worker.replica_side(part))});
+  });
   RemoteAttention remote({.epoch = kEpoch,
                           .num_layers = program.num_layers(),
                           .num_heads = program.attention().num_heads,
@@ -136,7 +135,8 @@ void run_replica(const std::string& model,
   const auto other = connect_through(channel, replica_link(kind, runner, replica_idx));
   const StepCodecLimits limits = program.step_codec_limits(kNumBlocks);
   const auto engine = connect_through(channel, engine_link(kind, limits, /*is_replica=*/true));
-  ReplicaLinks links{.engine = engine.get(), .replicas = {nullptr, nullptr}, .attention = {&remote}};
+  ReplicaLinks links{
+      .engine = engine.get(), .replicas = {nullptr, nullptr}, .attention = {&remote}};
   links.replicas[1 - static_cast<size_t>(replica_idx)] = other.get();
   ModelReplica replica(
       {.epoch = kEpoch, .rotation = kRotation, .replica_idx = replica_idx, .limits = limits},
@@ -174,11 +174,12 @@ class Rotating {
       endpoints.push_back(
           connect_through(replica->channel(), engine_link(kind, limits, /*is_replica=*/false)));
     }
-    pipeline_ = std::make_unique<StepPipeline>(StepPipelineConfig{.epoch = kEpoch,
-                                                                  .rotation = kRotation,
-                                                                  .num_layers = program_.num_layers(),
-                                                                  .limits = limits},
-                                               std::move(endpoints));
+    pipeline_ =
+        std::make_unique<StepPipeline>(StepPipelineConfig{.epoch = kEpoch,
+                                                          .rotation = kRotation,
+                                                          .num_layers = program_.num_layers(),
+                                                          .limits = limits},
+                                       std::move(endpoints));
   }
 
   // Runs all sequences to their end.

@@ -40,7 +40,8 @@ class ChildProcess {
   int fd_ = -1;
 };
 
-// Sets up this side of an endpoint with whoever is at the channel's other end, or is brokered there.
+// Sets up this side of an endpoint with whoever is at the channel's other end, or is brokered
+// there.
 std::unique_ptr<Endpoint> connect_through(const Channel& channel, const EndpointConfig& config);
 // Lets two children set up an endpoint with each other.
 void broker(const Channel& a, const Channel& b);

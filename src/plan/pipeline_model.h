@@ -1,0 +1,38 @@
+// What micro-batches over replicas can reach (PAPER 7 and 13), and how many of them to keep in
+// flight. Times are seconds of one layer of one micro-batch. Arithmetic only.
+#pragma once
+
+#include <cstdint>
+
+#include "plan/rotation.h"
+
+namespace lamina {
+
+struct LayerTimes {
+  double model_s = 0;      // t_m: a slice
+  double attention_s = 0;  // t_a: the slowest worker's attention
+  double wire_s = 0;       // t_n: both ways
+};
+
+// The least time between two layers of a micro-batch:
+//   max(n t_a, n t_m / R, t_m + t_a + t_n).
+double layer_period_s(const Rotation& rotation, const LayerTimes& times);
+
+// How the times depend on how the running sequences are cut into micro-batches, as measured.
+struct LayerCosts {
+  double slice_base_s = 0;       // of a slice, whatever its batch: reading the weights
+  double slice_per_token_s = 0;  // and for each token of it
+  double attention_s = 0;        // of all running sequences together
+  double wire_s = 0;             // both ways, for one micro-batch
+};
+
+LayerTimes layer_times(const LayerCosts& costs, int32_t num_tokens, int32_t num_micro_batches);
+
+// The number of micro-batches, at most `most`, that gives `num_tokens` decoding sequences the most
+// tokens a second; the fewest of those that are within a few percent: each brings its own overhead.
+int32_t choose_micro_batches(const LayerCosts& costs,
+                             int32_t num_tokens,
+                             int32_t num_replicas,
+                             int32_t most);
+
+}  // namespace lamina
