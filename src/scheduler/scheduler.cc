@@ -118,8 +118,9 @@ void Scheduler::feed_starved() {
 }
 
 void Scheduler::admit_waiting(int32_t micro_batch, Budget& budget, StepPlan& plan) {
-  while (!waiting_.empty() && !free_slots_.empty() && is_lightest(micro_batch)) {
+  while (!waiting_.empty() && !free_slots_.empty()) {
     Sequence& sequence = *waiting_.front();
+    if (!may_join(sequence, micro_batch)) return;
     const int32_t num_tokens = chunk_tokens(sequence, budget);
     if (num_tokens == 0 || !can_admit(sequence)) return;
     LAMINA_CHECK(reserve_blocks(sequence, sequence.num_tokens()));
@@ -215,10 +216,14 @@ std::vector<double> Scheduler::weights() const {
   return weights;
 }
 
-bool Scheduler::is_lightest(int32_t micro_batch) const {
-  if (num_active_ == 1) return true;
+// A newcomer joins the lightest micro-batch; those that differ by less than half of it count as
+// equal, for whichever has just ended a step is always the heavier by that step's tokens.
+bool Scheduler::may_join(const Sequence& newcomer, int32_t micro_batch) const {
+  if (num_active_ == 1 || running_.empty()) return true;
   const std::vector<double> all = weights();
-  return all[static_cast<size_t>(micro_batch)] <= *std::min_element(all.begin(), all.end());
+  const double lightest = *std::min_element(all.begin(), all.end());
+  const double half = weight_of({1, newcomer.num_tokens()}) / 2;
+  return all[static_cast<size_t>(micro_batch)] < lightest + half;
 }
 
 // Between two steps sequences of this micro-batch, the youngest first, move to the lightest one as

@@ -46,9 +46,9 @@ class Scheduler {
 
   // The next step of a micro-batch that has none under way, within the budgets: its running
   // sequences oldest first, each decoding one sure of its token, then admissions from the queue, as
-  // long as no other micro-batch is lighter. A running sequence that finds no block preempts the
-  // youngest one of all, which goes back to the head of the queue and is recomputed; if that one is
-  // in a step it waits. Empty when there is nothing to do.
+  // long as no other micro-batch is lighter by half a newcomer. A running sequence that finds no
+  // block preempts the youngest one of all, which goes back to the head of the queue and is
+  // recomputed; if that one is in a step it waits. Empty when there is nothing to do.
   StepPlan schedule(int32_t micro_batch);
   // Applies the outputs of the plan that schedule() gave last for this micro-batch: counts cached
   // and scored tokens, appends sampled ones.
@@ -98,7 +98,7 @@ class Scheduler {
   bool can_admit(const Sequence& sequence) const;
   [[nodiscard]] std::vector<double> weights() const;
   [[nodiscard]] double weight_of(const Load& load) const;
-  [[nodiscard]] bool is_lightest(int32_t micro_batch) const;
+  [[nodiscard]] bool may_join(const Sequence& newcomer, int32_t micro_batch) const;
   void share_out(int32_t micro_batch);
   void schedule_running(int32_t micro_batch, Budget& budget, StepPlan& plan);
   void admit_waiting(int32_t micro_batch, Budget& budget, StepPlan& plan);

@@ -354,5 +354,34 @@ TEST(Scheduler, KeepsMicroBatchesEqual) {
   EXPECT_EQ(scheduler.loads()[0].num_sequences, static_cast<int32_t>(scheduler.running().size()));
 }
 
+// Micro-batches end their steps in turn, so one is always some tokens ahead: that must not keep
+// newcomers out.
+TEST(Scheduler, AdmitsWhileStepsOverlap) {
+  SchedulerConfig config = kSmall;
+  config.blocks = {{1000}};
+  config.num_micro_batches = 2;
+  config.max_num_seqs = 20;
+  config.max_num_batched_tokens = 64;
+  config.max_logits_rows = 40;
+  Scheduler scheduler(config);
+  FakeWorkers workers(config, 1000);
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  for (uint64_t id = 1; id <= 20; ++id) {
+    sequences.push_back(make_sequence(id, 10, 60));
+    scheduler.add(sequences.back().get());
+  }
+  std::vector<StepPlan> plans(2);
+  std::vector<std::vector<SequenceOutput>> outputs(2);
+  for (int i = 0; i < 40; ++i) {
+    const int32_t batch = i % 2;
+    const auto idx = static_cast<size_t>(batch);
+    if (i >= 2 && !plans[idx].empty()) scheduler.complete(batch, plans[idx], outputs[idx]);
+    plans[idx] = scheduler.schedule(batch);
+    outputs[idx] = workers.run(plans[idx]);
+  }
+  EXPECT_EQ(scheduler.running().size(), 20U);
+  EXPECT_EQ(scheduler.loads()[0].num_sequences, 10);
+}
+
 }  // namespace
 }  // namespace lamina

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Micro-batches and overlap, measured on the whole program: a model worker and one attention worker, each pinned to
+a core of its own.
+
+  bench/pipeline.py [--rounds 3] [--batch 32] [--binary build/release/bin/lamina]
+
+A context is sought at which attention takes as long as a slice (t_a near t_m). Then, in rounds, so that every figure
+is a ratio within one round on one machine: one micro-batch of B, two of B, one of 2 B; and one of B with the overlap
+inside a layer switched off, for a model with as many KV heads as heads (MHA) and one with few (GQA)."""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests/e2e"), str(ROOT / "bench")]
+import harness  # noqa: E402
+from random_model import write_random_model  # noqa: E402
+
+SHAPE = {"layers": 4, "hidden": 768, "intermediate": 2048, "heads": 12}
+WINDOW_S = 2.0
+TIMEOUT_S = 300
+
+
+class Pinned(harness.Process):
+    """A program on one core."""
+
+    def __init__(self, core, *arguments):
+        self.binary = harness.BINARY
+        harness.BINARY, binary = "taskset", harness.BINARY
+        try:
+            super().__init__("-c", core, binary, *arguments, environment={"LAMINA_CLUSTER_SECRET": "bench"})
+        finally:
+            harness.BINARY = binary
+
+
+class Placement:
+    """A server on core 0 with an attention worker on core 1."""
+
+    def __init__(self, model, batch, *options):
+        self.worker = Pinned(1, "attention-worker", "--listen", "127.0.0.1:0", "--threads", 1,
+                             "--kv-cache-memory-bytes", "4GiB")
+        address = self.worker.wait_for_line(r"listening on (\S+:\d+)").group(1).rstrip(",")
+        self.server = Pinned(0, "serve", model, "--port", 0, "--threads", 1, "--attention-worker", address,
+                             "--skip-tokenizer-init", "--max-num-seqs", batch, "--max-model-len", 8192, *options)
+        self.port = int(self.server.wait_for_line(r"ready after .*http://\S+:(\d+)").group(1))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.kill()
+        self.worker.kill()
+
+    connect = harness.Server.connect
+    request = harness.Server.request
+    metrics = harness.Server.metrics
+    api_key = None
+
+    def read(self):
+        return {name.split("{")[0]: value for name, value in self.metrics().items()}
+
+    def decode(self, batch, context, num_micro_batches):
+        """Tokens a second and the pipeline's gauges, while `batch` sequences of about `context` tokens decode."""
+        stop_after = 4096
+        body = json.dumps({"prompt": [5] * context, "max_tokens": stop_after, "temperature": 0, "ignore_eos": True})
+
+        def ask():
+            connection = self.connect(TIMEOUT_S)
+            try:
+                connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+                connection.getresponse().read()
+            except OSError:
+                pass  # the server is killed at the end
+            except Exception:
+                pass
+
+        for _ in range(batch):
+            threading.Thread(target=ask, daemon=True).start()
+        deadline = time.monotonic() + TIMEOUT_S
+        before = self.read()
+        while True:  # until every step brings a token of every sequence of its micro-batch
+            time.sleep(0.5)
+            now = self.read()
+            steps = now["lamina:steps_total"] - before["lamina:steps_total"]
+            tokens = now["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
+            if steps and abs(tokens / steps - batch / num_micro_batches) < 0.01 * batch:
+                break
+            assert time.monotonic() < deadline, "the sequences do not decode together"
+            before = now
+        time.sleep(1.0)  # the gauges' last window has no prompt in it then
+        begin, before = time.monotonic(), self.read()
+        time.sleep(WINDOW_S)
+        end, after = time.monotonic(), self.read()
+        tokens = after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
+        return {"tokens_per_s": tokens / (end - begin)} | {
+            name.removeprefix("lamina:"): after[name] for name in after
+            if name.startswith("lamina:decode") or name.endswith("idle_share")}
+
+
+def measure(model, batch, context, num_micro_batches, *options):
+    with Placement(model, batch, "--micro-batches", num_micro_batches, *options) as placement:
+        return placement.decode(batch, context, num_micro_batches)
+
+
+def seek_context(model, batch):
+    """A context at which attention takes as long as the slices."""
+    context = 256
+    for _ in range(3):
+        figures = measure(model, batch, context, 1)
+        ratio = figures["decode_model_seconds"] / figures["decode_attention_seconds"]
+        print(f"  context {context}: t_m / t_a = {ratio:.2f}", flush=True)
+        if 0.9 < ratio < 1.1:
+            break
+        context = max(16, min(6000, int(context * ratio)))
+    return context
+
+
+def show(name, figures):
+    ms = {key: 1e3 * figures[f"decode_{key}_seconds"] for key in ("step", "step_bound", "model", "attention", "wire")}
+    print(f"  {name:<28} {figures['tokens_per_s']:8.0f} tokens/s, step {ms['step']:6.2f} ms (bound "
+          f"{ms['step_bound']:6.2f}), model {ms['model']:6.2f}, attention {ms['attention']:6.2f}, wire {ms['wire']:5.2f}, "
+          f"idle {100 * figures['model_idle_share']:.0f} % / {100 * figures['attention_idle_share']:.0f} %", flush=True)
+
+
+def compare_micro_batches(model, batch, context, rounds):
+    ratios, bounds, doubled = [], [], []
+    for i in range(rounds):
+        print(f"round {i + 1}")
+        one = measure(model, batch, context, 1)
+        two = measure(model, 2 * batch, context, 2)
+        one_doubled = measure(model, 2 * batch, context, 1)
+        show(f"n = 1, {batch} sequences", one)
+        show(f"n = 2, 2 x {batch} sequences", two)
+        show(f"n = 1, {2 * batch} sequences", one_doubled)
+        ratios.append(two["tokens_per_s"] / one["tokens_per_s"])
+        doubled.append(one_doubled["tokens_per_s"] / one["tokens_per_s"])
+        bound = 2 * batch / two["decode_step_bound_seconds"]
+        bounds.append(two["tokens_per_s"] / bound)
+    print(f"n = 2 over n = 1: {statistics.median(ratios):.2f} x; of its own bound: {statistics.median(bounds):.2f}; "
+          f"n = 1 with the doubled batch: {statistics.median(doubled):.2f} x (medians of {rounds})")
+
+
+def compare_overlap(models, batch, context, rounds):
+    for name, model in models.items():
+        gains = []
+        for _ in range(rounds):
+            on = measure(model, batch, context, 1)
+            off = measure(model, batch, context, 1, "--no-overlap")
+            gains.append(1 - on["decode_step_seconds"] / off["decode_step_seconds"])
+        show(f"{name}, overlap", on)
+        show(f"{name}, no overlap", off)
+        print(f"{name}: overlap takes {100 * statistics.median(gains):.1f} % off a step (median of {rounds})")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--binary", default=harness.BINARY)
+    options = parser.parse_args()
+    harness.BINARY = os.path.abspath(options.binary)
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"MHA": pathlib.Path(folder) / "mha", "GQA": pathlib.Path(folder) / "gqa"}
+        write_random_model(models["MHA"], kv_heads=12, **SHAPE)
+        write_random_model(models["GQA"], kv_heads=2, **SHAPE)
+        print(f"seeking a context where t_a is near t_m, {options.batch} sequences")
+        context = seek_context(models["MHA"], options.batch)
+        compare_micro_batches(models["MHA"], options.batch, context, options.rounds)
+        compare_overlap(models, options.batch, context, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
