@@ -28,6 +28,7 @@ ROOMS = {
     "control": "wire transport",
     "worker": "exec kernels kv wire transport plan convert model tensor device graph",
     "scheduler": "plan model kv",
+    "simulate": "scheduler worker exec kernels kv wire transport plan model tensor device",
     "engine": "scheduler worker control plan convert model text kv wire transport",
     "server": "engine scheduler model text",
     "app": "*",

@@ -1,7 +1,7 @@
 // AttentionCore: one attention worker's state and work without its network: KV blocks of its heads,
 // block tables, append and attention, for steps of several micro-batches at a time. AttentionWorker
-// drives it from messages, LocalAttention from the model worker's own thread. Confined to one
-// thread.
+// drives it from messages, LocalAttention from the model worker's own thread. A simulator derives
+// from it to add what attention costs to its own clock. Confined to one thread.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +32,9 @@ class AttentionCore {
  public:
   // Allocates the KV cache. Throws Error kResourceExhausted or kInvalidArgument.
   AttentionCore(const AttentionCoreConfig& config, StreamView stream);
+  AttentionCore(const AttentionCore&) = delete;
+  AttentionCore& operator=(const AttentionCore&) = delete;
+  virtual ~AttentionCore() = default;
 
   // Applies the plan's changes to the block tables and makes it the current step of its
   // micro-batch. The plan comes from a socket: it is validated wholly. kInvalidArgument; the tables
@@ -41,12 +44,12 @@ class AttentionCore {
   // The calls of one layer, in this order. T query tokens; N of them lie in blocks held here.
   // What attention can do before k and v are there: q meets the cached keys. Optional, with the
   // same result bit for bit: attend() does it otherwise. q [T, Hq, D] of this worker's heads.
-  Status start(int32_t micro_batch, int32_t layer_idx, TensorView q);
+  virtual Status start(int32_t micro_batch, int32_t layer_idx, TensorView q);
   // k [N, Hkv, D], v [N, Hkv, Dv]; v is not looked at if the layout is latent.
   Status append(int32_t micro_batch, int32_t layer_idx, TensorView k, TensorView v);
   // out [T, Hq, Dv] in q's dtype or f32; lse [T, Hq] f32 where the step is partial, else not looked
   // at.
-  Status attend(
+  virtual Status attend(
       int32_t micro_batch, int32_t layer_idx, TensorView q, TensorView out, TensorView lse = {});
 
   [[nodiscard]] const AttentionCoreConfig& config() const { return config_; }

@@ -22,11 +22,20 @@ AttentionWorker::AttentionWorker(const AttentionWorkerConfig& config,
                                  std::vector<Endpoint*> replicas,
                                  StreamView stream,
                                  const Clock& clock)
+    : AttentionWorker(config,
+                      std::move(replicas),
+                      std::make_unique<AttentionCore>(config.core, stream),
+                      clock) {}
+
+AttentionWorker::AttentionWorker(const AttentionWorkerConfig& config,
+                                 std::vector<Endpoint*> replicas,
+                                 std::unique_ptr<AttentionCore> core,
+                                 const Clock& clock)
     : config_(config),
       rotation_{config.core.num_micro_batches, config.num_replicas},
       replicas_(std::move(replicas)),
       clock_(&clock),
-      core_(config.core, stream),
+      core_(std::move(core)),
       micro_batches_(static_cast<size_t>(config.core.num_micro_batches)) {
   LAMINA_CHECK_EQ(static_cast<int32_t>(replicas_.size()), config.num_replicas);
   config_.total_blocks = std::max(config.total_blocks, config.core.num_blocks);
@@ -195,8 +204,8 @@ Status AttentionWorker::handle_plan(uint32_t micro_batch, std::span<const std::b
                                  plan_.sequences.size(),
                                  micro_batch));
   }
-  LAMINA_RETURN_IF_ERROR(core_.begin_step(plan_));
-  stats_.num_blocks_used = core_.num_blocks_used();
+  LAMINA_RETURN_IF_ERROR(core_->begin_step(plan_));
+  stats_.num_blocks_used = core_->num_blocks_used();
   last_step_ = batch.step;
   batch.state = State::kQ;
   ++num_in_step_;
@@ -212,7 +221,7 @@ Status AttentionWorker::handle_q(uint32_t micro_batch, std::span<const std::byte
       tensor_payload(micro_batch,
                      message,
                      MessageKind::kQ,
-                     core_.num_tokens(static_cast<int32_t>(micro_batch)),
+                     core_->num_tokens(static_cast<int32_t>(micro_batch)),
                      row_bytes(config_.core.num_heads, config_.core.kv.head_dim)));
   batch.state = State::kKv;
   batch.begin = clock_->now();
@@ -221,7 +230,7 @@ Status AttentionWorker::handle_q(uint32_t micro_batch, std::span<const std::byte
   // k and v may be there already: then one pass is less work than two.
   LAMINA_ASSIGN_OR_RETURN(const bool is_complete, is_there(tensors_of(micro_batch)));
   if (is_complete) return {};
-  LAMINA_RETURN_IF_ERROR(core_.start(
+  LAMINA_RETURN_IF_ERROR(core_->start(
       static_cast<int32_t>(micro_batch), static_cast<int32_t>(batch.layer), q_tensor(micro_batch)));
   batch.busy = clock_->now() - batch.begin;
   return {};
@@ -231,7 +240,7 @@ Status AttentionWorker::handle_kv(uint32_t micro_batch, std::span<const std::byt
   const KvLayout& kv = config_.core.kv;
   const auto idx = static_cast<int32_t>(micro_batch);
   MicroBatch& batch = micro_batches_[micro_batch];
-  const int32_t num_keys = core_.num_new_keys(idx);
+  const int32_t num_keys = core_->num_new_keys(idx);
   const size_t key_bytes = row_bytes(kv.num_kv_heads, kv.head_dim);
   const size_t value_bytes = kv.latent ? 0 : row_bytes(kv.num_kv_heads, kv.value_dim);
   LAMINA_ASSIGN_OR_RETURN(
@@ -243,13 +252,13 @@ Status AttentionWorker::handle_kv(uint32_t micro_batch, std::span<const std::byt
   auto* keys = const_cast<std::byte*>(payload.data());
   std::byte* values = keys + static_cast<size_t>(num_keys) * key_bytes;
   LAMINA_RETURN_IF_ERROR(
-      core_.append(idx,
-                   static_cast<int32_t>(batch.layer),
-                   {keys, config_.dtype, {num_keys, kv.num_kv_heads, kv.head_dim}},
-                   {values, config_.dtype, {num_keys, kv.num_kv_heads, kv.value_dim}}));
+      core_->append(idx,
+                    static_cast<int32_t>(batch.layer),
+                    {keys, config_.dtype, {num_keys, kv.num_kv_heads, kv.head_dim}},
+                    {values, config_.dtype, {num_keys, kv.num_kv_heads, kv.value_dim}}));
   LAMINA_RETURN_IF_ERROR(reply(micro_batch, begin));
   stats_.attention_ns += batch.busy.count();
-  end_layer(batch, core_.num_tokens(idx));
+  end_layer(batch, core_->num_tokens(idx));
   return {};
 }
 
@@ -299,9 +308,9 @@ Result<std::span<const std::byte>> AttentionWorker::tensor_payload(
 Status AttentionWorker::reply(uint32_t micro_batch, TimePoint resumed) {
   const auto idx = static_cast<int32_t>(micro_batch);
   MicroBatch& batch = micro_batches_[micro_batch];
-  const int64_t num_tokens = core_.num_tokens(idx);
+  const int64_t num_tokens = core_->num_tokens(idx);
   const int32_t num_heads = config_.core.num_heads;
-  const bool is_partial = core_.is_partial(idx);
+  const bool is_partial = core_->is_partial(idx);
   wire::MessageHeader head = reply_header(micro_batch);
   head.num_rows = static_cast<uint32_t>(num_tokens);
   const DType dtype = is_partial ? DType::kF32 : config_.dtype;
@@ -316,7 +325,7 @@ Status AttentionWorker::reply(uint32_t micro_batch, TimePoint resumed) {
   out.data = message.data() + sizeof(head);
   lse.data = out.data + out.size_bytes();
   LAMINA_RETURN_IF_ERROR(
-      core_.attend(idx, static_cast<int32_t>(batch.layer), q_tensor(micro_batch), out, lse));
+      core_->attend(idx, static_cast<int32_t>(batch.layer), q_tensor(micro_batch), out, lse));
   stats_.bytes_sent += message_bytes;
   batch.busy += clock_->now() - resumed;
   head.begin_ns = batch.begin.time_since_epoch().count();
@@ -357,7 +366,7 @@ TensorView AttentionWorker::q_tensor(uint32_t micro_batch) const {
   // Operators only read it; TensorView has no const form.
   return {const_cast<std::byte*>(micro_batches_[micro_batch].q_payload.data()),
           config_.dtype,
-          {core_.num_tokens(static_cast<int32_t>(micro_batch)),
+          {core_->num_tokens(static_cast<int32_t>(micro_batch)),
            config_.core.num_heads,
            config_.core.kv.head_dim}};
 }

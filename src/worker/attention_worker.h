@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -51,6 +52,11 @@ class AttentionWorker {
   AttentionWorker(const AttentionWorkerConfig& config,
                   std::vector<Endpoint*> replicas,
                   StreamView stream,
+                  const Clock& clock = steady_clock());
+  // `core` was made of config.core.
+  AttentionWorker(const AttentionWorkerConfig& config,
+                  std::vector<Endpoint*> replicas,
+                  std::unique_ptr<AttentionCore> core,
                   const Clock& clock = steady_clock());
 
   // Handles one message, if there is one: false if not. What is nearest to an output comes first.
@@ -121,7 +127,7 @@ class AttentionWorker {
   Rotation rotation_;
   std::vector<Endpoint*> replicas_;
   const Clock* clock_;
-  AttentionCore core_;
+  std::unique_ptr<AttentionCore> core_;
   AttentionWorkerStats stats_;
   wire::AttentionPlan plan_;
   std::vector<MicroBatch> micro_batches_;

@@ -76,7 +76,9 @@ void SimEndpoint::take(const SimMessage& message) {
 }
 
 Status SimEndpoint::wait(SlotIdx slot, uint64_t seq, Deadline /*deadline*/, WaitPolicy /*policy*/) {
-  LAMINA_CHECK(false,
+  const PollResult result = poll(slot, seq);
+  if (result == PollResult::kDown) return down_status();
+  LAMINA_CHECK(result == PollResult::kReady,
                fmt::format("{} waits for message {} in slot {}: nothing may block in a simulation",
                            host().name(),
                            seq,

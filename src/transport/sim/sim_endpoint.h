@@ -1,7 +1,7 @@
 // SimEndpoint: an endpoint between state machines of one thread, for a discrete-event simulation.
 // Made by SimNetwork::connect(), used as any other: commits and polls happen at the local time of
-// its host. Nothing may wait on it: wait() and wait_any() are CHECK failures. Confined to the
-// simulation's thread, abort() included.
+// its host. Nothing may block on it: wait() is a CHECK failure unless its answer is there already,
+// wait_any() always. Confined to the simulation's thread, abort() included.
 #pragma once
 
 #include <memory>

@@ -1,0 +1,45 @@
+#include "simulate/pipeline_record.h"
+
+#include <fmt/format.h>
+
+namespace lamina::simulate {
+
+PipelineRecord::PipelineRecord(Rotation rotation, int32_t num_layers, bool keeps_all)
+    : rotation_(rotation),
+      num_layers_(num_layers),
+      keeps_all_(keeps_all),
+      batches_(static_cast<size_t>(rotation.num_micro_batches)),
+      replica_ends_(static_cast<size_t>(rotation.num_replicas)) {}
+
+void PipelineRecord::add_slice(const Work& work, int64_t step, int32_t slice_idx) {
+  MicroBatch& batch = batches_[static_cast<size_t>(work.micro_batch)];
+  TimePoint& replica_end = replica_ends_[static_cast<size_t>(work.worker_idx)];
+  const int64_t counted = step * num_layers_ + slice_idx;
+  const int64_t turn =
+      (work.micro_batch + counted * rotation_.num_micro_batches) % rotation_.num_replicas;
+  const char* what = nullptr;
+  if (step * (num_layers_ + 1) + slice_idx != batch.num_slices) what = "out of order";
+  if (work.begin < batch.end) what = "before the one before it had ended";
+  if (work.begin < replica_end) what = "while the replica ran another";
+  if (turn != work.worker_idx) what = "out of turn";
+  if (what != nullptr && violation_.empty()) {
+    violation_ = fmt::format("replica {} ran slice {} of step {} of micro-batch {} {}",
+                             work.worker_idx,
+                             slice_idx,
+                             step,
+                             work.micro_batch,
+                             what);
+  }
+  ++num_slices_;
+  ++batch.num_slices;
+  batch.end = replica_end = work.end;
+  if (!keeps_all_) return;
+  slices_.push_back(work);
+  slices_.back().slice = counted;
+}
+
+void PipelineRecord::add_attention(const Work& work) {
+  if (keeps_all_) attentions_.push_back(work);
+}
+
+}  // namespace lamina::simulate
