@@ -158,6 +158,8 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
   flags.add_switch("--no-overlap",
                    options.no_overlap,
                    "Attention waits for k and v before it starts on the cached tokens");
+  flags.add(
+      "--trace", options.trace, "File for a timeline of slices and attention, for ui.perfetto.dev");
   flags.add_bytes("--kv-cache-memory-bytes",
                   options.kv_cache_memory_bytes,
                   "KV memory of each local attention worker, as 2GiB (default: half of the free "

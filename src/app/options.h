@@ -40,6 +40,7 @@ struct PlacementOptions {
   std::string transport = "auto";
   std::string partition = "auto";
   bool no_overlap = false;
+  std::string trace;                   // a file; empty: none
   uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory, shared by the local workers
   int32_t threads = 0;                 // 0: every core this process may use
   SecurityOptions security;

@@ -83,6 +83,9 @@ Placement place(const PlacementOptions& options,
                 const std::string& log_level) {
   Placement placement;
   const int32_t num_threads = options.threads == 0 ? available_cores() : options.threads;
+  if (!options.trace.empty()) {
+    placement.trace = std::make_unique<TraceWriter>(TraceConfig{.path = options.trace});
+  }
   std::unique_ptr<StepBackend> backend;
   if (options.mode == "colocated") {
     if (model.program.rotation.num_replicas > 1) {
@@ -90,10 +93,13 @@ Placement place(const PlacementOptions& options,
                   "--replicas needs attention workers: not colocated");
     }
     const std::vector<StreamView> streams = make_streams(model.program, num_threads, placement);
-    backend = std::make_unique<LocalBackend>(
-        model.program, kv_budget_bytes(options.kv_cache_memory_bytes, 1), streams);
+    backend = std::make_unique<LocalBackend>(model.program,
+                                             kv_budget_bytes(options.kv_cache_memory_bytes, 1),
+                                             streams,
+                                             placement.trace.get());
   } else {
     ClusterBackendConfig config = cluster_config(options);
+    config.trace = placement.trace.get();
     if (config.workers.empty()) {
       if (config.security.cluster_secret.empty()) config.security.cluster_secret = random_secret();
       config.security.tls = {};  // they are on this machine

@@ -7,6 +7,7 @@
 #include "app/loading.h"
 #include "app/local_workers.h"
 #include "app/options.h"
+#include "base/trace.h"
 #include "device/thread_pool.h"
 #include "engine/serving_engine.h"
 
@@ -14,6 +15,7 @@ namespace lamina::app {
 
 // Declared in the order of dependence: the engine goes first.
 struct Placement {
+  std::unique_ptr<TraceWriter> trace;              // null without --trace
   std::vector<std::unique_ptr<ThreadPool>> pools;  // of each tensor-parallel rank
   std::unique_ptr<LocalWorkers> local_workers;     // null in colocated mode or with remote workers
   std::unique_ptr<ServingEngine> engine;

@@ -99,7 +99,7 @@ TEST_F(TraceTest, SpansBearTimesAndArguments) {
   writer.add_span({.row = row, .name = "backwards", .begin = at(9'000), .end = at(8'000)});
   writer.close();
   // The whole text: fractions are exact, and "ph" and "ts" come before any name.
-  EXPECT_NE(text().find(R"({"ph":"X","ts":0.001,"dur":2999.002,"pid":1,"tid":1000,"cat":"compute",)"
+  EXPECT_NE(text().find(R"({"ph":"X","ts":0.001,"pid":1,"tid":1000,"dur":2999.002,"cat":"compute",)"
                         R"("name":"slice","args":{"step":0,"micro_batch":1,"layer":2,"slice":3,)"
                         R"("num_tokens":4}})"),
             std::string::npos)
@@ -176,8 +176,8 @@ TEST_F(TraceTest, ManyThreadsWriteOneFile) {
   std::set<std::pair<int, int>> rows;
   for (const json& span : events("X")) {
     const json& args = span.at("args");
-    ASSERT_EQ(args.at("layer"), next_layer[args.at("micro_batch")]++);
-    rows.insert({args.at("micro_batch"), span.at("tid")});
+    ASSERT_EQ(args.at("layer"), next_layer[args.at("micro_batch").get<int>()]++);
+    rows.emplace(args.at("micro_batch").get<int>(), span.at("tid").get<int>());
   }
   EXPECT_EQ(rows.size(), static_cast<size_t>(kThreads));
   for (int i = 0; i < kThreads; ++i) EXPECT_EQ(next_layer[i], kSpans);

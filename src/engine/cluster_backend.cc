@@ -40,7 +40,7 @@ ClusterBackend::ClusterBackend(ClusterBackendConfig config,
     : config_(std::move(config)),
       program_(program),
       streams_(streams.begin(), streams.end()),
-      replicas_(program, streams),
+      replicas_(program, streams, config_.trace),
       engine_id_(random_id()),
       candidates_(config_.workers.size()) {
   LAMINA_CHECK(!config_.workers.empty());
@@ -49,6 +49,9 @@ ClusterBackend::ClusterBackend(ClusterBackendConfig config,
     clients_.push_back(
         std::make_unique<control::AttentionControlClient>(address, config_.security));
     workers.push_back(clients_.back().get());
+    if (config_.trace != nullptr) {
+      trace_rows_.push_back(config_.trace->add_row("attention workers", address.to_string()));
+    }
   }
   monitor_ = std::make_unique<control::WorkerMonitor>(
       config_.monitor, workers, static_cast<control::WorkerListener&>(*this));
@@ -183,6 +186,10 @@ std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(size_t idx,
                                                              std::vector<AttentionPeer> peers) {
   const AttentionAttrs& attention = program_.attention();
   const size_t num_ranks = program_.ranks.size();
+  std::vector<TraceRow> trace_rows;
+  if (config_.trace != nullptr) {
+    for (const AttentionPeer& peer : peers) trace_rows.push_back(trace_rows_[peer.worker_idx]);
+  }
   return std::make_unique<RemoteAttention>(
       RemoteAttentionConfig{.epoch = epoch_,
                             .num_layers = program_.num_layers(),
@@ -199,7 +206,10 @@ std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(size_t idx,
                             .sinks = program_.sinks(static_cast<int32_t>(idx % num_ranks)),
                             .reply_timeout = config_.reply_timeout,
                             .wait = {},
-                            .meter = &replicas_.meter()},
+                            .meter = &replicas_.meter(),
+                            .trace = config_.trace,
+                            .trace_rows = std::move(trace_rows),
+                            .trace_replica = replicas_.trace_row(idx / num_ranks)},
       std::move(peers),
       streams_[idx]);
 }
@@ -367,6 +377,7 @@ Status ClusterBackend::join(const Member& member, int32_t num_blocks, RankPeers&
       const size_t replica = i % num_replicas;
       peers[replica * program_.ranks.size() + static_cast<size_t>(rank)].push_back(
           {.name = clients_[member.worker_idx]->name(),
+           .worker_idx = member.worker_idx,
            .kv_heads = {part.kv_head_begin - first, part.kv_head_end - first},
            .blocks = {part.block_begin, part.block_end},
            .endpoint = pending[i]->complete(blobs[i], deadline)});

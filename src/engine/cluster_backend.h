@@ -38,6 +38,7 @@ struct ClusterBackendConfig {
       std::chrono::seconds(30);  // the first session waits this long for all workers
   Duration call_timeout = std::chrono::seconds(3);     // configuring one worker
   Duration reply_timeout = std::chrono::seconds(120);  // one layer's attention
+  TraceWriter* trace = nullptr;                        // or none; outlives the backend
 };
 
 class ClusterBackend final : public StepBackend, private control::WorkerListener {
@@ -126,8 +127,9 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   uint64_t engine_id_;
   bool was_open_ = false;
   std::vector<std::unique_ptr<control::AttentionControl>> clients_;
-  std::vector<Member> members_;  // of the open session
-  size_t num_considered_ = 0;    // workers that the open session could choose from
+  std::vector<Member> members_;       // of the open session
+  std::vector<TraceRow> trace_rows_;  // of each worker, with a trace
+  size_t num_considered_ = 0;         // workers that the open session could choose from
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

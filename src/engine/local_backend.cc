@@ -9,11 +9,12 @@ namespace lamina {
 
 LocalBackend::LocalBackend(const ModelProgram& program,
                            uint64_t kv_budget_bytes,
-                           std::span<const StreamView> streams)
+                           std::span<const StreamView> streams,
+                           TraceWriter* trace)
     : program_(program),
       kv_budget_bytes_(kv_budget_bytes),
       streams_(streams.begin(), streams.end()),
-      replicas_(program, streams) {
+      replicas_(program, streams, trace) {
   LAMINA_CHECK_EQ(program.rotation.num_replicas, 1);
 }
 

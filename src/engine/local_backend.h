@@ -19,7 +19,8 @@ class LocalBackend final : public StepBackend {
   // bounds the KV cache. Throws what ModelWorker throws.
   LocalBackend(const ModelProgram& program,
                uint64_t kv_budget_bytes,
-               std::span<const StreamView> streams);
+               std::span<const StreamView> streams,
+               TraceWriter* trace = nullptr);
 
   Status start(int32_t micro_batch, StepPlan plan) override;
   Result<std::optional<FinishedStep>> wait(Deadline deadline) override;

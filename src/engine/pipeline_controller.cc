@@ -55,7 +55,7 @@ void PipelineController::measure(const PipelineSample& sample,
                                  int32_t num_workers) {
   const double busy_s = std::max(std::chrono::duration<double>(busy).count(), 1e-9);
   const double num_layers = config_.num_layers;
-  times_ = {.model_s = sample.decode_slices.mean(),
+  times_ = {.model_s = slices_per_layer() * sample.decode_slices.mean(),
             .attention_s = sample.num_layers > 0
                                ? sample.attention_s / static_cast<double>(sample.num_layers)
                                : 0.0,
@@ -83,10 +83,16 @@ void PipelineController::measure(const PipelineSample& sample,
             .context_imbalance = imbalance(context)};
 }
 
+// A step has one slice more than layers: its first follows the last of the step before without
+// attention between (the seam of PAPER 7).
+double PipelineController::slices_per_layer() const {
+  return (config_.num_layers + 1.0) / config_.num_layers;
+}
+
 // What a layer costs with all sequences in one batch.
 LayerCosts PipelineController::costs(int32_t num_tokens) const {
-  return {.slice_base_s = slices_.intercept(),
-          .slice_per_token_s = slices_.slope(),
+  return {.slice_base_s = slices_per_layer() * slices_.intercept(),
+          .slice_per_token_s = slices_per_layer() * slices_.slope(),
           .attention_s = times_.attention_s * std::min(num_active_, num_tokens),
           .wire_s = times_.wire_s};
 }

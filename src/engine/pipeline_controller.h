@@ -47,6 +47,7 @@ class PipelineController {
                int32_t num_workers);
   void decide(int32_t num_tokens);
   [[nodiscard]] LayerCosts costs(int32_t num_tokens) const;
+  [[nodiscard]] double slices_per_layer() const;
 
   PipelineControllerConfig config_;
   int32_t num_active_ = 1;

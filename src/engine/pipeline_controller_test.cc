@@ -83,15 +83,15 @@ TEST(PipelineController, ReportsTimesBoundsIdleAndImbalance) {
   controller.update(sample, milliseconds(500), loads, 2);
   const PipelineStats& stats = controller.stats();
   EXPECT_NEAR(stats.step_seconds, 0.045, 1e-9);
-  EXPECT_NEAR(stats.bound_seconds, 0.04, 1e-9);  // 2 x 2 ms x 10 layers
-  EXPECT_NEAR(stats.model_seconds, 0.02, 1e-9);
+  EXPECT_NEAR(stats.bound_seconds, 0.044, 1e-9);  // 2 x 2 ms x 11 slices
+  EXPECT_NEAR(stats.model_seconds, 0.022, 1e-9);
   EXPECT_NEAR(stats.attention_seconds, 0.01, 1e-9);
   EXPECT_NEAR(stats.wire_seconds, 0.005, 1e-9);
   EXPECT_NEAR(stats.model_idle, 0.5, 1e-9);
   EXPECT_NEAR(stats.attention_idle, 0.8, 1e-9);
   EXPECT_NEAR(stats.sequence_imbalance, 1.25, 1e-9);
   EXPECT_NEAR(stats.context_imbalance, 1.5, 1e-9);
-  EXPECT_NE(controller.report().find("45.00 ms a step (bound 40.00)"), std::string::npos);
+  EXPECT_NE(controller.report().find("45.00 ms a step (bound 44.00)"), std::string::npos);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "engine/replica_set.h"
 
+#include <fmt/format.h>
+
 #include "base/check.h"
 #include "base/log.h"
 #include "worker/replica_slots.h"
@@ -51,12 +53,17 @@ struct ReplicaSet::Replica {
   ReplicaTimes ended;  // of earlier sessions
 };
 
-ReplicaSet::ReplicaSet(const ModelProgram& program, std::span<const StreamView> streams)
-    : program_(program) {
+ReplicaSet::ReplicaSet(const ModelProgram& program,
+                       std::span<const StreamView> streams,
+                       TraceWriter* trace)
+    : program_(program), trace_(trace) {
   const auto num_ranks = static_cast<size_t>(program.num_ranks());
   const auto num_replicas = static_cast<size_t>(program.rotation.num_replicas);
   LAMINA_CHECK_EQ(streams.size(), num_ranks * num_replicas);
   for (size_t i = 0; i < num_replicas; ++i) {
+    trace_rows_.push_back(trace == nullptr
+                              ? TraceRow()
+                              : trace->add_row("model replicas", fmt::format("replica {}", i)));
     replicas_.push_back(
         std::make_unique<Replica>(program.rank_models(streams.subspan(i * num_ranks, num_ranks)),
                                   program.step_limits(),
@@ -81,7 +88,9 @@ void ReplicaSet::open(uint64_t epoch,
     ReplicaLinks links{.engine = replica.to_engine.get(),
                        .replicas = {},
                        .attention = attention[i],
-                       .meter = &meter_};
+                       .meter = &meter_,
+                       .trace = trace_,
+                       .trace_row = trace_rows_[i]};
     for (const auto& other : replica.to_replicas) links.replicas.push_back(other.get());
     const ModelReplicaConfig config{.epoch = epoch,
                                     .rotation = program_.rotation,

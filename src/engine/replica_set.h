@@ -27,9 +27,11 @@ BackendTimes to_backend_times(const ReplicaTimes& times);
 
 class ReplicaSet {
  public:
-  // `program` and the streams' pools outlive the set; streams: of each rank of replica 0, then of
-  // replica 1, ... Throws what RankGroup throws.
-  ReplicaSet(const ModelProgram& program, std::span<const StreamView> streams);
+  // `program`, the streams' pools and `trace`, which may be null, outlive the set; streams: of each
+  // rank of replica 0, then of replica 1, ... Throws what RankGroup throws.
+  ReplicaSet(const ModelProgram& program,
+             std::span<const StreamView> streams,
+             TraceWriter* trace = nullptr);
   ReplicaSet(const ReplicaSet&) = delete;
   ReplicaSet& operator=(const ReplicaSet&) = delete;
   ~ReplicaSet();
@@ -47,6 +49,7 @@ class ReplicaSet {
   void interrupt() { wake_flag_.raise(); }
   // Filled by the replicas; the attention backends' too.
   [[nodiscard]] PipelineMeter& meter() { return meter_; }
+  [[nodiscard]] TraceRow trace_row(size_t replica_idx) const { return trace_rows_[replica_idx]; }
   [[nodiscard]] bool is_open() const { return pipeline_ != nullptr; }
   [[nodiscard]] ReplicaTimes times() const;
 
@@ -57,6 +60,8 @@ class ReplicaSet {
   void run(Replica& replica);
 
   const ModelProgram& program_;
+  TraceWriter* trace_;
+  std::vector<TraceRow> trace_rows_;  // of each replica
   std::vector<std::unique_ptr<Replica>> replicas_;
   std::unique_ptr<StepPipeline> pipeline_;
   WakeFlag wake_flag_;

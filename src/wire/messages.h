@@ -30,7 +30,7 @@ enum class MessageKind : uint16_t {
   kCarried = 8,  // model replica -> model replica: the values carried into its next slice
 };
 
-// Opens every message. 64 bytes.
+// Opens every message. 80 bytes.
 struct MessageHeader {
   uint32_t magic = kMagic;
   uint16_t version = kVersion;
@@ -45,12 +45,15 @@ struct MessageHeader {
   // payload, or in kResult the reason as text.
   uint16_t status = 0;
   uint64_t payload_bytes = 0;
-  // kOut: when attention on this layer began (q or k and v being there) and how long it computed,
-  // by the worker's clock. Told for traces and metrics alone.
+  // kOut: when attention on this layer began, by the worker's clock; how long it met the cached
+  // keys before k and v were there; then waited for them; then finished. For traces and metrics
+  // alone.
   int64_t begin_ns = 0;
-  int64_t busy_ns = 0;
+  int64_t cached_ns = 0;
+  int64_t gap_ns = 0;
+  int64_t rest_ns = 0;
 };
-static_assert(sizeof(MessageHeader) == 64);
+static_assert(sizeof(MessageHeader) == 80);
 
 // What a decoded header must agree with.
 struct ExpectedHeader {

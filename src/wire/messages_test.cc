@@ -158,7 +158,7 @@ TEST(MessageHeader, AbortsOnAnotherPlaceInTheSession) {
 
 TEST(MessageHeader, EncodingIntoTooLittleRoomIsABug) {
   std::vector<std::byte> message(sizeof(MessageHeader) - 1);
-  EXPECT_DEATH(encode_header(q_header(0), message), "64 vs. 63");
+  EXPECT_DEATH(encode_header(q_header(0), message), "80 vs. 79");
 }
 
 }  // namespace

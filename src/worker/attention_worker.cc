@@ -225,14 +225,14 @@ Status AttentionWorker::handle_q(uint32_t micro_batch, std::span<const std::byte
                      row_bytes(config_.core.num_heads, config_.core.kv.head_dim)));
   batch.state = State::kKv;
   batch.begin = clock_->now();
-  batch.busy = {};
+  batch.cached = {};
   if (!config_.overlap) return {};
   // k and v may be there already: then one pass is less work than two.
   LAMINA_ASSIGN_OR_RETURN(const bool is_complete, is_there(tensors_of(micro_batch)));
   if (is_complete) return {};
   LAMINA_RETURN_IF_ERROR(core_->start(
       static_cast<int32_t>(micro_batch), static_cast<int32_t>(batch.layer), q_tensor(micro_batch)));
-  batch.busy = clock_->now() - batch.begin;
+  batch.cached = clock_->now() - batch.begin;
   return {};
 }
 
@@ -247,7 +247,7 @@ Status AttentionWorker::handle_kv(uint32_t micro_batch, std::span<const std::byt
       const auto payload,
       tensor_payload(micro_batch, message, MessageKind::kKv, num_keys, key_bytes + value_bytes));
   const TimePoint begin = clock_->now();
-  if (batch.busy == Duration::zero()) batch.begin = begin;  // nothing was done before
+  if (batch.cached == Duration::zero()) batch.begin = begin;  // nothing was done before
   // Operators only read them; TensorView has no const form.
   auto* keys = const_cast<std::byte*>(payload.data());
   std::byte* values = keys + static_cast<size_t>(num_keys) * key_bytes;
@@ -257,7 +257,7 @@ Status AttentionWorker::handle_kv(uint32_t micro_batch, std::span<const std::byt
                     {keys, config_.dtype, {num_keys, kv.num_kv_heads, kv.head_dim}},
                     {values, config_.dtype, {num_keys, kv.num_kv_heads, kv.value_dim}}));
   LAMINA_RETURN_IF_ERROR(reply(micro_batch, begin));
-  stats_.attention_ns += batch.busy.count();
+  stats_.attention_ns += (batch.cached + (clock_->now() - begin)).count();
   end_layer(batch, core_->num_tokens(idx));
   return {};
 }
@@ -327,9 +327,10 @@ Status AttentionWorker::reply(uint32_t micro_batch, TimePoint resumed) {
   LAMINA_RETURN_IF_ERROR(
       core_->attend(idx, static_cast<int32_t>(batch.layer), q_tensor(micro_batch), out, lse));
   stats_.bytes_sent += message_bytes;
-  batch.busy += clock_->now() - resumed;
   head.begin_ns = batch.begin.time_since_epoch().count();
-  head.busy_ns = batch.busy.count();
+  head.cached_ns = batch.cached.count();
+  head.gap_ns = (resumed - batch.begin - batch.cached).count();
+  head.rest_ns = (clock_->now() - resumed).count();
   wire::encode_header(head, message);
   const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
   return replica.commit(

@@ -88,7 +88,7 @@ class AttentionWorker {
     int32_t first_replica = 0;             // where the step's plan came from
     std::span<const std::byte> q_payload;  // validated, in its slot
     TimePoint begin{};                     // of the layer's attention
-    Duration busy{};                       // with it
+    Duration cached{};                     // spent on the cached keys before k and v were there
   };
 
   void note_progress();

@@ -182,14 +182,31 @@ Status ModelReplica::run_slice(int32_t micro_batch) {
   const bool is_last = slice + 1 == runner_.num_slices();
   LAMINA_RETURN_IF_ERROR(is_last ? finish(micro_batch) : hand_on(micro_batch, slice));
   b.next_slice = own_slice(b, slice + 1);
-  const Duration time = clock_->now() - begin;
-  ++stats_.num_slices;
-  stats_.slice_ns += time.count();
-  if (links_.meter != nullptr) {
-    links_.meter->add_slice(
-        b.step.plan.is_decoding(), static_cast<int64_t>(b.inputs.token_ids.size()), time);
-  }
+  note_slice(b, micro_batch, slice, begin);
   return {};
+}
+
+void ModelReplica::note_slice(const MicroBatch& b,
+                              int32_t micro_batch,
+                              int32_t slice_idx,
+                              TimePoint begin) {
+  const TimePoint end = clock_->now();
+  const auto num_tokens = static_cast<int32_t>(b.inputs.token_ids.size());
+  ++stats_.num_slices;
+  stats_.slice_ns += (end - begin).count();
+  if (links_.meter != nullptr) {
+    links_.meter->add_slice(b.step.plan.is_decoding(), num_tokens, end - begin);
+  }
+  if (links_.trace == nullptr) return;
+  links_.trace->add_span({.row = links_.trace_row,
+                          .name = "slice",
+                          .category = "slice",
+                          .begin = begin,
+                          .end = end,
+                          .step = b.step.step,
+                          .micro_batch = micro_batch,
+                          .slice = slice_idx,
+                          .num_tokens = num_tokens});
 }
 
 bool ModelReplica::comes_from_elsewhere(const MicroBatch& b, int32_t slice_idx) const {

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "base/trace.h"
 #include "plan/rotation.h"
 #include "transport/wait_any.h"
 #include "worker/pipeline_meter.h"
@@ -36,6 +37,8 @@ struct ReplicaLinks {
   std::vector<Endpoint*> replicas;           // by index; null at this one's own
   std::vector<AttentionBackend*> attention;  // of each tensor-parallel rank
   PipelineMeter* meter = nullptr;            // or none
+  TraceWriter* trace = nullptr;              // or none
+  TraceRow trace_row = {};
 };
 
 // Written by the replica's thread, read by others.
@@ -86,6 +89,7 @@ class ModelReplica {
   Status take_carried(int32_t micro_batch);
   Status hand_on(int32_t micro_batch, int32_t slice_idx);
   Status finish(int32_t micro_batch);
+  void note_slice(const MicroBatch& batch, int32_t micro_batch, int32_t slice_idx, TimePoint begin);
   void report(int32_t micro_batch, const Status& failure);
   Status send_result(const StepResult& result, uint64_t seq);
   // The first slice from `from` on that this replica runs.

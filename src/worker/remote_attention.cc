@@ -44,6 +44,15 @@ Status for_each_range(std::span<const RowRange> ranges, const Visit& visit) {
   return {};
 }
 
+// The worker's word: it may say anything.
+RemoteAttention::WorkTimes work_times(const wire::MessageHeader& head, Duration most) {
+  const auto bounded = [&](int64_t ns) { return std::clamp<Duration>(Duration(ns), {}, most); };
+  return {.begin = TimePoint(Duration(head.begin_ns)),
+          .cached = bounded(head.cached_ns),
+          .gap = bounded(head.gap_ns),
+          .rest = bounded(head.rest_ns)};
+}
+
 }  // namespace
 
 RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
@@ -52,6 +61,7 @@ RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
     : config_(config),
       peers_(std::move(peers)),
       wire_stats_(peers_.size()),
+      clocks_(peers_.size()),
       partitioner_(blocks_of(peers_), config.max_sequences, config.block_size),
       micro_batches_(static_cast<size_t>(config.rotation.num_micro_batches)) {
   const KvPartition partition = partition_of(config_.num_kv_heads, peers_);
@@ -92,7 +102,9 @@ Status RemoteAttention::send_plan(size_t peer_idx, const wire::AttentionPlan& pl
 }
 
 Status RemoteAttention::send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) {
-  micro_batches_[static_cast<size_t>(micro_batch)].q_sent = steady_clock().now();
+  MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  step.q_sent = steady_clock().now();
+  step.q_layer = attention_idx;
   for (size_t i = 0; i < peers_.size(); ++i) {
     const Place place = {i, micro_batch, attention_idx};
     const HeadRange heads = query_heads(i);
@@ -155,6 +167,7 @@ Status RemoteAttention::send_rows(const Place& place,
 Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
   step.slowest = step.busy = {};
+  if (step.q_layer != attention_idx) step.q_sent.reset();  // another replica sent this layer's
   if (step.has_partials) {
     const bool has_sinks = !config_.sinks.empty();
     merge_->begin(step.num_tokens,
@@ -286,10 +299,10 @@ Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place&
                                                .micro_batch = micro_batch}));
   wire_stats_[place.peer_idx].bytes_received += message.size();
   MicroBatch& step = micro_batches_[micro_batch];
-  // The worker's word: it may say anything.
-  const Duration busy = std::clamp<Duration>(Duration(head.busy_ns), {}, config_.reply_timeout);
-  step.slowest = std::max(step.slowest, busy);
-  step.busy += busy;
+  const WorkTimes times = work_times(head, config_.reply_timeout);
+  step.slowest = std::max(step.slowest, times.cached + times.rest);
+  step.busy += times.cached + times.rest;
+  if (config_.trace != nullptr) trace(place, times);
   if (head.status != 0)
     return internal_error(fmt::format("refused step {} with status {}", head.step, head.status));
   if (head.num_rows != part.num_q_rows || head.dtype != static_cast<uint16_t>(dtype) ||
@@ -341,6 +354,43 @@ Status RemoteAttention::receive_partial(const Place& place) {
 
 // Where several tiles hold parts of a head the same rows are stored more than once: with the same
 // bits.
+// Spans of a worker's row, with arrows from the slice that sent q and to the one that goes on. Its
+// clock is its own: the round trip of q and output tells how it differs from ours.
+void RemoteAttention::trace(const Place& place, const WorkTimes& times) {
+  const TimePoint now = steady_clock().now();
+  MicroBatch& step = micro_batches_[static_cast<size_t>(place.micro_batch)];
+  const Duration shift = clocks_[place.peer_idx].shift(step.q_sent, times.begin, times.end(), now);
+  const TraceRow row = config_.trace_rows[place.peer_idx];
+  TraceSpan span{.row = row,
+                 .name = "attention",
+                 .category = "attention",
+                 .begin = times.begin + shift + times.cached + times.gap,
+                 .end = times.end() + shift,
+                 .step = part_of(place).plan.step,
+                 .micro_batch = place.micro_batch,
+                 .layer = place.layer,
+                 .num_tokens = static_cast<int32_t>(part_of(place).num_q_rows)};
+  config_.trace->add_span(span);
+  config_.trace->add_arrow({.name = "out",
+                            .from_row = row,
+                            .from = span.end,
+                            .to_row = config_.trace_replica,
+                            .to = now});
+  const TimePoint first = times.begin + shift;
+  if (times.cached > Duration::zero()) {
+    span.name = "cached keys";
+    span.begin = first;
+    span.end = first + times.cached;
+    config_.trace->add_span(span);
+  }
+  if (!step.q_sent) return;
+  config_.trace->add_arrow({.name = "q",
+                            .from_row = config_.trace_replica,
+                            .from = *step.q_sent,
+                            .to_row = row,
+                            .to = times.cached > Duration::zero() ? first : first + times.gap});
+}
+
 void RemoteAttention::store_merged(const MicroBatch& step, TensorView out) const {
   for (size_t i = 0; i < peers_.size(); ++i) {
     if (!step.parts[i].is_partial) continue;

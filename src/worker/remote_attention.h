@@ -12,11 +12,13 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/trace.h"
 #include "kv/kv_partition.h"
 #include "plan/rotation.h"
 #include "transport/endpoint.h"
 #include "wire/messages.h"
 #include "worker/attention_backend.h"
+#include "worker/clock_shift.h"
 #include "worker/partial_merge.h"
 #include "worker/pipeline_meter.h"
 #include "worker/step_partitioner.h"
@@ -25,7 +27,8 @@ namespace lamina {
 
 // The holder of a tile.
 struct AttentionPeer {
-  std::string name;  // for messages
+  std::string name;       // for messages
+  size_t worker_idx = 0;  // the caller's own
   HeadRange kv_heads;
   BlockRange blocks;
   std::unique_ptr<Endpoint> endpoint;
@@ -50,6 +53,9 @@ struct RemoteAttentionConfig {
   Duration reply_timeout = std::chrono::seconds(60);
   WaitPolicy wait;
   PipelineMeter* meter = nullptr;  // or none
+  TraceWriter* trace = nullptr;    // or none; then with a row for each peer and this replica's
+  std::vector<TraceRow> trace_rows = {};
+  TraceRow trace_replica = {};
 };
 
 struct WireStats {
@@ -73,6 +79,16 @@ class RemoteAttention final : public AttentionBackend {
                    int32_t attention_idx,
                    std::vector<AwaitedMessage>& awaited) const override;
 
+  // What a worker says of a layer's attention, by its clock.
+  struct WorkTimes {
+    TimePoint begin{};
+    Duration cached{};
+    Duration gap{};
+    Duration rest{};
+
+    [[nodiscard]] TimePoint end() const { return begin + cached + gap + rest; }
+  };
+
   // From any thread: every wait ends with kUnavailable. The session cannot be used again.
   void abort();
   // Of the peers of that name; zeros if there is none.
@@ -87,7 +103,8 @@ class RemoteAttention final : public AttentionBackend {
     // Of the layer under way, as its outputs tell.
     Duration slowest{};
     Duration busy{};                  // of all workers
-    std::optional<TimePoint> q_sent;  // by this replica
+    std::optional<TimePoint> q_sent;  // by this replica, of layer q_layer
+    int32_t q_layer = -1;
   };
   // A message to or from a peer: a layer of a micro-batch's step.
   struct Place {
@@ -111,12 +128,14 @@ class RemoteAttention final : public AttentionBackend {
   Status receive_whole(const Place& place, TensorView out);
   Status receive_partial(const Place& place);
   void note_times(MicroBatch& step);
+  void trace(const Place& place, const WorkTimes& times);
   void store_merged(const MicroBatch& step, TensorView out) const;
   [[nodiscard]] Status about(size_t peer_idx, const Status& status) const;
 
   RemoteAttentionConfig config_;
   std::vector<AttentionPeer> peers_;
   std::vector<WireStats> wire_stats_;
+  std::vector<ClockShift> clocks_;  // of each peer
   StepPartitioner partitioner_;
   std::optional<PartialMerge> merge_;  // where a tile lacks blocks
   std::vector<MicroBatch> micro_batches_;
