@@ -117,9 +117,10 @@ Endpoint& AttentionWorker::replica_of(uint32_t micro_batch, uint32_t slice_idx) 
 
 // ---- one message ----
 
-// k and v first: an output is what the other side waits for. Plans cost little and come last.
+// Plans first: they cost little, and a worker that always has attention to do would never get to
+// those of other micro-batches. Then k and v: an output is what the other side waits for.
 Result<bool> AttentionWorker::step() {
-  for (const State state : {State::kKv, State::kQ, State::kPlan}) {
+  for (const State state : {State::kPlan, State::kKv, State::kQ}) {
     LAMINA_ASSIGN_OR_RETURN(const bool did, step_in(state));
     if (did) return true;
   }
