@@ -32,11 +32,14 @@ class Refused(Exception):
 
 
 class Process:
-    """A running program whose standard error is kept, for waiting on lines and for failures' messages."""
+    """A running program whose standard error is kept, for waiting on lines and for failures' messages. `namespace` is the
+    network namespace that it runs in (namespaces.py), None for the machine's own."""
 
-    def __init__(self, *arguments, environment=None):
+    def __init__(self, *arguments, environment=None, namespace=None):
+        self.namespace = namespace
+        command = [BINARY, *map(str, arguments)]
         self.process = subprocess.Popen(
-            [BINARY, *map(str, arguments)], stderr=subprocess.PIPE, text=True, errors="replace",
+            namespace.command(command) if namespace else command, stderr=subprocess.PIPE, text=True, errors="replace",
             env=clean_environment() | (environment or {}))
         self.lines = []
         self._is_over = False  # the program closed its standard error
@@ -101,9 +104,9 @@ class Process:
 class AttentionWorker(Process):
     """A remote attention worker, started by hand."""
 
-    def __init__(self, *arguments, port=0, environment=None):
-        super().__init__("attention-worker", "--listen", f"127.0.0.1:{port}",
-                         "--kv-cache-memory-bytes", KV_MEMORY, *arguments, environment=environment)
+    def __init__(self, *arguments, host="127.0.0.1", port=0, environment=None, namespace=None):
+        super().__init__("attention-worker", "--listen", f"{host}:{port}",
+                         "--kv-cache-memory-bytes", KV_MEMORY, *arguments, environment=environment, namespace=namespace)
         self.address = self.wait_for_line(r"listening on (\S+:\d+)").group(1).rstrip(",")
         self.port = int(self.address.rsplit(":", 1)[1])
 
@@ -111,10 +114,10 @@ class AttentionWorker(Process):
 class Server(Process):
     """`lamina serve`, waited for until it is healthy."""
 
-    def __init__(self, model, *arguments, environment=None, api_key=None):
+    def __init__(self, model, *arguments, environment=None, api_key=None, namespace=None):
         self.api_key = api_key
         super().__init__("serve", model, "--port", 0, "--kv-cache-memory-bytes", KV_MEMORY, *arguments,
-                         environment=environment)
+                         environment=environment, namespace=namespace)
         self.port = int(self.wait_for_line(r"ready after .*http://\S+:(\d+)").group(1))
         assert self.is_healthy(), self.log
 
@@ -126,7 +129,10 @@ class Server(Process):
         return self.request("GET", "/health")[0] == 200
 
     def connect(self, timeout=120):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        if self.namespace:
+            connection.sock = self.namespace.connect(("127.0.0.1", self.port), timeout)
+        return connection
 
     def request(self, method, path, body=None, headers=None):
         """Status, decoded JSON (or text), headers."""
