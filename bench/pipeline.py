@@ -2,11 +2,14 @@
 """Micro-batches and overlap, measured on the whole program: a model worker and one attention worker, each pinned to
 a core of its own.
 
-  bench/pipeline.py [--rounds 3] [--batch 32] [--binary build/release/bin/lamina]
+  bench/pipeline.py [--rounds 3] [--batch 32] [--link 1gbit] [--binary build/release/bin/lamina]
 
 A context is sought at which attention takes as long as a slice (t_a near t_m). Then, in rounds, so that every figure
 is a ratio within one round on one machine: one micro-batch of B, two of B, one of 2 B; and one of B with the overlap
-inside a layer switched off, for a model with as many KV heads as heads (MHA) and one with few (GQA)."""
+inside a layer switched off, for a model with as many KV heads as heads (MHA) and one with few (GQA).
+
+With --link the two are on hosts of their own, network namespaces with a link of that rate between; what is measured is
+then the time between tokens with 1, 2 and 3 micro-batches, with and without overlap."""
 import argparse
 import json
 import os
@@ -20,6 +23,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests/e2e"), str(ROOT / "bench")]
 import harness  # noqa: E402
+from namespaces import Network  # noqa: E402
 from random_model import write_random_model  # noqa: E402
 
 SHAPE = {"layers": 4, "hidden": 768, "intermediate": 2048, "heads": 12}
@@ -30,24 +34,27 @@ TIMEOUT_S = 300
 class Pinned(harness.Process):
     """A program on one core."""
 
-    def __init__(self, core, *arguments):
-        self.binary = harness.BINARY
+    def __init__(self, core, *arguments, namespace=None):
         harness.BINARY, binary = "taskset", harness.BINARY
         try:
-            super().__init__("-c", core, binary, *arguments, environment={"LAMINA_CLUSTER_SECRET": "bench"})
+            super().__init__("-c", core, binary, *arguments, environment={"LAMINA_CLUSTER_SECRET": "bench"},
+                             namespace=namespace)
         finally:
             harness.BINARY = binary
 
 
 class Placement:
-    """A server on core 0 with an attention worker on core 1."""
+    """A server on core 0 with an attention worker on core 1, on one host or at the ends of a network's link."""
 
-    def __init__(self, model, batch, *options):
-        self.worker = Pinned(1, "attention-worker", "--listen", "127.0.0.1:0", "--threads", 1,
-                             "--kv-cache-memory-bytes", "4GiB")
+    def __init__(self, model, batch, *options, network=None):
+        self.namespace = network and network.namespace("model")
+        host = network.addresses["attention"] if network else "127.0.0.1"
+        self.worker = Pinned(1, "attention-worker", "--listen", f"{host}:0", "--threads", 1,
+                             "--kv-cache-memory-bytes", "4GiB", namespace=network and network.namespace("attention"))
         address = self.worker.wait_for_line(r"listening on (\S+:\d+)").group(1).rstrip(",")
         self.server = Pinned(0, "serve", model, "--port", 0, "--threads", 1, "--attention-worker", address,
-                             "--skip-tokenizer-init", "--max-num-seqs", batch, "--max-model-len", 8192, *options)
+                             "--skip-tokenizer-init", "--max-num-seqs", batch, "--max-model-len", 8192, *options,
+                             namespace=self.namespace)
         self.port = int(self.server.wait_for_line(r"ready after .*http://\S+:(\d+)").group(1))
 
     def __enter__(self):
@@ -103,8 +110,8 @@ class Placement:
             if name.startswith("lamina:decode") or name.endswith("idle_share")}
 
 
-def measure(model, batch, context, num_micro_batches, *options):
-    with Placement(model, batch, "--micro-batches", num_micro_batches, *options) as placement:
+def measure(model, batch, context, num_micro_batches, *options, network=None):
+    with Placement(model, batch, "--micro-batches", num_micro_batches, *options, network=network) as placement:
         return placement.decode(batch, context, num_micro_batches)
 
 
@@ -158,10 +165,31 @@ def compare_overlap(models, batch, context, rounds):
         print(f"{name}: overlap gives {100 * gain:.1f} % more tokens a second (medians of {rounds})")
 
 
+def show_link(model, batch, context, rate, rounds):
+    """The time between tokens over a link of that rate."""
+    results = {}
+    # A small burst: a layer's tensors are to take their time on the wire.
+    with Network(["model", "attention"], rate=rate, burst="10kb") as network:
+        for _ in range(rounds):
+            for n in (1, 2, 3):
+                for way, flags in (("overlap", []), ("no overlap", ["--no-overlap"])):
+                    figures = measure(model, n * batch, context, n, *flags, network=network)
+                    show(f"n = {n}, {way}", figures)
+                    results.setdefault((n, way), []).append(figures)
+    print(f"{batch} sequences a micro-batch, context {context}, {rate}: medians of {rounds}\n"
+          "| n | overlap | time between tokens | bound max(n t_a, n t_m, t_m + t_a + t_n) | tokens/s |\n|---|---|---|---|---|")
+    for (n, way), rows in results.items():
+        step, bound, speed = (statistics.median(row[name] for row in rows) for name in (
+            "decode_step_seconds", "decode_step_bound_seconds", "tokens_per_s"))
+        print(f"| {n} | {way} | {1e3 * step:.2f} ms | {1e3 * bound:.2f} ms | {speed:.0f} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--link", help="rate of a link between the two, as tc has it: 1gbit")
+    parser.add_argument("--context", type=int, help="instead of seeking one")
     parser.add_argument("--binary", default=harness.BINARY)
     options = parser.parse_args()
     harness.BINARY = os.path.abspath(options.binary)
@@ -169,8 +197,13 @@ def main():
         models = {"MHA": pathlib.Path(folder) / "mha", "GQA": pathlib.Path(folder) / "gqa"}
         write_random_model(models["MHA"], kv_heads=12, **SHAPE)
         write_random_model(models["GQA"], kv_heads=2, **SHAPE)
-        print(f"seeking a context where t_a is near t_m, {options.batch} sequences")
-        context = seek_context(models["MHA"], options.batch)
+        context = options.context
+        if context is None:
+            print(f"seeking a context where t_a is near t_m, {options.batch} sequences")
+            context = seek_context(models["MHA"], options.batch)
+        if options.link:
+            show_link(models["MHA"], options.batch, context, options.link, options.rounds)
+            return
         compare_micro_batches(models["MHA"], options.batch, context, options.rounds)
         compare_overlap(models, options.batch, context, options.rounds)
 
