@@ -183,6 +183,7 @@ void AttentionService::run_session(Session& session) {
   try {
     start_parts(session);
     std::vector<AttentionWorker*> workers;
+    workers.reserve(session.parts.size());
     for (const Part& part : session.parts) workers.push_back(part.worker.get());
     status = AttentionWorker::serve(workers, session.should_stop, WaitPolicy{}, kIdleCheck);
   } catch (const Error& error) {

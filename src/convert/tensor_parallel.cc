@@ -308,7 +308,7 @@ class Sharder {
     attrs.num_heads = q_count;
     attrs.num_kv_heads = kv_count;
     if (!attrs.alibi_slopes.empty()) {
-      const auto begin = attrs.alibi_slopes.begin() + rank_ * q_count;
+      const auto begin = attrs.alibi_slopes.begin() + static_cast<std::ptrdiff_t>(rank_) * q_count;
       attrs.alibi_slopes = std::vector<float>(begin, begin + q_count);
     }
     return {out_.add(node.kind, node.name, std::move(inputs), attrs), Layout::kShared};

@@ -143,6 +143,7 @@ class ModelTracer {
  public:
   // Throws Error kInvalidArgument unless `dtype` is a float type.
   explicit ModelTracer(DType dtype);
+  ~ModelTracer() = default;
   ModelTracer(const ModelTracer&) = delete;
   ModelTracer& operator=(const ModelTracer&) = delete;
 

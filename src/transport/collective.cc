@@ -92,6 +92,7 @@ std::vector<std::unique_ptr<Collective>> connect_threads(int32_t num_ranks,
                                                          size_t max_bytes,
                                                          Duration timeout) {
   std::vector<PendingGroup> pending;
+  pending.reserve(static_cast<size_t>(num_ranks));
   for (int32_t rank = 0; rank < num_ranks; ++rank) {
     pending.emplace_back(GroupConfig{
         .rank = rank, .num_ranks = num_ranks, .max_bytes = max_bytes, .timeout = timeout});
@@ -104,6 +105,7 @@ std::vector<std::unique_ptr<Collective>> connect_threads(int32_t num_ranks,
     }
   }
   std::vector<std::unique_ptr<Collective>> ranks;
+  ranks.reserve(pending.size());
   for (size_t rank = 0; rank < pending.size(); ++rank) {
     ranks.push_back(pending[rank].complete(blobs[rank], Deadline::after(timeout)));
   }

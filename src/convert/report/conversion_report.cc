@@ -98,6 +98,7 @@ std::string name_of(const Graph& graph, ValueId value) {
 
 std::vector<CarriedFigure> carried(const Graph& graph, const std::vector<ValueId>& values) {
   std::vector<CarriedFigure> figures;
+  figures.reserve(values.size());
   for (const ValueId value : values) {
     figures.push_back({name_of(graph, value), graph.type(value).row_bytes()});
   }

@@ -82,6 +82,7 @@ bool is_repeated(const std::vector<int32_t>& classes, size_t begin, size_t perio
 std::vector<int32_t> slice_classes(const SlicedModel& model) {
   std::map<std::string, int32_t> first_of;
   std::vector<int32_t> classes;
+  classes.reserve(model.slices.size());
   for (const Slice& slice : model.slices) {
     classes.push_back(
         first_of.try_emplace(SliceText(model, slice).text(), slice.idx).first->second);

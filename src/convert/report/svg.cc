@@ -145,8 +145,8 @@ class Drawing {
   explicit Drawing(const SlicedModel& model)
       : model_(model), graph_(model.graph), classes_(slice_classes(model)) {
     for (const SliceRun& run : slice_runs(classes_)) {
-      for (int32_t i = 0; i < run.num_slices; ++i) {
-        columns_.emplace_back(model, model.slices[static_cast<size_t>(run.begin + i)]);
+      for (int32_t idx = run.begin; idx < run.begin + run.num_slices; ++idx) {
+        columns_.emplace_back(model, model.slices[static_cast<size_t>(idx)]);
       }
       repeats_.resize(columns_.size(), run.repeats);
     }

@@ -86,6 +86,7 @@ class Folder {
     const auto factor = query_factor_.find(node.id);
     if (factor == query_factor_.end()) return -1;
     std::vector<ValueId> inputs;
+    inputs.reserve(node.inputs.size());
     for (const ValueId input : node.inputs) inputs.push_back(copy_.at(input));
     auto attrs = std::get<AttentionAttrs>(node.attrs);
     attrs.scale *= factor->second;

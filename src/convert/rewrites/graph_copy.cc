@@ -19,6 +19,7 @@ void GraphCopy::copy(const Node& node) {
   if (node.kind == OpKind::kWeight) return;
   if (node.kind == OpKind::kInput) return put(node.id, to_.add_input(node.name, node.type));
   std::vector<ValueId> inputs;
+  inputs.reserve(node.inputs.size());
   for (const ValueId input : node.inputs) inputs.push_back(at(input));
   if (node.kind == OpKind::kReshape) {
     return put(node.id, to_.add_reshape(node.name, inputs[0], node.type.row_shape));

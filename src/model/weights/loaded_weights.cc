@@ -123,9 +123,10 @@ using OwnedBytes = std::unique_ptr<std::byte, AlignedDelete>;
 // everything works as well.
 void prefer_huge_pages(std::byte* memory, size_t size_bytes) {
   constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  const auto begin = round_up(reinterpret_cast<uintptr_t>(memory), kHugePage);
-  const auto end = (reinterpret_cast<uintptr_t>(memory) + size_bytes) / kHugePage * kHugePage;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  const auto begin = round_up(address, kHugePage);
+  const auto end = (address + size_bytes) / kHugePage * kHugePage;
+  if (begin < end) ::madvise(memory + (begin - address), end - begin, MADV_HUGEPAGE);
 }
 
 OwnedBytes allocate(const ResolvedWeight& weight) {
