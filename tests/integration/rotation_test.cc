@@ -3,7 +3,9 @@
 // Carried values migrate at every slice. Greedy ids equal the goldens, exactly.
 #include <gtest/gtest.h>
 
-#include "engine/replica_set.h"
+#include <optional>
+
+#include "engine/local_backend.h"
 #include "plan/partition.h"
 #include "scheduler/scheduler.h"
 #include "support/fixture_model.h"
@@ -254,10 +256,7 @@ struct Case {
 
 class Rotation2Replicas : public ::testing::TestWithParam<Case> {};
 
-TEST_P(Rotation2Replicas, GivesTheGoldensIds) {
-  const Case& tested = GetParam();
-  const test::Golden golden = test::read_golden(test::fixture_path("models/" + tested.model));
-  Rotating rotating(tested.model, tested.transport, tested.partition);
+std::vector<Sequence> sequences_of(const test::Golden& golden) {
   std::vector<Sequence> sequences(golden.prompts.size());
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& sequence = sequences[i];
@@ -268,14 +267,70 @@ TEST_P(Rotation2Replicas, GivesTheGoldensIds) {
         sequence.num_prompt_tokens + static_cast<int32_t>(golden.greedy[i].size());
     sequence.sampling.temperature = 0;
   }
-  ASSERT_NO_FATAL_FAILURE(rotating.run(sequences));
+  return sequences;
+}
+
+void expect_greedy(const std::vector<Sequence>& sequences, const test::Golden& golden) {
   for (size_t i = 0; i < sequences.size(); ++i) {
     const std::vector<int32_t> generated(
         sequences[i].tokens.begin() + sequences[i].num_prompt_tokens, sequences[i].tokens.end());
     EXPECT_EQ(generated, golden.greedy[i]) << "prompt " << i;
   }
+}
+
+TEST_P(Rotation2Replicas, GivesTheGoldensIds) {
+  const Case& tested = GetParam();
+  const test::Golden golden = test::read_golden(test::fixture_path("models/" + tested.model));
+  Rotating rotating(tested.model, tested.transport, tested.partition);
+  std::vector<Sequence> sequences = sequences_of(golden);
+  ASSERT_NO_FATAL_FAILURE(rotating.run(sequences));
+  expect_greedy(sequences, golden);
   EXPECT_EQ(rotating.used_micro_batches(), 0b111U);
   for (const uint64_t bytes : rotating.bytes_carried()) EXPECT_GT(bytes, 0U);
+}
+
+// The threads of a server: its engine's, and a replica's over loopback endpoints.
+TEST(ReplicaThreads, ThreeMicroBatchesColocated) {
+  const auto folder = test::fixture_path("models/llama-gqa");
+  const test::Golden golden = test::read_golden(folder);
+  const ModelProgram program = test::load_fixture(
+      folder, 1, kMaxTokens, RewriteOptions(), {.num_micro_batches = 3, .num_replicas = 1});
+  ThreadPool pool(1);
+  const std::vector<StreamView> streams = {StreamView(pool)};
+  LocalBackend backend(program, uint64_t{1} << 30, streams);
+  for (int session = 0; session < 2; ++session) {
+    SchedulerConfig config = program.scheduler();
+    config.blocks = backend.open_session(test::kFixtureBlocksPerSequence).value_or_throw();
+    Scheduler scheduler(config);
+    std::vector<Sequence> sequences = sequences_of(golden);
+    for (Sequence& sequence : sequences) scheduler.add(&sequence);
+    std::vector<std::optional<StepPlan>> plans(3);
+    for (size_t num_left = sequences.size(); num_left > 0;) {
+      for (int32_t i = 0; i < 3; ++i) {
+        std::optional<StepPlan>& plan = plans[static_cast<size_t>(i)];
+        if (plan) continue;
+        StepPlan next = scheduler.schedule(i);
+        if (next.empty()) continue;
+        ASSERT_TRUE(backend.start(i, next).ok());
+        plan = std::move(next);
+      }
+      auto finished = backend.wait(Deadline::after(test::kChildTimeout));
+      ASSERT_TRUE(finished.ok()) << finished.status().to_string();
+      if (!*finished) continue;
+      std::optional<StepPlan>& ended = plans[static_cast<size_t>((*finished)->micro_batch)];
+      scheduler.complete((*finished)->micro_batch, *ended, (*finished)->outputs);
+      for (const SequenceStep& step : ended->sequences) {
+        Sequence* sequence = scheduler.in_slot(step.slot);
+        if (!sequence->is_complete()) continue;
+        scheduler.remove(sequence);
+        --num_left;
+      }
+      ended.reset();
+    }
+    expect_greedy(sequences, golden);
+    EXPECT_GT(backend.times().model_seconds, 0.0);
+  }
+  backend.close();
 }
 
 std::vector<Case> cases() {
