@@ -117,10 +117,10 @@ Endpoint& AttentionWorker::replica_of(uint32_t micro_batch, uint32_t slice_idx) 
 
 // ---- one message ----
 
-// Plans first: they cost little, and a worker that always has attention to do would never get to
-// those of other micro-batches. Then k and v: an output is what the other side waits for.
+// k and v first: an output is what the other side waits for. Then plans, before the next layer of
+// anybody: a worker that always has attention to do would else never get to other micro-batches.
 Result<bool> AttentionWorker::step() {
-  for (const State state : {State::kPlan, State::kKv, State::kQ}) {
+  for (const State state : {State::kKv, State::kPlan, State::kQ}) {
     LAMINA_ASSIGN_OR_RETURN(const bool did, step_in(state));
     if (did) return true;
   }
