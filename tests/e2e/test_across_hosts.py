@@ -1,13 +1,14 @@
 """A model worker and three attention workers on hosts of their own, with shaped links between: network namespaces."""
 import contextlib
 import json
+import threading
 import time
 
 import pytest
 
 from harness import FIXTURES, AttentionWorker, Server, in_parallel
 from namespaces import Network, Unavailable
-from test_failures import LongRequest, serve_again, wait_workers_up
+from test_failures import DETECTION_S, LongRequest, serve_again, wait_workers_up
 
 POOL = ["attention0", "attention1", "attention2"]
 SECRET = {"LAMINA_CLUSTER_SECRET": "between hosts"}
@@ -49,6 +50,49 @@ def test_same_tokens_as_colocated(network, model, pipelining):
         assert [server.complete_ids(prompt, 32) for prompt in prompts] == expected
 
 
+def data_connections(network, host):
+    """(local address, peer address) of a host's TCP connections, those of the control plane left out: gRPC listens for both
+    address families, so its addresses are written as IPv6."""
+    lines = network.exec(host, ["ss", "-H", "-t", "-n", "state", "established"]).splitlines()
+    pairs = [line.split()[2:4] for line in lines]
+    return [(local.rsplit(":", 1)[0], peer.rsplit(":", 1)[0]) for local, peer in pairs if not local.startswith("[")]
+
+
+def test_the_data_plane_is_tcp_between_the_hosts_addresses(network):
+    with cluster(network, "llama-gqa") as server:
+        server.complete_ids([5, 6, 7], 20)
+        for host in POOL:
+            found = set(data_connections(network, host))
+            assert found == {(network.addresses[host], network.addresses["model"])}, host
+
+
+def test_links_are_shaped_both_ways():
+    megabits = 50
+    try:
+        network = Network(["here", "there"], rate=f"{megabits}mbit", burst="16kb")
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with network, network.namespace("there").make_socket() as listener:
+        listener.settimeout(10)
+        listener.bind((network.addresses["there"], 0))
+        listener.listen()
+        with network.namespace("here").connect(listener.getsockname(), 10) as here, listener.accept()[0] as there:
+            there.settimeout(10)
+            for source, sink in ((here, there), (there, here)):
+                data = bytes(1_500_000)
+                begin = time.monotonic()
+                thread = threading.Thread(target=source.sendall, args=(data,))
+                thread.start()
+                left = len(data)
+                while left:
+                    received = len(sink.recv(1 << 16))
+                    assert received, "the connection closed early"
+                    left -= received
+                thread.join()
+                # A busy machine is slower, never faster than the link.
+                assert len(data) * 8 / (time.monotonic() - begin) < 1.1 * megabits * 1e6
+
+
 def test_tensors_travel_between_the_hosts(network):
     with cluster(network, "llama-gqa") as server:
         before = {host: network.bytes_sent(host) for host in ("model", *POOL)}
@@ -68,9 +112,11 @@ def test_a_pulled_cable_ends_requests_and_a_plugged_one_serves_again(network):
     with cluster(network, "llama-gqa") as server:
         expected = server.complete_ids([5, 6, 7], 20)
         request = LongRequest(server)
+        cut_at = time.monotonic()
         network.set_link("attention1", up=False)
         try:
             assert "attention worker" in request.wait_for_error()["message"]
+            assert request.ended_at - cut_at < DETECTION_S + 0.5
             assert serve_again(server, [5, 6, 7]) == expected  # by the two that are left
         finally:
             network.set_link("attention1", up=True)
