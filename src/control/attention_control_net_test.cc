@@ -92,7 +92,8 @@ TEST_F(ControlNetTest, TheHandlerHearsThatTheLeaseRanOut) {
   EXPECT_EQ(client_.heartbeat(1, kPatience).status().code(), StatusCode::kFailedPrecondition);
   ASSERT_TRUE(handler_.wait_for_log(2, kPatience));
   EXPECT_THAT(handler_.log(), ElementsAre("configure 1", "end 1: the engine's lease ran out"));
-  // The log is written from within the ending of the session, during which the worker says "try again".
+  // The log is written from within the ending of the session, during which the worker says "try
+  // again".
   const Deadline deadline = Deadline::after(kPatience);
   Status opened;
   do {
