@@ -68,6 +68,8 @@ class Endpoint {
 
   // Never blocks. Also drives sending where a backend needs driving.
   virtual PollResult poll(SlotIdx slot, uint64_t seq) = 0;
+  // Whether bytes of a committed message wait for a poll to send them.
+  [[nodiscard]] virtual bool has_unsent() const { return false; }
   // Blocks until poll() is not pending, at most until `deadline`: kDeadlineExceeded, or
   // kUnavailable when down.
   virtual Status wait(SlotIdx slot, uint64_t seq, Deadline deadline, WaitPolicy policy) = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <variant>
 
 #include "base/check.h"
@@ -184,6 +185,12 @@ Status wait_any(std::span<const AwaitedMessage> awaited,
     found = has_news(awaited, wake);
   }
   return {};
+}
+
+void add_unsent(Endpoint& endpoint, std::vector<AwaitedMessage>& awaited) {
+  if (!endpoint.has_unsent()) return;
+  awaited.push_back(
+      {.endpoint = &endpoint, .slot = 0, .seq = std::numeric_limits<uint64_t>::max()});
 }
 
 }  // namespace lamina

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -35,8 +36,8 @@ struct AwaitedMessage {
 //
 // abort() of any awaited endpoint ends the wait. Every 50 ms of sleep, and at the deadline, regions
 // are asked whether their peer's process still lives; a loop that is kept busy by the others must
-// not rely on it. Endpoints that are not awaited are not driven: bytes that their socket did not
-// take stay until someone polls them.
+// not rely on it. Endpoints that are not awaited are not driven: a loop that awaits nothing of one
+// adds what add_unsent() says, else bytes that the socket did not take at once stay here.
 //
 // From the thread that owns the endpoints. Allocates nothing. CHECKs that every endpoint can be
 // waited on.
@@ -44,5 +45,9 @@ Status wait_any(std::span<const AwaitedMessage> awaited,
                 Deadline deadline,
                 WaitPolicy policy,
                 WakeFlag* wake = nullptr);
+
+// Awaits on `endpoint`, if its socket has not taken all that was committed, what never comes: the
+// wait sends it, and goes on.
+void add_unsent(Endpoint& endpoint, std::vector<AwaitedMessage>& awaited);
 
 }  // namespace lamina

@@ -340,6 +340,27 @@ TEST(WaitAnyTcp, BytesThatTheSocketDidNotTakeLeaveMeanwhile) {
   receiver.join();
 }
 
+TEST(WaitAnyTcp, UnsentBytesOfAnEndpointThatIsNotAwaitedLeaveToo) {
+  constexpr size_t kBig = 12 << 20;  // past any socket buffer
+  const Pair big = connect_pair(kTcp, {.to_listener = {kBig}, .to_connector = {8}});
+  const Pair other = connect_pair(kLoopback, {.to_listener = {8}, .to_connector = {8}});
+  put_filled(*big.connector, 0, kBig, 1);
+  std::thread receiver([&] {
+    EXPECT_TRUE(big.listener->wait(0, 1, patience(), {}).ok());
+    EXPECT_TRUE(is_filled(big.listener->payload(0), 1));
+    put_filled(*other.listener, 0, 8, 1);
+  });
+  std::vector<AwaitedMessage> awaited = {{.endpoint = other.connector.get(), .slot = 0, .seq = 1}};
+  add_unsent(*other.connector, awaited);
+  EXPECT_EQ(awaited.size(), 1);
+  add_unsent(*big.connector, awaited);
+  EXPECT_EQ(awaited.size(), 2);
+  EXPECT_TRUE(wait_any(awaited, patience(), {}).ok());
+  EXPECT_TRUE(is_there(awaited[0]));
+  EXPECT_FALSE(big.connector->has_unsent());
+  receiver.join();
+}
+
 // Reads slot 0's message while slot 1 is polled, after slot 0 was: as a socket's poll may do.
 class OneStream final : public HostEndpoint {
  public:

@@ -32,6 +32,8 @@ class AttentionBackend {
   virtual void add_awaited(int32_t micro_batch,
                            int32_t attention_idx,
                            std::vector<AwaitedMessage>& awaited) const = 0;
+  // add_unsent() of transport/wait_any.h for all peers.
+  virtual void add_unsent_messages(std::vector<AwaitedMessage>& /*awaited*/) const {}
 };
 
 // One micro-batch's port to a backend.

@@ -78,6 +78,7 @@ Status AttentionWorker::wait(std::span<AttentionWorker* const> workers,
 }
 
 void AttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) const {
+  const uint64_t turn = next_turn();
   for (uint32_t i = 0; i < micro_batches_.size(); ++i) {
     if (micro_batches_[i].state != State::kPlan) {
       awaited.push_back(tensors_of(i));
@@ -86,9 +87,17 @@ void AttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) const {
     for (size_t replica = 0; replica < replicas_.size(); ++replica) {
       const AwaitedMessage plan = plan_from(replica, i);
       // One whose turn has not come is no news: what is awaited is the plan before it.
-      if (plan.endpoint->received_seq(plan.slot) < plan.seq) awaited.push_back(plan);
+      const uint64_t received = plan.endpoint->received_seq(plan.slot);
+      if (received < plan.seq || received <= turn) awaited.push_back(plan);
     }
   }
+  // The next message may come from a replica other than the one that waits for an output.
+  for (Endpoint* replica : replicas_) add_unsent(*replica, awaited);
+}
+
+// The sequence number of the plan of the step to be begun next, whichever micro-batch it is of.
+uint64_t AttentionWorker::next_turn() const {
+  return wire::sequence_number(last_step_ + 1, 0, unsigned_of(config_.core.kv.num_layers));
 }
 
 // The micro-batch's next plan, whichever step it is of.
@@ -162,8 +171,7 @@ Result<std::optional<AwaitedMessage>> AttentionWorker::find_message(uint32_t mic
 
 // Plans of different micro-batches may overtake each other; steps are begun in their order.
 Result<std::optional<AwaitedMessage>> AttentionWorker::find_plan(uint32_t micro_batch) {
-  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
-  const uint64_t turn = wire::sequence_number(last_step_ + 1, 0, num_layers);
+  const uint64_t turn = next_turn();
   for (size_t replica = 0; replica < replicas_.size(); ++replica) {
     const AwaitedMessage plan = plan_from(replica, micro_batch);
     LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(plan));

@@ -97,6 +97,7 @@ class AttentionWorker {
                      std::vector<AwaitedMessage>& awaited,
                      WaitPolicy policy,
                      Duration most);
+  [[nodiscard]] uint64_t next_turn() const;
   [[nodiscard]] AwaitedMessage plan_from(size_t replica, uint32_t micro_batch) const;
   // q, or k and v.
   [[nodiscard]] AwaitedMessage tensors_of(uint32_t micro_batch) const;

@@ -56,9 +56,11 @@ void ModelReplica::add_awaited(std::vector<AwaitedMessage>& awaited) const {
     if (!b.next_slice) {
       const AwaitedMessage next = {links_.engine, step_slot(i), b.step.step + 1};
       // One whose turn has not come is no news.
-      if (links_.engine->received_seq(next.slot) < next.seq) awaited.push_back(next);
+      const uint64_t received = links_.engine->received_seq(next.slot);
+      if (received < next.seq || received <= last_step_ + 1) awaited.push_back(next);
       continue;
     }
+    const size_t before = awaited.size();
     const int32_t slice = *b.next_slice;
     if (comes_from_elsewhere(b, slice)) {
       const AwaitedMessage carried = carried_into(i);
@@ -68,6 +70,21 @@ void ModelReplica::add_awaited(std::vector<AwaitedMessage>& awaited) const {
     for (const AttentionBackend* backend : links_.attention) {
       backend->add_awaited(i, slice - 1, awaited);
     }
+    // All is there: the poll of another micro-batch read it. This step's own message is too.
+    if (awaited.size() == before) awaited.push_back({links_.engine, step_slot(i), b.step.step});
+  }
+  add_unsent_messages(awaited);
+}
+
+// Who runs the last slice but one of a step awaits nothing more of it, and the attention workers
+// that have its q and k wait for the rest of them.
+void ModelReplica::add_unsent_messages(std::vector<AwaitedMessage>& awaited) const {
+  add_unsent(*links_.engine, awaited);
+  for (Endpoint* replica : links_.replicas) {
+    if (replica != nullptr) add_unsent(*replica, awaited);
+  }
+  for (const AttentionBackend* backend : links_.attention) {
+    backend->add_unsent_messages(awaited);
   }
 }
 

@@ -77,6 +77,7 @@ class ModelReplica {
     uint64_t last_turn = 0;             // when it last ran one
   };
 
+  void add_unsent_messages(std::vector<AwaitedMessage>& awaited) const;
   Result<bool> begin_next_step();
   Status begin_step(int32_t micro_batch);
   Status acknowledge(int32_t micro_batch);

@@ -222,6 +222,10 @@ void RemoteAttention::add_awaited(int32_t micro_batch,
   }
 }
 
+void RemoteAttention::add_unsent_messages(std::vector<AwaitedMessage>& awaited) const {
+  for (const AttentionPeer& peer : peers_) add_unsent(*peer.endpoint, awaited);
+}
+
 AwaitedMessage RemoteAttention::output_of(const Place& place) const {
   return {peers_[place.peer_idx].endpoint.get(),
           wire::slot_of(MessageKind::kOut,

@@ -78,6 +78,7 @@ class RemoteAttention final : public AttentionBackend {
   void add_awaited(int32_t micro_batch,
                    int32_t attention_idx,
                    std::vector<AwaitedMessage>& awaited) const override;
+  void add_unsent_messages(std::vector<AwaitedMessage>& awaited) const override;
 
   // What a worker says of a layer's attention, by its clock.
   struct WorkTimes {

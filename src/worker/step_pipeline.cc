@@ -101,11 +101,16 @@ void StepPipeline::add_awaited(std::vector<AwaitedMessage>& awaited) const {
     const MicroBatch& batch = batches_[static_cast<size_t>(i)];
     if (batch.step == 0) continue;
     const SlotIdx slot = batch.result ? ack_slot(i) : result_slot(i);
+    const size_t before = awaited.size();
     for (const auto& replica : replicas_) {
-      if (replica->received_seq(slot) < batch.step)
+      // Of acknowledgements those that are there already are no news; a result is.
+      if (!batch.result || replica->received_seq(slot) < batch.step)
         awaited.push_back({replica.get(), slot, batch.step});
     }
+    // All came since they were looked for.
+    if (awaited.size() == before) awaited.push_back({replicas_.front().get(), slot, batch.step});
   }
+  for (const auto& replica : replicas_) add_unsent(*replica, awaited);
 }
 
 }  // namespace lamina

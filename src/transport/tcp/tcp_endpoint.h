@@ -17,6 +17,7 @@ class TcpEndpoint final : public HostEndpoint {
   // Takes a connection that has been introduced.
   TcpEndpoint(const EndpointConfig& config, FileHandle socket);
 
+  [[nodiscard]] bool has_unsent() const override { return is_up() && num_unsent_ > 0; }
   WakeSource begin_sleep(SlotIdx slot) override;
   void end_sleep(SlotIdx /*slot*/) override {}
   void check_peer() override {}  // the kernel closes a dead peer's connection
