@@ -16,7 +16,7 @@ namespace {
 
 constexpr Duration kConnectTimeout = std::chrono::seconds(10);
 constexpr Duration kIdleCheck = std::chrono::milliseconds(100);
-constexpr uint64_t kMaxSessionOverheadBytes = uint64_t{2} << 30;
+constexpr uint64_t kMaxSessionOverheadBytes = uint64_t{8} << 30;
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -38,15 +38,16 @@ AttentionWorkerConfig worker_config(const control::SessionConfig& session,
                    .max_tokens = session.max_tokens,
                    .max_blocks_per_sequence = session.max_blocks_per_sequence,
                    .num_micro_batches = session.num_micro_batches,
+                   .overlap = session.overlap,
                    .layers = part.layers},
           .epoch = session.epoch,
           .dtype = session.wire_dtype,
           .total_blocks = session.num_blocks,
-          .overlap = session.overlap,
           .num_replicas = session.num_replicas};
 }
 
-// Adds one part's counters to the session's. Steps and tokens are the same in all parts.
+}  // namespace
+
 void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats) {
   const auto seconds = [](int64_t ns) {
     return std::chrono::duration<double>(Duration(ns)).count();
@@ -60,14 +61,13 @@ void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats) {
   stats.num_blocks_used = std::max<int32_t>(stats.num_blocks_used, part.num_blocks_used);
   // Read before the time of progress, which is written before it.
   const bool is_in_step = part.is_in_step;
-  stats.step_in_progress |= is_in_step;
+  if (!is_in_step) return;  // a part without a block of any step is idle for as long as it likes
+  stats.step_in_progress = true;
   const Duration age = steady_clock().now().time_since_epoch() - Duration(part.last_progress_ns);
   const auto age_ms = std::chrono::duration_cast<std::chrono::milliseconds>(age).count();
   stats.progress_age_ms =
       std::max(stats.progress_age_ms, static_cast<uint64_t>(std::max<int64_t>(0, age_ms)));
 }
-
-}  // namespace
 
 AttentionService::AttentionService(const AttentionServiceConfig& config)
     : config_(config), pool_(config.num_threads) {}
@@ -90,13 +90,16 @@ control::WorkerInfo AttentionService::describe() {
 
 Status AttentionService::check_memory(const control::SessionConfig& config) const {
   uint64_t kv_bytes = 0;
-  // Block tables and message slots come on top of the KV budget.
+  // Block tables, message slots and what overlapped attention leaves behind come on top of the KV
+  // budget.
+  const auto num_tables = static_cast<uint64_t>(1 + config.num_micro_batches);
   uint64_t other_bytes = static_cast<uint64_t>(config.max_sequences) *
                          static_cast<uint64_t>(config.max_blocks_per_sequence) * sizeof(BlockId) *
-                         config.parts.size();
+                         num_tables * config.parts.size();
   for (const control::SessionPart& part : config.parts) {
-    kv_bytes += worker_config(config, part).core.kv.block_bytes() *
-                static_cast<uint64_t>(part.num_blocks());
+    const AttentionCoreConfig core = worker_config(config, part).core;
+    kv_bytes += core.kv.block_bytes() * static_cast<uint64_t>(part.num_blocks());
+    other_bytes += static_cast<uint64_t>(core.num_micro_batches) * core.state_bytes();
     const wire::SlotGeometry geometry = control::slot_geometry(config, part);
     const auto num_replicas = static_cast<uint64_t>(config.num_replicas);
     for (const size_t bytes : wire::attention_worker_slots(geometry)) {
@@ -111,10 +114,10 @@ Status AttentionService::check_memory(const control::SessionConfig& config) cons
         "{} bytes of KV blocks asked for, {} are set aside", kv_bytes, config_.kv_memory_bytes));
   }
   if (other_bytes <= kMaxSessionOverheadBytes) return {};
-  return resource_exhausted(
-      fmt::format("block tables and message slots of {} bytes asked for, limit {}",
-                  other_bytes,
-                  kMaxSessionOverheadBytes));
+  return resource_exhausted(fmt::format(
+      "block tables, message slots and attention states of {} bytes asked for, limit {}",
+      other_bytes,
+      kMaxSessionOverheadBytes));
 }
 
 Result<std::vector<std::string>> AttentionService::configure(const control::SessionConfig& config) {

@@ -23,6 +23,10 @@ struct AttentionServiceConfig {
   std::string data_host = "127.0.0.1";  // where tcp endpoints listen
 };
 
+// Adds one part's counters to its session's. Steps and tokens are the same in all parts; progress
+// is that of the part in a step that has been without it for longest.
+void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats);
+
 class AttentionService final : public control::AttentionControlHandler {
  public:
   explicit AttentionService(const AttentionServiceConfig& config);

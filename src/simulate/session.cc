@@ -160,6 +160,7 @@ AttentionCoreConfig Session::core_config(const KvTile& tile) const {
       .max_tokens = scenario().max_num_batched_tokens,
       .max_blocks_per_sequence = scenario().min_blocks(),
       .num_micro_batches = scenario().rotation.num_micro_batches,
+      .overlap = scenario().overlap,
       .layers = {}};
   for (const std::optional<int32_t>& window : model.windows) {
     config.layers.push_back({.scale = 1, .window = window});
@@ -315,7 +316,6 @@ void Session::start_worker(int32_t idx) {
                                        .epoch = epoch_,
                                        .dtype = DType::kF32,
                                        .total_blocks = planned_.partition.num_blocks,
-                                       .overlap = scenario().overlap,
                                        .num_replicas = scenario().rotation.num_replicas};
     auto core = std::make_unique<TimedCore>(config.core,
                                             stream,

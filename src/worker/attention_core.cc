@@ -12,6 +12,13 @@ namespace lamina {
 
 static_assert(kNoBlock == kernels::kNoBlock && kNoBlock == wire::kNoBlock);
 
+size_t AttentionCoreConfig::state_bytes() const {
+  if (!overlap) return 0;
+  const size_t row_floats =
+      static_cast<size_t>(num_heads) * (static_cast<size_t>(kv.value_dim) + 2);
+  return static_cast<size_t>(max_tokens) * row_floats * sizeof(float);
+}
+
 AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView stream)
     : config_(config),
       stream_(stream),
@@ -20,6 +27,7 @@ AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView strea
       steps_(static_cast<size_t>(config.num_micro_batches)) {
   const auto max_sequences = static_cast<size_t>(config.max_sequences);
   for (Step& step : steps_) {
+    step.state = Buffer(MemoryKind::kHost, config.state_bytes());
     step.query_begin.reserve(max_sequences + 1);
     step.context_len.reserve(max_sequences);
     step.slot_mapping.reserve(static_cast<size_t>(config.max_tokens));
@@ -153,11 +161,7 @@ TensorView AttentionCore::state_view(const Step& step) const {
 
 Status AttentionCore::start(int32_t micro_batch, int32_t layer_idx, TensorView q) {
   Step& current = steps_[static_cast<size_t>(micro_batch)];
-  if (current.state.size_bytes() == 0) {
-    const size_t row_bytes = static_cast<size_t>(config_.num_heads) *
-                             (static_cast<size_t>(config_.kv.value_dim) + 2) * sizeof(float);
-    current.state = Buffer(MemoryKind::kHost, static_cast<size_t>(config_.max_tokens) * row_bytes);
-  }
+  LAMINA_CHECK(config_.overlap);
   kernels::RaggedAttentionArgs args = attention_args(current, layer_idx, q);
   args.phase = kernels::AttentionPhase::kCached;
   args.state = state_view(current);

@@ -25,7 +25,13 @@ struct AttentionCoreConfig {
   int32_t max_tokens = 0;     // query tokens of a step
   int32_t max_blocks_per_sequence = 0;
   int32_t num_micro_batches = 1;
+  // Attention over the cached keys starts when q is there, before k and v are: start() is called,
+  // and there is memory for what it leaves behind.
+  bool overlap = false;
   std::vector<wire::AttentionLayer> layers;
+
+  // Of each micro-batch, between start() and attend().
+  [[nodiscard]] size_t state_bytes() const;
 };
 
 class AttentionCore {
@@ -44,6 +50,7 @@ class AttentionCore {
   // The calls of one layer, in this order. T query tokens; N of them lie in blocks held here.
   // What attention can do before k and v are there: q meets the cached keys. Optional, with the
   // same result bit for bit: attend() does it otherwise. q [T, Hq, D] of this worker's heads.
+  // CHECKs that the configuration has overlap.
   virtual Status start(int32_t micro_batch, int32_t layer_idx, TensorView q);
   // k [N, Hkv, D], v [N, Hkv, Dv]; v is not looked at if the layout is latent.
   Status append(int32_t micro_batch, int32_t layer_idx, TensorView k, TensorView v);

@@ -129,6 +129,7 @@ Endpoint& AttentionWorker::replica_of(uint32_t micro_batch, uint32_t slice_idx) 
 // k and v first: an output is what the other side waits for. Then plans, before the next layer of
 // anybody: a worker that always has attention to do would else never get to other micro-batches.
 Result<bool> AttentionWorker::step() {
+  for (Endpoint* replica : replicas_) replica->send_unsent();
   for (const State state : {State::kKv, State::kPlan, State::kQ}) {
     LAMINA_ASSIGN_OR_RETURN(const bool did, step_in(state));
     if (did) return true;
@@ -201,7 +202,8 @@ Status AttentionWorker::handle_plan(uint32_t micro_batch, std::span<const std::b
                                 .max_sequences = unsigned_of(core.max_sequences),
                                 .max_tokens = unsigned_of(core.max_tokens),
                                 .max_blocks = unsigned_of(core.num_blocks),
-                                .max_new_blocks = unsigned_of(config_.total_blocks)};
+                                .max_new_blocks = unsigned_of(config_.total_blocks),
+                                .has_holes = config_.total_blocks > core.num_blocks};
   MicroBatch& batch = micro_batches_[micro_batch];
   batch.step = last_step_ + 1;
   LAMINA_RETURN_IF_ERROR(wire::decode_plan(message, config_.epoch, limits, plan_));
@@ -235,7 +237,7 @@ Status AttentionWorker::handle_q(uint32_t micro_batch, std::span<const std::byte
   batch.state = State::kKv;
   batch.begin = clock_->now();
   batch.cached = {};
-  if (!config_.overlap) return {};
+  if (!config_.core.overlap) return {};
   // k and v may be there already: then one pass is less work than two.
   LAMINA_ASSIGN_OR_RETURN(const bool is_complete, is_there(tensors_of(micro_batch)));
   if (is_complete) return {};

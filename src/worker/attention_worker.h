@@ -27,8 +27,6 @@ struct AttentionWorkerConfig {
   uint64_t epoch = 0;
   DType dtype = DType::kBF16;  // of q, k, v and whole outputs on the wire
   int32_t total_blocks = 0;    // of the session, over all workers; 0: this one has them all
-  // Attention over the cached keys starts when q is there, before k and v are.
-  bool overlap = true;
   int32_t num_replicas = 1;
 };
 

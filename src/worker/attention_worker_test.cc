@@ -61,6 +61,7 @@ class Cluster {
       const HeadRange range = tile.kv_heads;
       AttentionCoreConfig core = core_config(range.count());
       core.num_blocks = std::min(tile.blocks.end, kBlocks) - tile.blocks.begin;
+      core.overlap = overlap;
       const wire::SlotGeometry geometry{.num_micro_batches = kMicroBatches,
                                         .max_tokens = kMaxTokens,
                                         .max_sequences = 4,
@@ -87,21 +88,16 @@ class Cluster {
       auto worker_pending = prepare_endpoint(worker_side);
       const std::string engine_blob = engine_pending->blob();
       const std::string worker_blob = worker_pending->blob();
-      threads_.emplace_back(
-          [this, core, overlap, epoch, engine_blob, pending = std::move(worker_pending)] {
-            const auto endpoint =
-                pending->complete(engine_blob, Deadline::after(std::chrono::seconds(10)));
-            ThreadPool pool(1);
-            AttentionWorker worker({.core = core,
-                                    .epoch = epoch,
-                                    .dtype = DType::kF32,
-                                    .total_blocks = kBlocks,
-                                    .overlap = overlap},
-                                   {endpoint.get()},
-                                   StreamView(pool));
-            static_cast<void>(
-                worker.serve(should_stop_, WaitPolicy{}, std::chrono::milliseconds(5)));
-          });
+      threads_.emplace_back([this, core, epoch, engine_blob, pending = std::move(worker_pending)] {
+        const auto endpoint =
+            pending->complete(engine_blob, Deadline::after(std::chrono::seconds(10)));
+        ThreadPool pool(1);
+        AttentionWorker worker(
+            {.core = core, .epoch = epoch, .dtype = DType::kF32, .total_blocks = kBlocks},
+            {endpoint.get()},
+            StreamView(pool));
+        static_cast<void>(worker.serve(should_stop_, WaitPolicy{}, std::chrono::milliseconds(5)));
+      });
       peers.push_back({.name = "worker",
                        .kv_heads = range,
                        .blocks = tile.blocks,
