@@ -116,6 +116,7 @@ struct PlanLimits {
   uint32_t max_tokens = 0;      // query tokens of a step
   uint32_t max_blocks = 0;      // ids are below
   uint32_t max_new_blocks = 0;  // of a plan; more than max_blocks where other workers hold some
+  bool has_holes = false;       // other workers hold some: they are kNoBlock
 };
 // Reuses the vectors of `plan`. kDataLoss or kAborted as decode_header; kInvalidArgument past a
 // limit.

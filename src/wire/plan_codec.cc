@@ -66,7 +66,7 @@ Status read_released_slots(ByteReader& reader, const PlanLimits& limits, Attenti
 Status read_new_blocks(ByteReader& reader, const PlanLimits& limits, AttentionPlan& plan) {
   if (!reader.read_all(std::span(plan.new_blocks))) return truncated();
   for (const int32_t block : plan.new_blocks) {
-    if (block == kNoBlock) continue;
+    if (block == kNoBlock && limits.has_holes) continue;
     if (block < 0 || static_cast<uint32_t>(block) >= limits.max_blocks) {
       return invalid_argument(
           fmt::format("plan has block {} of a pool of {}", block, limits.max_blocks));

@@ -13,7 +13,8 @@ constexpr PlanLimits kLimits{.max_micro_batches = 4,
                              .max_sequences = 8,
                              .max_tokens = 64,
                              .max_blocks = 32,
-                             .max_new_blocks = 40};
+                             .max_new_blocks = 40,
+                             .has_holes = true};
 constexpr uint64_t kEpoch = 5;
 // Where things lie in the message of example_plan().
 constexpr size_t kFirstEntry = sizeof(MessageHeader);
@@ -131,6 +132,11 @@ TEST(Plan, RefusesWhatIsPastALimit) {
   EXPECT_EQ(code_with(kFirstBlock, 32), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(kFirstBlock, 0xFFFFFFFE), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(kFirstBlock, 0xFFFFFFFF), StatusCode::kOk);  // kNoBlock
+  PlanLimits whole = kLimits;
+  whole.has_holes = false;
+  AttentionPlan plan = example_plan();
+  plan.new_blocks[0] = kNoBlock;
+  EXPECT_EQ(decode_plan(encode(plan), kEpoch, whole, plan).code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(offsetof(MessageHeader, micro_batch), 4), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(offsetof(MessageHeader, num_rows), 9), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(offsetof(MessageHeader, num_rows), 0xFFFFFFFF), StatusCode::kInvalidArgument);

@@ -12,7 +12,7 @@ LocalAttention::LocalAttention(const AttentionCoreConfig& config, StreamView str
 Status LocalAttention::begin_step(int32_t micro_batch,
                                   int32_t /*first_replica*/,
                                   const StepPlan& plan) {
-  partitioner_.partition(plan, micro_batch, parts_);
+  LAMINA_RETURN_IF_ERROR(partitioner_.partition(plan, micro_batch, parts_));
   return core_.begin_step(parts_.front().plan);
 }
 

@@ -36,6 +36,12 @@ Status SequenceStates::apply(const StepPlan& plan, GatheredInputs& inputs) {
     }
     tokens.resize(first);  // what is there was run before a preemption elsewhere, or not at all
     tokens.insert(tokens.end(), step.tokens.begin(), step.tokens.end());
+    if (step.samples &&
+        tokens.size() <
+            static_cast<size_t>(slots_[static_cast<size_t>(step.slot)].num_prompt_tokens)) {
+      return invalid_argument(fmt::format(
+          "slot {} is to sample within its prompt, at {} tokens", step.slot, tokens.size()));
+    }
     const auto begin_row = static_cast<int32_t>(inputs.token_ids.size());
     inputs.token_ids.insert(inputs.token_ids.end(), step.tokens.begin(), step.tokens.end());
     for (int32_t i = 0; i < step.num_tokens; ++i) {

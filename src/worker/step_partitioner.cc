@@ -1,8 +1,9 @@
 #include "worker/step_partitioner.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
-#include "base/check.h"
 #include "base/checked_math.h"
 
 namespace lamina {
@@ -41,9 +42,9 @@ StepPartitioner::StepPartitioner(std::vector<BlockRange> tiles,
   }
 }
 
-void StepPartitioner::partition(const StepPlan& plan,
-                                int32_t micro_batch,
-                                std::vector<TileStep>& parts) {
+Status StepPartitioner::partition(const StepPlan& plan,
+                                  int32_t micro_batch,
+                                  std::vector<TileStep>& parts) {
   parts.resize(tiles_.size());
   for (TileStep& part : parts) clear(part);
   for (const int32_t slot : plan.released_slots) release(slot);
@@ -54,7 +55,8 @@ void StepPartitioner::partition(const StepPlan& plan,
   for (const SequenceStep& sequence : plan.sequences) {
     std::vector<BlockId>& blocks = slots_[static_cast<size_t>(sequence.slot)].blocks;
     blocks.insert(blocks.end(), sequence.new_blocks.begin(), sequence.new_blocks.end());
-    use_blocks(sequence.slot, ceil_div(sequence.first_position + sequence.num_tokens, block_size_));
+    const int32_t num_tokens = sequence.first_position + sequence.num_tokens;
+    LAMINA_RETURN_IF_ERROR(use_blocks(sequence.slot, ceil_div(num_tokens, block_size_)));
     for (size_t i = 0; i < tiles_.size(); ++i) add_sequence(sequence, row, tiles_[i], parts[i]);
     row += sequence.num_tokens;
   }
@@ -64,6 +66,7 @@ void StepPartitioner::partition(const StepPlan& plan,
     parts[i].plan.micro_batch = static_cast<uint32_t>(micro_batch);
     parts[i].plan.released_slots.swap(tiles_[i].released_slots);
   }
+  return {};
 }
 
 void StepPartitioner::release(int32_t slot) {
@@ -76,14 +79,18 @@ void StepPartitioner::release(int32_t slot) {
   }
 }
 
-void StepPartitioner::use_blocks(int32_t slot, int32_t num_used) {
+Status StepPartitioner::use_blocks(int32_t slot, int32_t num_used) {
   const auto idx = static_cast<size_t>(slot);
   Slot& state = slots_[idx];
-  LAMINA_CHECK_LE(num_used, static_cast<int32_t>(state.blocks.size()));
+  if (num_used > static_cast<int32_t>(state.blocks.size())) {
+    return invalid_argument(
+        fmt::format("slot {} needs {} blocks and has {}", slot, num_used, state.blocks.size()));
+  }
   for (; state.num_used < num_used; ++state.num_used) {
     const BlockId block = state.blocks[static_cast<size_t>(state.num_used)];
     for (Tile& tile : tiles_) tile.num_held[idx] += tile.blocks.contains(block) ? 1 : 0;
   }
+  return {};
 }
 
 void StepPartitioner::add_sequence(const SequenceStep& sequence,

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "base/status.h"
 #include "kv/kv_partition.h"
 #include "plan/step_plan.h"
 #include "wire/messages.h"
@@ -39,8 +40,9 @@ class StepPartitioner {
   // `tiles`: the block ids of each.
   StepPartitioner(std::vector<BlockRange> tiles, int32_t max_sequences, int32_t block_size);
 
-  // The parts of the next step, one for each tile; reuses what `parts` holds.
-  void partition(const StepPlan& plan, int32_t micro_batch, std::vector<TileStep>& parts);
+  // The parts of the next step, one for each tile; reuses what `parts` holds. kInvalidArgument if a
+  // sequence has fewer blocks than tokens; `parts` and this object are of no use then.
+  Status partition(const StepPlan& plan, int32_t micro_batch, std::vector<TileStep>& parts);
 
  private:
   struct Tile {
@@ -56,7 +58,7 @@ class StepPartitioner {
   };
 
   void release(int32_t slot);
-  void use_blocks(int32_t slot, int32_t num_used);
+  Status use_blocks(int32_t slot, int32_t num_used);
   void add_sequence(const SequenceStep& sequence, int64_t first_row, Tile& tile, TileStep& part);
 
   int32_t block_size_;

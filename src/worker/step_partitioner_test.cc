@@ -22,7 +22,7 @@ TEST(StepPartitioner, AWholeTileGetsEverything) {
   StepPlan plan;
   plan.sequences = {{.slot = 2, .num_tokens = 6, .new_blocks = {3, 12}, .starts = true}};
   std::vector<TileStep> parts;
-  partitioner.partition(plan, 1, parts);
+  ASSERT_TRUE(partitioner.partition(plan, 1, parts).ok());
   ASSERT_EQ(parts.size(), 1U);
   EXPECT_EQ(parts[0].plan.step, 1U);
   EXPECT_EQ(parts[0].plan.micro_batch, 1U);
@@ -33,13 +33,21 @@ TEST(StepPartitioner, AWholeTileGetsEverything) {
   EXPECT_EQ(parts[0].kv_rows, (Rows{{0, 6}}));
 }
 
+TEST(StepPartitioner, RefusesTokensWithoutBlocks) {
+  StepPartitioner partitioner = two_tiles();
+  StepPlan plan;
+  plan.sequences = {{.slot = 0, .num_tokens = 5, .new_blocks = {1}, .starts = true}};
+  std::vector<TileStep> parts;
+  EXPECT_EQ(partitioner.partition(plan, 0, parts).code(), StatusCode::kInvalidArgument);
+}
+
 TEST(StepPartitioner, ASplitSequenceGoesToBoth) {
   StepPartitioner partitioner = two_tiles();
   StepPlan plan;
   plan.sequences = {{.slot = 0, .num_tokens = 3, .new_blocks = {1}, .starts = true},
                     {.slot = 1, .num_tokens = 11, .new_blocks = {2, 12, 3}, .starts = true}};
   std::vector<TileStep> parts;
-  partitioner.partition(plan, 0, parts);
+  ASSERT_TRUE(partitioner.partition(plan, 0, parts).ok());
   EXPECT_EQ(parts[0].plan.new_blocks, (Ids{1, 2, kNoBlock, 3}));
   EXPECT_EQ(parts[0].q_rows, (Rows{{0, 14}}));
   EXPECT_EQ(parts[0].kv_rows, (Rows{{0, 7}, {11, 3}}));
@@ -60,11 +68,11 @@ TEST(StepPartitioner, AHolderHearsOfASequenceWhenItIsNeeded) {
   std::vector<TileStep> parts;
   StepPlan plan;
   plan.sequences = {{.slot = 0, .num_tokens = 3, .new_blocks = {1, 11}, .starts = true}};
-  partitioner.partition(plan, 0, parts);
+  ASSERT_TRUE(partitioner.partition(plan, 0, parts).ok());
   EXPECT_FALSE(parts[0].is_partial);
   EXPECT_FALSE(parts[1].takes_part());
   plan.sequences = {{.slot = 0, .first_position = 3, .num_tokens = 2}};
-  partitioner.partition(plan, 0, parts);
+  ASSERT_TRUE(partitioner.partition(plan, 0, parts).ok());
   EXPECT_EQ(parts[0].plan.step, 2U);
   EXPECT_TRUE(parts[0].plan.new_blocks.empty());
   EXPECT_TRUE(parts[0].is_partial);
@@ -80,15 +88,15 @@ TEST(StepPartitioner, ReleasesWaitForTheHoldersNextPlan) {
   std::vector<TileStep> parts;
   StepPlan plan;
   plan.sequences = {{.slot = 0, .num_tokens = 1, .new_blocks = {11}, .starts = true}};
-  partitioner.partition(plan, 0, parts);
+  ASSERT_TRUE(partitioner.partition(plan, 0, parts).ok());
   plan.released_slots = {0};
   plan.sequences = {{.slot = 1, .num_tokens = 1, .new_blocks = {1}, .starts = true}};
-  partitioner.partition(plan, 0, parts);
+  ASSERT_TRUE(partitioner.partition(plan, 0, parts).ok());
   EXPECT_TRUE(parts[0].plan.released_slots.empty());
   EXPECT_FALSE(parts[1].takes_part());
   plan.released_slots = {};
   plan.sequences = {{.slot = 0, .num_tokens = 1, .new_blocks = {11}, .starts = true}};
-  partitioner.partition(plan, 1, parts);
+  ASSERT_TRUE(partitioner.partition(plan, 1, parts).ok());
   EXPECT_EQ(parts[1].plan.released_slots, (std::vector<uint32_t>{0}));
 }
 
@@ -131,7 +139,7 @@ TEST(StepPartitioner, TablesOfTheHoldersMakeTheWhole) {
         plan.sequences.push_back(sequence);
       }
       std::vector<TileStep> parts;
-      partitioner.partition(plan, 0, parts);
+      ASSERT_TRUE(partitioner.partition(plan, 0, parts).ok());
       int64_t num_kv_rows = 0;
       for (size_t t = 0; t < tiles.size(); ++t) {
         num_kv_rows += parts[t].num_kv_rows;

@@ -23,7 +23,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                           .max_sequences = 16,
                           .max_tokens = 256,
                           .max_blocks = 128,
-                          .max_new_blocks = 160};
+                          .max_new_blocks = 160,
+                          .has_holes = true};
 
   const auto header = decode_header(message);
   if (header.ok()) {
