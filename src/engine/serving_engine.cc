@@ -293,8 +293,10 @@ bool ServingEngine::has_step_under_way() const {
       under_way_.begin(), under_way_.end(), [](const auto& plan) { return plan.has_value(); });
 }
 
-// A step of each micro-batch that has none under way and something to do.
-void ServingEngine::start_steps() {
+// A step of each micro-batch that has none under way and something to do. What is thrown for want
+// of memory, here and in finish_step(), must not end the thread.
+void ServingEngine::start_steps() try {
+  scheduler_->share_out();
   for (int32_t i = 0; i < static_cast<int32_t>(under_way_.size()); ++i) {
     std::optional<StepUnderWay>& step = under_way_[static_cast<size_t>(i)];
     if (step) continue;
@@ -306,20 +308,18 @@ void ServingEngine::start_steps() {
     const Status started = backend_->start(i, std::move(next));
     if (!started.ok()) return fail_running(started);
   }
+} catch (const std::exception& error) {
+  fail_running(internal_error(error.what()));
 }
 
-// Waits for a step to end, or for news. What a step throws for want of memory must not end the
-// thread.
-void ServingEngine::finish_step() {
+// Waits for a step to end, or for news.
+void ServingEngine::finish_step() try {
   if (steady_clock().now() - last_publish_ > kPublishInterval) publish_stats();
-  try {
-    Result<std::optional<FinishedStep>> finished =
-        backend_->wait(Deadline::after(kPublishInterval));
-    if (!finished.ok()) return fail_running(finished.status());
-    if (*finished) apply(**finished);
-  } catch (const std::exception& error) {
-    fail_running(internal_error(error.what()));
-  }
+  Result<std::optional<FinishedStep>> finished = backend_->wait(Deadline::after(kPublishInterval));
+  if (!finished.ok()) return fail_running(finished.status());
+  if (*finished) apply(**finished);
+} catch (const std::exception& error) {
+  fail_running(internal_error(error.what()));
 }
 
 // Adds up the time with a step under way.

@@ -76,7 +76,6 @@ void Scheduler::remove(Sequence* sequence) {
 }
 
 StepPlan Scheduler::schedule(int32_t micro_batch) {
-  share_out(micro_batch);
   feed_starved();
   Budget budget{.tokens = config_.max_num_batched_tokens,
                 .score_rows = config_.max_logits_rows - config_.max_num_seqs};
@@ -193,6 +192,15 @@ std::vector<Scheduler::Load> Scheduler::loads() const {
   return loads;
 }
 
+Scheduler::Load Scheduler::load() const {
+  Load sum;
+  for (const Load& part : loads()) {
+    sum.num_sequences += part.num_sequences;
+    sum.num_context_tokens += part.num_context_tokens;
+  }
+  return sum;
+}
+
 void Scheduler::set_active(int32_t num_micro_batches) {
   LAMINA_CHECK(num_micro_batches >= 1 && num_micro_batches <= config_.num_micro_batches);
   num_active_ = num_micro_batches;
@@ -200,19 +208,17 @@ void Scheduler::set_active(int32_t num_micro_batches) {
 
 // By sequences, which cost the model, and by context, which costs attention: each as a share of
 // what runs.
-double Scheduler::weight_of(const Load& load) const {
-  int64_t num_tokens = 0;
-  for (const Sequence* sequence : running_) num_tokens += sequence->num_tokens();
-  return static_cast<double>(load.num_sequences) / static_cast<double>(running_.size()) +
-         static_cast<double>(load.num_context_tokens) / static_cast<double>(num_tokens);
+double Scheduler::weight_of(const Load& part, const Load& all) {
+  return static_cast<double>(part.num_sequences) / static_cast<double>(all.num_sequences) +
+         static_cast<double>(part.num_context_tokens) / static_cast<double>(all.num_context_tokens);
 }
 
-// Of the active micro-batches.
 std::vector<double> Scheduler::weights() const {
-  std::vector<double> weights(static_cast<size_t>(num_active_), 0.0);
+  const std::vector<Load> parts = loads();
+  std::vector<double> weights(parts.size(), 0.0);
   if (running_.empty()) return weights;
-  const std::vector<Load> all = loads();
-  for (size_t i = 0; i < weights.size(); ++i) weights[i] = weight_of(all[i]);
+  const Load all = load();
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = weight_of(parts[i], all);
   return weights;
 }
 
@@ -221,24 +227,25 @@ std::vector<double> Scheduler::weights() const {
 bool Scheduler::may_join(const Sequence& newcomer, int32_t micro_batch) const {
   if (num_active_ == 1 || running_.empty()) return true;
   const std::vector<double> all = weights();
-  const double lightest = *std::min_element(all.begin(), all.end());
-  const double half = weight_of({1, newcomer.num_tokens()}) / 2;
+  const double lightest = *std::min_element(all.begin(), all.begin() + num_active_);
+  const double half = weight_of({1, newcomer.num_tokens()}, load()) / 2;
   return all[static_cast<size_t>(micro_batch)] < lightest + half;
 }
 
-// Between two steps sequences of this micro-batch, the youngest first, move to the lightest one as
-// long as the heavier of the two gets lighter: others have ended meanwhile, or the number of active
-// micro-batches has changed.
-void Scheduler::share_out(int32_t micro_batch) {
+void Scheduler::share_out() {
+  if (running_.empty() || config_.num_micro_batches == 1) return;
+  std::vector<double> all = weights();
+  const Load total = load();
   for (size_t i = running_.size(); i-- > 0;) {
     Sequence& sequence = *running_[i];
-    if (sequence.micro_batch != micro_batch) continue;
-    if (num_active_ == 1 && micro_batch == 0) return;
-    const std::vector<double> all = weights();
-    const auto lightest = std::min_element(all.begin(), all.end());
-    const double moved = weight_of({1, sequence.num_tokens()});
-    const bool must_go = micro_batch >= num_active_;
-    if (!must_go && *lightest + moved >= all[static_cast<size_t>(micro_batch)]) return;
+    if (sequence.is_in_step) continue;
+    double& own = all[static_cast<size_t>(sequence.micro_batch)];
+    const auto lightest = std::min_element(all.begin(), all.begin() + num_active_);
+    const double moved = weight_of({1, sequence.num_tokens()}, total);
+    const bool must_go = sequence.micro_batch >= num_active_;
+    if (!must_go && *lightest + moved >= own) continue;
+    own -= moved;
+    *lightest += moved;
     sequence.micro_batch = static_cast<int32_t>(lightest - all.begin());
   }
 }

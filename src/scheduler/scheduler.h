@@ -43,6 +43,10 @@ class Scheduler {
   // How many micro-batches, the first ones, are planned for; all at first. Sequences of the others
   // move over as soon as they are in no step.
   void set_active(int32_t num_micro_batches);
+  // Between steps: evens out the micro-batches, for sequences have ended, or set_active() was
+  // called. Sequences in no step, the youngest first, move to the lightest micro-batch as long as
+  // the heavier of the two gets lighter. Before a round of schedule().
+  void share_out();
 
   // The next step of a micro-batch that has none under way, within the budgets: its running
   // sequences oldest first, each decoding one sure of its token, then admissions from the queue, as
@@ -74,6 +78,7 @@ class Scheduler {
     int64_t num_context_tokens = 0;
   };
   [[nodiscard]] std::vector<Load> loads() const;
+  [[nodiscard]] Load load() const;  // of all of them
 
  private:
   struct Budget {
@@ -97,9 +102,8 @@ class Scheduler {
   void feed_starved();
   bool can_admit(const Sequence& sequence) const;
   [[nodiscard]] std::vector<double> weights() const;
-  [[nodiscard]] double weight_of(const Load& load) const;
+  static double weight_of(const Load& part, const Load& all);
   [[nodiscard]] bool may_join(const Sequence& newcomer, int32_t micro_batch) const;
-  void share_out(int32_t micro_batch);
   void schedule_running(int32_t micro_batch, Budget& budget, StepPlan& plan);
   void admit_waiting(int32_t micro_batch, Budget& budget, StepPlan& plan);
   void append_step(

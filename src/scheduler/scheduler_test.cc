@@ -294,6 +294,7 @@ TEST(Scheduler, MicroBatchesNeverDisturbEachOther) {
       const auto batch = static_cast<int32_t>(rng.next_below(plans.size()));
       std::optional<StepPlan>& plan = plans[static_cast<size_t>(batch)];
       if (!plan) {
+        scheduler.share_out();
         StepPlan next = scheduler.schedule(batch);
         if (next.empty()) continue;
         // The workers get plans in the order in which they were made.
@@ -333,6 +334,7 @@ TEST(Scheduler, KeepsMicroBatchesEqual) {
     scheduler.add(sequences.back().get());
   }
   const auto run_round = [&] {
+    scheduler.share_out();
     for (const int32_t batch : {0, 1}) {
       const StepPlan plan = scheduler.schedule(batch);
       if (!plan.empty()) scheduler.complete(batch, plan, workers.run(plan));
@@ -352,6 +354,29 @@ TEST(Scheduler, KeepsMicroBatchesEqual) {
   for (int i = 0; i < 2; ++i) run_round();
   EXPECT_EQ(scheduler.loads()[1].num_sequences, 0);
   EXPECT_EQ(scheduler.loads()[0].num_sequences, static_cast<int32_t>(scheduler.running().size()));
+}
+
+// A micro-batch that is planned before another is shared out must not miss what moves to it.
+TEST(Scheduler, SequencesThatMoveAreInTheNextRound) {
+  SchedulerConfig config = kSmall;
+  config.num_micro_batches = 2;
+  Scheduler scheduler(config);
+  FakeWorkers workers(config, 8);
+  const auto a = make_sequence(1, 3, 4);
+  const auto b = make_sequence(2, 3, 4);
+  scheduler.add(a.get());
+  StepPlan first = scheduler.schedule(0);
+  scheduler.add(b.get());
+  StepPlan second = scheduler.schedule(1);
+  ASSERT_EQ(b->micro_batch, 1);
+  scheduler.remove(a.get());
+  scheduler.complete(0, first, workers.run(first));
+  scheduler.set_active(1);
+  scheduler.share_out();
+  EXPECT_TRUE(scheduler.schedule(0).empty());  // it is in a step
+  scheduler.complete(1, second, workers.run(second));
+  scheduler.share_out();
+  EXPECT_EQ(scheduler.schedule(0).num_tokens(), 1);
 }
 
 // Micro-batches end their steps in turn, so one is always some tokens ahead: that must not keep
@@ -376,6 +401,7 @@ TEST(Scheduler, AdmitsWhileStepsOverlap) {
     const int32_t batch = i % 2;
     const auto idx = static_cast<size_t>(batch);
     if (i >= 2 && !plans[idx].empty()) scheduler.complete(batch, plans[idx], outputs[idx]);
+    scheduler.share_out();
     plans[idx] = scheduler.schedule(batch);
     outputs[idx] = workers.run(plans[idx]);
   }

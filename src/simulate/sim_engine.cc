@@ -171,6 +171,7 @@ void SimEngine::close_session(const std::string& why) {
 
 bool SimEngine::start_steps() {
   bool did = false;
+  scheduler_->share_out();
   for (size_t i = 0; i < under_way_.size(); ++i) {
     if (under_way_[i]) continue;
     StepPlan plan = scheduler_->schedule(static_cast<int32_t>(i));

@@ -193,6 +193,7 @@ class Rotating {
     std::vector<StepPlan> plans(kRotation.num_micro_batches);
     size_t num_left = sequences.size();
     while (num_left > 0) {
+      scheduler.share_out();
       for (int32_t i = 0; i < kRotation.num_micro_batches; ++i) {
         if (pipeline_->is_under_way(i)) continue;
         StepPlan& next = plans[static_cast<size_t>(i)] = scheduler.schedule(i);
@@ -306,6 +307,7 @@ TEST(ReplicaThreads, ThreeMicroBatchesColocated) {
     for (Sequence& sequence : sequences) scheduler.add(&sequence);
     std::vector<std::optional<StepPlan>> plans(3);
     for (size_t num_left = sequences.size(); num_left > 0;) {
+      scheduler.share_out();
       for (int32_t i = 0; i < 3; ++i) {
         std::optional<StepPlan>& plan = plans[static_cast<size_t>(i)];
         if (plan) continue;
@@ -343,10 +345,18 @@ std::vector<Case> cases() {
   return all;
 }
 
-std::string case_name(const ::testing::TestParamInfo<Case>& info) {
-  std::string name = info.param.model + "_" + std::string(transport_name(info.param.transport));
+std::string name_of(const Case& tested) {
+  std::string name = tested.model + "_" + std::string(transport_name(tested.transport));
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
+}
+
+void PrintTo(const Case& tested, std::ostream* stream) {
+  *stream << name_of(tested);
+}
+
+std::string case_name(const ::testing::TestParamInfo<Case>& info) {
+  return name_of(info.param);
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, Rotation2Replicas, ::testing::ValuesIn(cases()), case_name);
