@@ -121,12 +121,17 @@ void ReplicaSet::connect(uint64_t epoch, const StepCodecLimits& limits) {
     const bool is_next = (from + static_cast<size_t>(num_batches)) % count == to;
     return is_next ? slots : std::vector<size_t>();
   };
+  // Every endpoint has something to poll.
+  const auto at_least_one = [](std::vector<size_t> sizes) {
+    return sizes.empty() ? std::vector<size_t>{0} : sizes;
+  };
   for (size_t a = 0; a < count; ++a) {
     for (size_t b = a + 1; b < count; ++b) {
       std::vector<size_t> at_a = receives(b, a);
       std::vector<size_t> at_b = receives(a, b);
       if (at_a.empty() && at_b.empty()) continue;
-      Ends ends = connect_threads(id_of(a), std::move(at_a), id_of(b), std::move(at_b));
+      Ends ends = connect_threads(
+          id_of(a), at_least_one(std::move(at_a)), id_of(b), at_least_one(std::move(at_b)));
       replicas_[a]->to_replicas[b] = std::move(ends.a);
       replicas_[b]->to_replicas[a] = std::move(ends.b);
     }

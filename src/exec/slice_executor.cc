@@ -83,6 +83,7 @@ Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, Attentio
   slice_idx_ = slice_idx;
   for (const Instruction& instruction : model_->slices[static_cast<size_t>(slice_idx)].program) {
     LAMINA_RETURN_IF_ERROR(run(instruction, port));
+    port.send_unsent();
   }
   return {};
 }

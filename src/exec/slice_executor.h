@@ -30,6 +30,8 @@ class AttentionPort {
   virtual Status send_kv(int32_t attention_idx, TensorView k, TensorView v) = 0;
   // Fills out [T, Hq, D]. Blocks until it is there.
   virtual Status receive(int32_t attention_idx, TensorView out) = 0;
+  // Called between instructions: what a socket did not take at once may leave while we compute.
+  virtual void send_unsent() {}
 };
 
 // Where a tensor-parallel rank meets the others: each gives all of them the same bytes and gets

@@ -68,8 +68,10 @@ class Endpoint {
 
   // Never blocks. Also drives sending where a backend needs driving.
   virtual PollResult poll(SlotIdx slot, uint64_t seq) = 0;
-  // Whether bytes of a committed message wait for a poll to send them.
+  // Whether bytes of a committed message have not been taken by the socket yet. poll() sends them,
+  // and so does send_unsent(), which never blocks and costs nothing where there are none.
   [[nodiscard]] virtual bool has_unsent() const { return false; }
+  virtual void send_unsent() {}
   // Blocks until poll() is not pending, at most until `deadline`: kDeadlineExceeded, or
   // kUnavailable when down.
   virtual Status wait(SlotIdx slot, uint64_t seq, Deadline deadline, WaitPolicy policy) = 0;

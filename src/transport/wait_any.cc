@@ -104,8 +104,7 @@ class Nap {
   }
 
   void add(const WakeDescriptors& wakes) {
-    if (wakes.socket == last_socket_) return;  // another slot of the same endpoint
-    last_socket_ = wakes.socket;
+    if (has(wakes.socket)) return;  // another slot of the same endpoint
     has_sockets_ = true;
     if (num_descriptors_ + 2 > descriptors_.size()) {
       overflows_ = true;
@@ -114,6 +113,12 @@ class Nap {
     descriptors_[num_descriptors_++] = {
         .fd = wakes.socket, .events = wakes.socket_events, .revents = 0};
     descriptors_[num_descriptors_++] = {.fd = wakes.abort_event, .events = POLLIN, .revents = 0};
+  }
+
+  [[nodiscard]] bool has(int socket) const {
+    const auto used = std::span(descriptors_).first(num_descriptors_);
+    return std::any_of(
+        used.begin(), used.end(), [&](const pollfd& added) { return added.fd == socket; });
   }
 
   static void sleep_on(std::span<const FutexWord> words, Duration at_most) {
@@ -136,7 +141,6 @@ class Nap {
   std::array<pollfd, kMaxDescriptors> descriptors_;
   size_t num_words_ = 0;
   size_t num_descriptors_ = 0;
-  int last_socket_ = -1;
   bool has_words_ = false;  // of endpoints
   bool has_sockets_ = false;
   bool overflows_ = false;

@@ -32,7 +32,8 @@ class AttentionBackend {
   virtual void add_awaited(int32_t micro_batch,
                            int32_t attention_idx,
                            std::vector<AwaitedMessage>& awaited) const = 0;
-  // add_unsent() of transport/wait_any.h for all peers.
+  // Endpoint::send_unsent() of all peers, and add_unsent() of transport/wait_any.h.
+  virtual void send_unsent() {}
   virtual void add_unsent_messages(std::vector<AwaitedMessage>& /*awaited*/) const {}
 };
 
@@ -50,6 +51,7 @@ class MicroBatchPort : public AttentionPort {
   Status receive(int32_t attention_idx, TensorView out) override {
     return backend_.receive(micro_batch_, attention_idx, out);
   }
+  void send_unsent() override { backend_.send_unsent(); }
 
  private:
   AttentionBackend& backend_;

@@ -24,7 +24,9 @@ ModelReplica::ModelReplica(const ModelReplicaConfig& config,
       stream_(stream),
       clock_(&clock),
       sequences_(config.limits.max_sequences),
-      batches_(static_cast<size_t>(config.rotation.num_micro_batches)) {
+      batches_(static_cast<size_t>(config.rotation.num_micro_batches)),
+      order_(batches_.size()) {
+  std::iota(order_.begin(), order_.end(), 0);
   LAMINA_CHECK_EQ(static_cast<int32_t>(links_.replicas.size()), config_.rotation.num_replicas);
   LAMINA_CHECK_EQ(static_cast<int32_t>(links_.attention.size()), runner_.num_ranks());
 }
@@ -76,6 +78,14 @@ void ModelReplica::add_awaited(std::vector<AwaitedMessage>& awaited) const {
   add_unsent_messages(awaited);
 }
 
+void ModelReplica::send_unsent() {
+  links_.engine->send_unsent();
+  for (Endpoint* replica : links_.replicas) {
+    if (replica != nullptr) replica->send_unsent();
+  }
+  for (AttentionBackend* backend : links_.attention) backend->send_unsent();
+}
+
 // Who runs the last slice but one of a step awaits nothing more of it, and the attention workers
 // that have its q and k wait for the rest of them.
 void ModelReplica::add_unsent_messages(std::vector<AwaitedMessage>& awaited) const {
@@ -90,6 +100,7 @@ void ModelReplica::add_unsent_messages(std::vector<AwaitedMessage>& awaited) con
 
 // Steps first: they cost little, and the attention workers wait for the plans that follow.
 Result<bool> ModelReplica::step() {
+  send_unsent();
   LAMINA_ASSIGN_OR_RETURN(const bool began, begin_next_step());
   if (began) return true;
   return run_next_slice();
@@ -131,6 +142,7 @@ Status ModelReplica::begin_step(int32_t micro_batch) {
     LAMINA_RETURN_IF_ERROR(backend->begin_step(micro_batch, b.step.first_replica, b.step.plan));
   }
   b.next_slice = own_slice(b, 0);
+  b.waits_since = clock_->now();
   return acknowledge(micro_batch);
 }
 
@@ -149,10 +161,12 @@ Status ModelReplica::acknowledge(int32_t micro_batch) {
 // ---- slices ----
 
 Result<bool> ModelReplica::run_next_slice() {
-  for (const int32_t i : by_turn()) {
+  sort_by_turn();
+  for (const int32_t i : order_) {
     if (!batch(i).next_slice) continue;
     Result<bool> runnable = is_runnable(i);
     Status status = runnable.status();
+    if (status.ok() && !*runnable) status = check_patience(batch(i));
     if (status.ok() && !*runnable) continue;
     if (status.ok()) status = run_slice(i);
     if (status.ok()) return true;
@@ -163,30 +177,39 @@ Result<bool> ModelReplica::run_next_slice() {
 }
 
 // Micro-batches in the order of rotation: who ran longest ago is first.
-std::vector<int32_t> ModelReplica::by_turn() const {
-  std::vector<int32_t> order(batches_.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [this](int32_t a, int32_t b) {
-    return batch(a).last_turn < batch(b).last_turn;
+void ModelReplica::sort_by_turn() {
+  std::sort(order_.begin(), order_.end(), [this](int32_t a, int32_t b) {
+    return std::pair(batch(a).last_turn, a) < std::pair(batch(b).last_turn, b);
   });
-  return order;
+}
+
+Status ModelReplica::check_patience(const MicroBatch& b) const {
+  const Duration waited = clock_->now() - b.waits_since;
+  if (waited <= config_.wait_limit) return {};
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(waited).count();
+  return deadline_exceeded(
+      fmt::format("slice {} of step {} has waited {} s for what other workers send",
+                  *b.next_slice,
+                  b.step.step,
+                  seconds));
 }
 
 Result<bool> ModelReplica::is_runnable(int32_t micro_batch) {
   const MicroBatch& b = batch(micro_batch);
   const int32_t slice = *b.next_slice;
   if (slice == 0) return true;
+  bool has_all = true;  // all are polled: each may tell that its sender is gone
   if (comes_from_elsewhere(b, slice)) {
     const AwaitedMessage carried = carried_into(micro_batch);
     const PollResult result = carried.endpoint->poll(carried.slot, carried.seq);
     if (result == PollResult::kDown) return unavailable("another model replica is gone");
-    if (result == PollResult::kPending) return false;
+    has_all = result == PollResult::kReady;
   }
   for (AttentionBackend* backend : links_.attention) {
     LAMINA_ASSIGN_OR_RETURN(const bool has_output, backend->has_output(micro_batch, slice - 1));
-    if (!has_output) return false;
+    has_all &= has_output;
   }
-  return true;
+  return has_all;
 }
 
 Status ModelReplica::run_slice(int32_t micro_batch) {
@@ -199,6 +222,7 @@ Status ModelReplica::run_slice(int32_t micro_batch) {
   const bool is_last = slice + 1 == runner_.num_slices();
   LAMINA_RETURN_IF_ERROR(is_last ? finish(micro_batch) : hand_on(micro_batch, slice));
   b.next_slice = own_slice(b, slice + 1);
+  b.waits_since = clock_->now();
   note_slice(b, micro_batch, slice, begin);
   return {};
 }

@@ -29,6 +29,10 @@ struct ModelReplicaConfig {
   Rotation rotation;
   int32_t replica_idx = 0;
   StepCodecLimits limits;
+  // How long a micro-batch's slice may wait for another replica or for attention, slices of other
+  // micro-batches included, before the session is given up. Death and hanging of a worker are
+  // noticed sooner, by its heartbeat; this bounds what heartbeats cannot see.
+  Duration wait_limit = std::chrono::seconds(120);
 };
 
 // All outlive the replica.
@@ -75,14 +79,17 @@ class ModelReplica {
     GatheredInputs inputs;
     std::optional<int32_t> next_slice;  // that this replica runs
     uint64_t last_turn = 0;             // when it last ran one
+    TimePoint waits_since{};            // since when that one might have been run
   };
 
+  void send_unsent();
   void add_unsent_messages(std::vector<AwaitedMessage>& awaited) const;
   Result<bool> begin_next_step();
   Status begin_step(int32_t micro_batch);
   Status acknowledge(int32_t micro_batch);
   Result<bool> run_next_slice();
-  [[nodiscard]] std::vector<int32_t> by_turn() const;
+  void sort_by_turn();
+  [[nodiscard]] Status check_patience(const MicroBatch& batch) const;
   Result<bool> is_runnable(int32_t micro_batch);
   Status run_slice(int32_t micro_batch);
   [[nodiscard]] bool comes_from_elsewhere(const MicroBatch& batch, int32_t slice_idx) const;
@@ -110,7 +117,8 @@ class ModelReplica {
   SequenceStates sequences_;
   ModelReplicaStats stats_;
   std::vector<MicroBatch> batches_;
-  uint64_t last_step_ = 0;  // that was begun, of any micro-batch
+  std::vector<int32_t> order_;  // of their turns
+  uint64_t last_step_ = 0;      // that was begun, of any micro-batch
   uint64_t num_turns_ = 0;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "base/check.h"
 #include "wire/slots.h"
@@ -14,8 +15,6 @@ namespace lamina {
 using wire::MessageKind;
 
 namespace {
-
-constexpr Duration kPollOthersInterval = std::chrono::milliseconds(2);
 
 std::vector<BlockRange> blocks_of(const std::vector<AttentionPeer>& peers) {
   std::vector<BlockRange> blocks;
@@ -60,10 +59,12 @@ RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
                                  StreamView stream)
     : config_(config),
       peers_(std::move(peers)),
-      wire_stats_(peers_.size()),
+      peer_stats_(peers_.size()),
       clocks_(peers_.size()),
       partitioner_(blocks_of(peers_), config.max_sequences, config.block_size),
       micro_batches_(static_cast<size_t>(config.rotation.num_micro_batches)) {
+  for (const AttentionPeer& peer : peers_)
+    num_workers_ = std::max(num_workers_, peer.worker_idx + 1);
   const KvPartition partition = partition_of(config_.num_kv_heads, peers_);
   const Status covered = partition.verify();
   LAMINA_CHECK(covered.ok(), covered.message());
@@ -76,7 +77,7 @@ Status RemoteAttention::begin_step(int32_t micro_batch,
                                    int32_t first_replica,
                                    const StepPlan& plan) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
-  partitioner_.partition(plan, micro_batch, step.parts);
+  LAMINA_RETURN_IF_ERROR(partitioner_.partition(plan, micro_batch, step.parts));
   step.num_tokens = plan.num_tokens();
   step.is_decoding = plan.is_decoding();
   step.has_partials = false;
@@ -92,7 +93,7 @@ Status RemoteAttention::begin_step(int32_t micro_batch,
 Status RemoteAttention::send_plan(size_t peer_idx, const wire::AttentionPlan& plan) {
   encoded_plan_.resize(wire::encoded_bytes(plan));
   wire::encode_plan(plan, config_.epoch, encoded_plan_);
-  wire_stats_[peer_idx].bytes_sent += encoded_plan_.size();
+  peer_stats_[peer_idx].bytes_sent += encoded_plan_.size();
   const auto num_layers = static_cast<uint32_t>(config_.num_layers);
   const Status sent =
       peers_[peer_idx].endpoint->put(wire::slot_of(MessageKind::kPlan, plan.micro_batch, 0),
@@ -159,14 +160,14 @@ Status RemoteAttention::send_rows(const Place& place,
       payload = payload.subspan(piece.size_bytes());
     }
   }
-  wire_stats_[place.peer_idx].bytes_sent += message_bytes;
+  peer_stats_[place.peer_idx].bytes_sent += message_bytes;
   const Status sent = endpoint.commit(slot, message_bytes, sequence_number(place));
   return sent.ok() ? sent : about(place.peer_idx, sent);
 }
 
 Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
-  step.slowest = step.busy = {};
+  step.busy.assign(num_workers_, {});
   if (step.q_layer != attention_idx) step.q_sent.reset();  // another replica sent this layer's
   if (step.has_partials) {
     const bool has_sinks = !config_.sinks.empty();
@@ -185,13 +186,17 @@ Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, Tens
   return {};
 }
 
-// The wire's share is known where q left from here too, not from another replica. It is an upper
-// bound: this replica may have noticed the output late, and a worker may have waited for k and v.
+// A worker takes one of its tiles after the other, so its time is their sum. Tiles of other
+// tensor-parallel ranks are not known here. The wire's share is known where q left from here too,
+// not from another replica. It is an upper bound: this replica may have noticed the output late,
+// and a worker may have waited for k and v.
 void RemoteAttention::note_times(MicroBatch& step) {
   if (config_.meter == nullptr) return;
-  config_.meter->add_attention(step.is_decoding, step.slowest, step.busy);
+  const Duration slowest = *std::max_element(step.busy.begin(), step.busy.end());
+  const Duration sum = std::accumulate(step.busy.begin(), step.busy.end(), Duration());
+  config_.meter->add_attention(step.is_decoding, slowest, sum);
   if (!step.q_sent) return;
-  config_.meter->add_wire(steady_clock().now() - *step.q_sent - step.slowest);
+  config_.meter->add_wire(steady_clock().now() - *step.q_sent - slowest);
   step.q_sent.reset();
 }
 
@@ -222,6 +227,10 @@ void RemoteAttention::add_awaited(int32_t micro_batch,
   }
 }
 
+void RemoteAttention::send_unsent() {
+  for (const AttentionPeer& peer : peers_) peer.endpoint->send_unsent();
+}
+
 void RemoteAttention::add_unsent_messages(std::vector<AwaitedMessage>& awaited) const {
   for (const AttentionPeer& peer : peers_) add_unsent(*peer.endpoint, awaited);
 }
@@ -242,8 +251,8 @@ WireStats RemoteAttention::wire_stats_of(std::string_view peer_name) const {
   WireStats sum;
   for (size_t i = 0; i < peers_.size(); ++i) {
     if (peers_[i].name != peer_name) continue;
-    sum.bytes_sent += wire_stats_[i].bytes_sent;
-    sum.bytes_received += wire_stats_[i].bytes_received;
+    sum.bytes_sent += peer_stats_[i].bytes_sent;
+    sum.bytes_received += peer_stats_[i].bytes_received;
   }
   return sum;
 }
@@ -264,22 +273,6 @@ uint64_t RemoteAttention::sequence_number(const Place& place) const {
                                static_cast<uint32_t>(config_.num_layers));
 }
 
-// What a socket has not taken yet is sent by polls: the other peers are polled too, so that none of
-// them waits for its q until this one has answered.
-Status RemoteAttention::wait_for(const Place& place) {
-  const auto [endpoint, slot, seq] = output_of(place);
-  const Deadline deadline = Deadline::after(config_.reply_timeout);
-  while (true) {
-    for (size_t other = 0; other < peers_.size(); ++other) {
-      if (other != place.peer_idx) static_cast<void>(peers_[other].endpoint->poll(slot, seq));
-    }
-    const bool is_alone = peers_.size() == 1;
-    const Status waited = endpoint->wait(
-        slot, seq, is_alone ? deadline : Deadline::after(kPollOthersInterval), config_.wait);
-    if (waited.code() != StatusCode::kDeadlineExceeded || deadline.has_passed()) return waited;
-  }
-}
-
 Status RemoteAttention::receive_from(const Place& place, TensorView out) {
   return part_of(place).is_partial ? receive_partial(place) : receive_whole(place, out);
 }
@@ -291,8 +284,9 @@ Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place&
   const TileStep& part = part_of(place);
   const auto micro_batch = static_cast<uint32_t>(place.micro_batch);
   const auto layer = static_cast<uint32_t>(place.layer);
-  LAMINA_RETURN_IF_ERROR(wait_for(place));
   const AwaitedMessage output = output_of(place);
+  LAMINA_RETURN_IF_ERROR(output.endpoint->wait(
+      output.slot, output.seq, Deadline::after(config_.reply_timeout), config_.wait));
   const std::span<const std::byte> message = output.endpoint->payload(output.slot);
   LAMINA_ASSIGN_OR_RETURN(const wire::MessageHeader head,
                           wire::decode_header(message,
@@ -301,11 +295,10 @@ Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place&
                                                .step = part.plan.step,
                                                .layer = layer,
                                                .micro_batch = micro_batch}));
-  wire_stats_[place.peer_idx].bytes_received += message.size();
+  peer_stats_[place.peer_idx].bytes_received += message.size();
   MicroBatch& step = micro_batches_[micro_batch];
   const WorkTimes times = work_times(head, config_.reply_timeout);
-  step.slowest = std::max(step.slowest, times.cached + times.rest);
-  step.busy += times.cached + times.rest;
+  step.busy[peers_[place.peer_idx].worker_idx] += times.cached + times.rest;
   if (config_.trace != nullptr) trace(place, times);
   if (head.status != 0)
     return internal_error(fmt::format("refused step {} with status {}", head.step, head.status));
@@ -356,8 +349,6 @@ Status RemoteAttention::receive_partial(const Place& place) {
   });
 }
 
-// Where several tiles hold parts of a head the same rows are stored more than once: with the same
-// bits.
 // Spans of a worker's row, with arrows from the slice that sent q and to the one that goes on. Its
 // clock is its own: the round trip of q and output tells how it differs from ours.
 void RemoteAttention::trace(const Place& place, const WorkTimes& times) {
@@ -395,6 +386,8 @@ void RemoteAttention::trace(const Place& place, const WorkTimes& times) {
                             .to = times.cached > Duration::zero() ? first : first + times.gap});
 }
 
+// Where several tiles hold parts of a head the same rows are stored more than once: with the same
+// bits.
 void RemoteAttention::store_merged(const MicroBatch& step, TensorView out) const {
   for (size_t i = 0; i < peers_.size(); ++i) {
     if (!step.parts[i].is_partial) continue;

@@ -3,6 +3,7 @@
 // joins their outputs. Confined to one thread, but for abort().
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -58,6 +59,7 @@ struct RemoteAttentionConfig {
   TraceRow trace_replica = {};
 };
 
+// Of one peer, or of several together.
 struct WireStats {
   uint64_t bytes_sent = 0;
   uint64_t bytes_received = 0;
@@ -78,6 +80,7 @@ class RemoteAttention final : public AttentionBackend {
   void add_awaited(int32_t micro_batch,
                    int32_t attention_idx,
                    std::vector<AwaitedMessage>& awaited) const override;
+  void send_unsent() override;
   void add_unsent_messages(std::vector<AwaitedMessage>& awaited) const override;
 
   // What a worker says of a layer's attention, by its clock.
@@ -92,7 +95,7 @@ class RemoteAttention final : public AttentionBackend {
 
   // From any thread: every wait ends with kUnavailable. The session cannot be used again.
   void abort();
-  // Of the peers of that name; zeros if there is none.
+  // Of the peers of that name; zeros if there is none. From any thread.
   [[nodiscard]] WireStats wire_stats_of(std::string_view peer_name) const;
 
  private:
@@ -101,11 +104,14 @@ class RemoteAttention final : public AttentionBackend {
     int64_t num_tokens = 0;
     bool is_decoding = false;
     bool has_partials = false;
-    // Of the layer under way, as its outputs tell.
-    Duration slowest{};
-    Duration busy{};                  // of all workers
+    std::vector<Duration> busy;       // of each worker, in the layer whose outputs come in
     std::optional<TimePoint> q_sent;  // by this replica, of layer q_layer
     int32_t q_layer = -1;
+  };
+  // Written by this object's thread.
+  struct PeerStats {
+    std::atomic<uint64_t> bytes_sent{0};
+    std::atomic<uint64_t> bytes_received{0};
   };
   // A message to or from a peer: a layer of a micro-batch's step.
   struct Place {
@@ -123,7 +129,6 @@ class RemoteAttention final : public AttentionBackend {
                    std::span<const RowRange> rows,
                    std::span<const TensorView> tensors);
   [[nodiscard]] AwaitedMessage output_of(const Place& place) const;
-  Status wait_for(const Place& place);
   Status receive_from(const Place& place, TensorView out);
   Result<std::span<const std::byte>> receive_payload(const Place& place, DType dtype, size_t bytes);
   Status receive_whole(const Place& place, TensorView out);
@@ -135,10 +140,11 @@ class RemoteAttention final : public AttentionBackend {
 
   RemoteAttentionConfig config_;
   std::vector<AttentionPeer> peers_;
-  std::vector<WireStats> wire_stats_;
+  std::vector<PeerStats> peer_stats_;
   std::vector<ClockShift> clocks_;  // of each peer
   StepPartitioner partitioner_;
   std::optional<PartialMerge> merge_;  // where a tile lacks blocks
+  size_t num_workers_ = 0;
   std::vector<MicroBatch> micro_batches_;
   std::vector<std::byte> encoded_plan_;
 };

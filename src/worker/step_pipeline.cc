@@ -35,12 +35,41 @@ Status StepPipeline::start(int32_t micro_batch, StepPlan plan) {
     LAMINA_RETURN_IF_ERROR(replica->put(step_slot(micro_batch), message_, step.step));
   }
   batch.step = step.step;
-  batch.slots.clear();
-  for (const SequenceStep& sequence : step.plan.sequences) batch.slots.push_back(sequence.slot);
+  batch.outputs.clear();
+  for (const SequenceStep& sequence : step.plan.sequences) {
+    batch.outputs.push_back({sequence.slot, sequence.samples, sequence.num_scored});
+  }
   return {};
 }
 
+bool StepPipeline::Expected::allows(const SequenceOutput& output) const {
+  return output.slot == slot && (samples || !output.sampled) &&
+         (output.failed || static_cast<int32_t>(output.prompt_scores.size()) == num_scored);
+}
+
+// A replica that fails says why and leaves: the reason is looked for before the leaving counts.
 Result<std::optional<FinishedStep>> StepPipeline::poll() {
+  Result<std::optional<FinishedStep>> finished = poll_steps();
+  if (finished.ok()) return finished;
+  const Status reported = reported_failure();
+  return reported.ok() ? finished.status() : reported;
+}
+
+Status StepPipeline::reported_failure() const {
+  for (const auto& replica : replicas_) {
+    for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
+      const SlotIdx slot = result_slot(i);
+      if (replica->poll(slot, kFailureSeq) != PollResult::kReady) continue;
+      StepResult result;
+      LAMINA_RETURN_IF_ERROR(
+          decode_result(replica->payload(slot), config_.epoch, config_.limits, result));
+      if (!result.status.ok()) return result.status;
+    }
+  }
+  return {};
+}
+
+Result<std::optional<FinishedStep>> StepPipeline::poll_steps() {
   for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
     MicroBatch& batch = batches_[static_cast<size_t>(i)];
     if (batch.step == 0) continue;
@@ -68,11 +97,13 @@ Status StepPipeline::take_result(int32_t micro_batch) {
     LAMINA_RETURN_IF_ERROR(
         decode_result(replica->payload(slot), config_.epoch, config_.limits, result));
     if (!result.status.ok()) return result.status;
-    const bool fits = std::equal(batch.slots.begin(),
-                                 batch.slots.end(),
+    const bool fits = std::equal(batch.outputs.begin(),
+                                 batch.outputs.end(),
                                  result.outputs.begin(),
                                  result.outputs.end(),
-                                 [](int32_t s, const SequenceOutput& o) { return o.slot == s; });
+                                 [](const Expected& expected, const SequenceOutput& output) {
+                                   return expected.allows(output);
+                                 });
     if (result.step != batch.step || result.micro_batch != micro_batch || !fits) {
       return data_loss("a model replica answered for another step");
     }

@@ -35,13 +35,23 @@ class StepPipeline {
   [[nodiscard]] bool is_under_way(int32_t micro_batch) const;
 
  private:
+  // What a plan's sequence may bring.
+  struct Expected {
+    int32_t slot = 0;
+    bool samples = false;
+    int32_t num_scored = 0;
+
+    [[nodiscard]] bool allows(const SequenceOutput& output) const;
+  };
   struct MicroBatch {
     uint64_t step = 0;  // under way; 0: none
     int32_t first_replica = 0;
-    std::vector<int32_t> slots;        // of the plan's sequences: outputs come in their order
+    std::vector<Expected> outputs;     // of the plan's sequences, in their order
     std::optional<StepResult> result;  // of the step, while acknowledgements are missing
   };
 
+  Result<std::optional<FinishedStep>> poll_steps();
+  [[nodiscard]] Status reported_failure() const;
   Status take_result(int32_t micro_batch);
   Result<bool> is_acknowledged(int32_t micro_batch);
   static Result<bool> is_there(Endpoint& endpoint, SlotIdx slot, uint64_t seq);

@@ -44,11 +44,11 @@ void TcpEndpoint::publish(SlotIdx slot, size_t size_bytes, uint64_t seq) {
   // Never more than one per slot: stage() came before, and saw to it.
   unsent_[(first_unsent_ + num_unsent_) % unsent_.size()] = {.slot = slot, .rest = frame};
   ++num_unsent_;
-  send_unsent();
+  send_some();
 }
 
 void TcpEndpoint::advance(SlotIdx slot, uint64_t seq) {
-  send_unsent();
+  send_some();
   receive_until(slot, seq);
 }
 
@@ -64,7 +64,7 @@ void TcpEndpoint::revoke() {
   socket_.reset();
 }
 
-void TcpEndpoint::send_unsent() {
+void TcpEndpoint::send_some() {
   while (num_unsent_ > 0) {
     Unsent& oldest = unsent_[first_unsent_];
     const ssize_t sent =

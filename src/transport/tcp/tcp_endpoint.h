@@ -18,6 +18,9 @@ class TcpEndpoint final : public HostEndpoint {
   TcpEndpoint(const EndpointConfig& config, FileHandle socket);
 
   [[nodiscard]] bool has_unsent() const override { return is_up() && num_unsent_ > 0; }
+  void send_unsent() override {
+    if (has_unsent()) send_some();
+  }
   WakeSource begin_sleep(SlotIdx slot) override;
   void end_sleep(SlotIdx /*slot*/) override {}
   void check_peer() override {}  // the kernel closes a dead peer's connection
@@ -38,7 +41,7 @@ class TcpEndpoint final : public HostEndpoint {
   }
   void revoke() override;
 
-  void send_unsent();
+  void send_some();
   void receive_until(SlotIdx slot, uint64_t seq);
   // One read; false when the socket has nothing more.
   bool receive_some();

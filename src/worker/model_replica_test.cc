@@ -1,0 +1,168 @@
+// A replica between an engine's pipeline and attention that never answers.
+#include "worker/model_replica.h"
+
+#include <gmock/gmock.h>
+
+#include "device/thread_pool.h"
+#include "worker/replica_slots.h"
+#include "worker/step_pipeline.h"
+
+namespace lamina {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr StepCodecLimits kLimits{.max_micro_batches = 2,
+                                  .num_replicas = 1,
+                                  .max_sequences = 4,
+                                  .max_tokens = 8,
+                                  .max_logits_rows = 4,
+                                  .max_blocks = 8,
+                                  .vocab_size = 10};
+constexpr Rotation kRotation{.num_micro_batches = 2, .num_replicas = 1};
+
+struct TwoSlices final : SliceRunner {
+  [[nodiscard]] int32_t num_slices() const override { return 2; }
+  [[nodiscard]] int32_t num_ranks() const override { return 1; }
+  Status begin(int32_t /*micro_batch*/, const StepInputs& /*inputs*/) override { return {}; }
+  Status run_slice(int32_t /*micro_batch*/,
+                   int32_t /*slice_idx*/,
+                   std::span<AttentionBackend* const> /*attention*/) override {
+    return {};
+  }
+  [[nodiscard]] TensorView logits() const override { return {}; }
+  [[nodiscard]] size_t carried_bytes(int32_t /*batch*/, int32_t /*slice*/) const override {
+    return 0;
+  }
+  void pack_carried(int32_t /*batch*/, int32_t /*slice*/, std::span<std::byte> /*to*/) const override {
+  }
+  void unpack_carried(int32_t /*batch*/,
+                      int32_t /*slice*/,
+                      std::span<const std::byte> /*from*/) override {}
+  [[nodiscard]] size_t max_carried_bytes() const override { return 0; }
+};
+
+// Has no output, or fails.
+struct SilentAttention final : AttentionBackend {
+  Status begin_step(int32_t /*batch*/, int32_t /*replica*/, const StepPlan& /*plan*/) override {
+    return {};
+  }
+  Status send_q(int32_t /*batch*/, int32_t /*idx*/, TensorView /*q*/) override { return {}; }
+  Status send_kv(int32_t /*batch*/, int32_t /*idx*/, TensorView /*k*/, TensorView /*v*/) override {
+    return {};
+  }
+  Status receive(int32_t /*batch*/, int32_t /*idx*/, TensorView /*out*/) override { return {}; }
+  Result<bool> has_output(int32_t micro_batch, int32_t /*idx*/) override {
+    if (micro_batch == failing_batch) return internal_error("the pool of blocks is in disorder");
+    return false;
+  }
+  void add_awaited(int32_t /*batch*/,
+                   int32_t /*idx*/,
+                   std::vector<AwaitedMessage>& /*awaited*/) const override {}
+
+  int32_t failing_batch = -1;
+};
+
+class ModelReplicaTest : public testing::Test {
+ protected:
+  ModelReplicaTest() {
+    const EndpointConfig at_engine{.kind = TransportKind::kLoopback,
+                                   .self = {1, 1},
+                                   .peer = {2, 1},
+                                   .receive_slots = engine_slots_for_replica(kLimits),
+                                   .send_slots = replica_slots_for_engine(kLimits)};
+    const EndpointConfig at_replica{.kind = TransportKind::kLoopback,
+                                    .self = {2, 1},
+                                    .peer = {1, 1},
+                                    .receive_slots = at_engine.send_slots,
+                                    .send_slots = at_engine.receive_slots};
+    auto pending = prepare_endpoint(at_engine);
+    auto other_pending = prepare_endpoint(at_replica);
+    const std::string blob = pending->blob();
+    std::vector<std::unique_ptr<Endpoint>> replicas;
+    replicas.push_back(pending->complete(other_pending->blob(), Deadline::expired()));
+    to_engine_ = other_pending->complete(blob, Deadline::expired());
+    pipeline_.emplace(
+        StepPipelineConfig{.epoch = 1, .rotation = kRotation, .num_layers = 1, .limits = kLimits},
+        std::move(replicas));
+    replica_.emplace(ModelReplicaConfig{.epoch = 1,
+                                        .rotation = kRotation,
+                                        .limits = kLimits,
+                                        .wait_limit = std::chrono::seconds(5)},
+                     ReplicaLinks{.engine = to_engine_.get(),
+                                  .replicas = {nullptr},
+                                  .attention = {&attention_}},
+                     runner_,
+                     StreamView(pool_),
+                     clock_);
+  }
+
+  void start(int32_t micro_batch) {
+    StepPlan plan;
+    plan.starts = {{.slot = micro_batch, .sampling = {}, .num_prompt_tokens = 2}};
+    plan.sequences = {{.slot = micro_batch,
+                       .num_tokens = 2,
+                       .tokens = {1, 2},
+                       .new_blocks = {micro_batch},
+                       .starts = true,
+                       .samples = true}};
+    ASSERT_TRUE(pipeline_->start(micro_batch, std::move(plan)).ok());
+  }
+
+  // As long as there is something to do.
+  Status run() {
+    while (true) {
+      const Result<bool> did = replica_->step();
+      if (!did.ok()) return did.status();
+      if (!*did) return {};
+    }
+  }
+
+  ManualClock clock_;
+  ThreadPool pool_{1};
+  TwoSlices runner_;
+  SilentAttention attention_;
+  std::unique_ptr<Endpoint> to_engine_;
+  std::optional<StepPipeline> pipeline_;
+  std::optional<ModelReplica> replica_;
+};
+
+TEST_F(ModelReplicaTest, DoesNotWaitForEver) {
+  start(0);
+  EXPECT_TRUE(run().ok());
+  clock_.advance(std::chrono::seconds(4));
+  EXPECT_TRUE(run().ok());
+  clock_.advance(std::chrono::seconds(2));
+  const Status status = run();
+  EXPECT_EQ(status.code(), StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(pipeline_->poll().status().message(), HasSubstr("has waited 6 s"));
+}
+
+// Micro-batch 0 is under way too when the reason comes in the slot of micro-batch 1, and the replica
+// has left.
+TEST_F(ModelReplicaTest, TheReasonOfAFailureIsHeardThoughTheReplicaIsGone) {
+  start(0);
+  start(1);
+  attention_.failing_batch = 1;
+  const Status status = run();
+  EXPECT_EQ(status.code(), StatusCode::kInternal);
+  to_engine_->fence_peer();
+  EXPECT_THAT(pipeline_->poll().status().message(), HasSubstr("in disorder"));
+}
+
+TEST_F(ModelReplicaTest, RefusesToSampleWithinAPrompt) {
+  StepPlan plan;
+  plan.starts = {{.slot = 0, .sampling = {}, .num_prompt_tokens = 7}};
+  plan.sequences = {{.slot = 0,
+                     .num_tokens = 2,
+                     .tokens = {1, 2},
+                     .new_blocks = {0},
+                     .starts = true,
+                     .samples = true}};
+  ASSERT_TRUE(pipeline_->start(0, std::move(plan)).ok());
+  EXPECT_EQ(run().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(pipeline_->poll().status().message(), HasSubstr("within its prompt"));
+}
+
+}  // namespace
+}  // namespace lamina
