@@ -34,8 +34,9 @@ struct TwoSlices final : SliceRunner {
   [[nodiscard]] size_t carried_bytes(int32_t /*batch*/, int32_t /*slice*/) const override {
     return 0;
   }
-  void pack_carried(int32_t /*batch*/, int32_t /*slice*/, std::span<std::byte> /*to*/) const override {
-  }
+  void pack_carried(int32_t /*batch*/,
+                    int32_t /*slice*/,
+                    std::span<std::byte> /*to*/) const override {}
   void unpack_carried(int32_t /*batch*/,
                       int32_t /*slice*/,
                       std::span<const std::byte> /*from*/) override {}
@@ -85,16 +86,15 @@ class ModelReplicaTest : public testing::Test {
     pipeline_.emplace(
         StepPipelineConfig{.epoch = 1, .rotation = kRotation, .num_layers = 1, .limits = kLimits},
         std::move(replicas));
-    replica_.emplace(ModelReplicaConfig{.epoch = 1,
-                                        .rotation = kRotation,
-                                        .limits = kLimits,
-                                        .wait_limit = std::chrono::seconds(5)},
-                     ReplicaLinks{.engine = to_engine_.get(),
-                                  .replicas = {nullptr},
-                                  .attention = {&attention_}},
-                     runner_,
-                     StreamView(pool_),
-                     clock_);
+    replica_.emplace(
+        ModelReplicaConfig{.epoch = 1,
+                           .rotation = kRotation,
+                           .limits = kLimits,
+                           .wait_limit = std::chrono::seconds(5)},
+        ReplicaLinks{.engine = to_engine_.get(), .replicas = {nullptr}, .attention = {&attention_}},
+        runner_,
+        StreamView(pool_),
+        clock_);
   }
 
   void start(int32_t micro_batch) {
@@ -138,8 +138,8 @@ TEST_F(ModelReplicaTest, DoesNotWaitForEver) {
   EXPECT_THAT(pipeline_->poll().status().message(), HasSubstr("has waited 6 s"));
 }
 
-// Micro-batch 0 is under way too when the reason comes in the slot of micro-batch 1, and the replica
-// has left.
+// Micro-batch 0 is under way too when the reason comes in the slot of micro-batch 1, and the
+// replica has left.
 TEST_F(ModelReplicaTest, TheReasonOfAFailureIsHeardThoughTheReplicaIsGone) {
   start(0);
   start(1);
