@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "engine/cluster_backend.h"
 #include "engine/local_backend.h"
+#include "worker/device_rates.h"
 
 namespace lamina::app {
 namespace {
@@ -47,11 +48,17 @@ std::unique_ptr<LocalWorkers> start_local_workers(const PlacementOptions& option
                          .log_level = log_level});
 }
 
-ServingEngineConfig engine_config(const LoadedModel& model, int32_t max_queued_sequences) {
+// `stream`: of a replica.
+ServingEngineConfig engine_config(const LoadedModel& model,
+                                  int32_t max_queued_sequences,
+                                  StreamView stream) {
   ServingEngineConfig config;
   config.pipeline = {.rotation = model.program.rotation,
                      .is_auto = model.has_auto_micro_batches,
-                     .num_layers = model.program.num_layers()};
+                     .num_layers = model.program.num_layers(),
+                     .work = model.program.decode_work(),
+                     .rates = measure_product_rates(stream, model.program.dtype),
+                     .kv_bytes_per_s = measure_kv_bandwidth(stream)};
   config.scheduler = model.program.scheduler();
   config.max_model_len = model.program.max_model_len;
   config.vocab_size = model.files->config().vocab_size;
@@ -111,7 +118,9 @@ Placement place(const PlacementOptions& options,
     backend = std::make_unique<ClusterBackend>(std::move(config), model.program, streams);
   }
   placement.engine = std::make_unique<ServingEngine>(
-      engine_config(model, max_queued_sequences), std::move(backend), model.tokenizer.get());
+      engine_config(model, max_queued_sequences, StreamView(*placement.pools.front())),
+      std::move(backend),
+      model.tokenizer.get());
   return placement;
 }
 

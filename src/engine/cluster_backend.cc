@@ -209,7 +209,7 @@ std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(size_t idx,
                             .meter = &replicas_.meter(),
                             .trace = config_.trace,
                             .trace_rows = std::move(trace_rows),
-                            .trace_replica = replicas_.trace_row(idx / num_ranks)},
+                            .trace_replicas = replicas_.trace_rows()},
       std::move(peers),
       streams_[idx]);
 }
@@ -501,6 +501,11 @@ std::vector<EngineStats::Worker> ClusterBackend::workers() const {
     worker.name = clients_[i]->name();
     worker.state = snapshot.state == control::WatchState::kUnreachable ? "down" : "standby";
     worker.num_restarts = snapshot.num_downs;
+    {
+      const std::lock_guard lock(mutex_);
+      const std::optional<control::WorkerInfo>& info = candidates_[i].info;
+      worker.kv_bytes_per_second = info ? info->kv_bytes_per_second : 0;
+    }
     for (const Member& member : members_) {
       if (member.worker_idx != i || !replicas_.is_open()) continue;
       worker.state = snapshot.state == control::WatchState::kWatched ? "up" : "down";

@@ -68,11 +68,15 @@ using EventSink = std::function<void(GenerationEvent)>;
 struct PipelineStats {
   int32_t num_micro_batches = 1;  // in flight
   int32_t num_replicas = 1;
-  double step_seconds = 0;        // measured; 0: none decoded
-  double bound_seconds = 0;       // the least that the times below allow (PAPER 13)
-  double model_seconds = 0;       // slices
-  double attention_seconds = 0;   // the slowest worker's, layer by layer
-  double wire_seconds = 0;        // round trips without attention; 0: not known
+  double step_seconds = 0;       // measured; 0: none decoded
+  double bound_seconds = 0;      // the least that the times below allow (PAPER 13)
+  double model_seconds = 0;      // slices
+  double attention_seconds = 0;  // the slowest worker's, layer by layer
+  double wire_seconds = 0;       // k and v there and outputs back; 0: not known
+  // The least that the devices allow (PAPER 13): weights read or products computed, and keys and
+  // values read, at measured rates; 0: not known.
+  double model_bound_seconds = 0;
+  double attention_bound_seconds = 0;
   double model_idle = 0;          // share of the replicas' time
   double attention_idle = 0;      // share of the workers' time
   double sequence_imbalance = 1;  // largest over mean micro-batch
@@ -98,6 +102,7 @@ struct EngineStats {
     double attention_seconds = 0;
     uint64_t bytes_sent = 0;
     uint64_t bytes_received = 0;
+    double kv_bytes_per_second = 0;  // at which it attends to cached keys; 0: not measured
   };
   std::vector<Worker> workers;
   PipelineStats pipeline;

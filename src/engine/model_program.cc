@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "convert/report/conversion_report.h"
 
 namespace lamina {
 namespace {
@@ -107,6 +108,19 @@ std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> str
     models.push_back({&ranks[rank].sliced, ranks[rank].weights.get(), streams[rank]});
   }
   return models;
+}
+
+DecodeWork ModelProgram::decode_work() const {
+  DecodeWork work;
+  for (const ModelShard& rank : ranks) {
+    const SliceWork of_rank = total_work(rank.sliced);
+    work.weight_bytes += static_cast<double>(of_rank.weight_bytes_read);
+    work.flop_per_token += static_cast<double>(of_rank.flop);
+  }
+  const KvLayout layout = kv_layout(num_kv_heads());
+  work.kv_bytes_per_position =
+      static_cast<double>(layout.block_bytes()) / static_cast<double>(layout.block_size);
+  return work;
 }
 
 SchedulerConfig ModelProgram::scheduler() const {

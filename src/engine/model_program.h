@@ -12,6 +12,7 @@
 #include "kv/kv_layout.h"
 #include "model/model_config.h"
 #include "model/weight_store.h"
+#include "plan/decode_bounds.h"
 #include "plan/rotation.h"
 #include "scheduler/scheduler.h"
 #include "worker/attention_core.h"
@@ -57,6 +58,8 @@ struct ModelProgram {
   [[nodiscard]] AttentionCoreConfig attention_core(int32_t rank,
                                                    const HeadRange& kv_heads,
                                                    int32_t num_blocks) const;
+  // What a decoding step has to do, over all ranks.
+  [[nodiscard]] DecodeWork decode_work() const;
   // Without blocks: those come with a session.
   [[nodiscard]] SchedulerConfig scheduler() const;
   [[nodiscard]] StepLimits step_limits() const;

@@ -36,11 +36,12 @@ void PipelineController::add_step(Duration time) {
 void PipelineController::update(const PipelineSample& sample,
                                 Duration busy,
                                 std::span<const Scheduler::Load> loads,
-                                int32_t num_workers) {
+                                const Pool& pool) {
   ++num_updates_;
   slices_.fade(kFade);
   slices_.add(sample.decode_slices);
-  measure(sample, busy, loads, num_workers);
+  measure(sample, busy, loads, pool);
+  add_bounds(loads.first(static_cast<size_t>(num_active_)), pool);
   int32_t num_tokens = 0;
   for (const Scheduler::Load& load : loads) num_tokens += load.num_sequences;
   const bool knows_enough = sample.num_layers > 0 && sample.decode_slices.count > 0;
@@ -52,14 +53,15 @@ void PipelineController::update(const PipelineSample& sample,
 void PipelineController::measure(const PipelineSample& sample,
                                  Duration busy,
                                  std::span<const Scheduler::Load> loads,
-                                 int32_t num_workers) {
+                                 const Pool& pool) {
   const double busy_s = std::max(std::chrono::duration<double>(busy).count(), 1e-9);
   const double num_layers = config_.num_layers;
+  const double per_layer = sample.num_layers > 0 ? 1.0 / static_cast<double>(sample.num_layers) : 0;
   times_ = {.model_s = slices_per_layer() * sample.decode_slices.mean(),
-            .attention_s = sample.num_layers > 0
-                               ? sample.attention_s / static_cast<double>(sample.num_layers)
-                               : 0.0,
-            .wire_s = sample.wire_s};
+            .attention_s = sample.attention_s * per_layer,
+            .rest_s = sample.rest_s * per_layer,
+            // Where everybody is busy nobody sees the wire: what was last seen holds.
+            .wire_s = sample.wire_s > 0 ? sample.wire_s : times_.wire_s};
   std::vector<double> sequences;
   std::vector<double> context;
   for (const Scheduler::Load& load : loads.first(static_cast<size_t>(num_active_))) {
@@ -76,11 +78,25 @@ void PipelineController::measure(const PipelineSample& sample,
             .wire_seconds = num_layers * times_.wire_s,
             .model_idle = std::clamp(1 - sample.slice_s / (busy_s * active.num_replicas), 0.0, 1.0),
             .attention_idle =
-                num_workers == 0
+                pool.num_workers == 0
                     ? 0.0
-                    : std::clamp(1 - sample.worker_busy_s / (busy_s * num_workers), 0.0, 1.0),
+                    : std::clamp(1 - sample.worker_busy_s / (busy_s * pool.num_workers), 0.0, 1.0),
             .sequence_imbalance = imbalance(sequences),
             .context_imbalance = imbalance(context)};
+}
+
+// PAPER 13's bounds of T_model and T_attention, for the mean micro-batch.
+void PipelineController::add_bounds(std::span<const Scheduler::Load> loads, const Pool& pool) {
+  double num_tokens = 0;
+  double num_positions = 0;
+  for (const Scheduler::Load& load : loads) {
+    num_tokens += load.num_sequences;
+    num_positions += static_cast<double>(load.num_context_tokens);
+  }
+  const auto count = static_cast<double>(std::max<size_t>(loads.size(), 1));
+  const double kv_rate = pool.kv_bytes_per_s > 0 ? pool.kv_bytes_per_s : config_.kv_bytes_per_s;
+  stats_.model_bound_seconds = model_bound_s(config_.work, config_.rates, num_tokens / count);
+  stats_.attention_bound_seconds = attention_bound_s(config_.work, kv_rate, num_positions / count);
 }
 
 // A step has one slice more than layers: its first follows the last of the step before without
@@ -94,6 +110,7 @@ LayerCosts PipelineController::costs(int32_t num_tokens) const {
   return {.slice_base_s = slices_per_layer() * slices_.intercept(),
           .slice_per_token_s = slices_per_layer() * slices_.slope(),
           .attention_s = times_.attention_s * std::min(num_active_, num_tokens),
+          .rest_s = times_.rest_s * std::min(num_active_, num_tokens),
           .wire_s = times_.wire_s};
 }
 
@@ -125,16 +142,18 @@ void PipelineController::decide(int32_t num_tokens) {
 std::string PipelineController::report() const {
   const PipelineStats& s = stats_;
   return fmt::format(
-      "{} micro-batches x {} replicas: {:.2f} ms a step (bound {:.2f}): model {:.2f}, attention "
-      "{:.2f}, wire {:.2f}; idle: model {:.0f} %, attention {:.0f} %; largest over mean batch: "
-      "{:.2f} "
-      "in sequences, {:.2f} in context",
+      "{} micro-batches x {} replicas: {:.2f} ms a step (bound {:.2f}): model {:.2f} (bound "
+      "{:.2f}), "
+      "attention {:.2f} (bound {:.2f}), wire {:.2f}; idle: model {:.0f} %, attention {:.0f} %; "
+      "largest over mean batch: {:.2f} in sequences, {:.2f} in context",
       s.num_micro_batches,
       s.num_replicas,
       1e3 * s.step_seconds,
       1e3 * s.bound_seconds,
       1e3 * s.model_seconds,
+      1e3 * s.model_bound_seconds,
       1e3 * s.attention_seconds,
+      1e3 * s.attention_bound_seconds,
       1e3 * s.wire_seconds,
       100 * s.model_idle,
       100 * s.attention_idle,

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "plan/decode_bounds.h"
 #include "plan/pipeline_model.h"
 #include "scheduler/scheduler.h"
 #include "worker/pipeline_meter.h"
@@ -18,6 +19,10 @@ struct PipelineControllerConfig {
   Rotation rotation;     // the most micro-batches that the workers are prepared for
   bool is_auto = false;  // else all of them are in flight, always
   int32_t num_layers = 1;
+  // For the bounds that are shown beside what was measured; zeros where not known.
+  DecodeWork work;
+  DeviceRates rates;          // of a replica's device
+  double kv_bytes_per_s = 0;  // of all attention together, where workers do not tell
 };
 
 class PipelineController {
@@ -26,12 +31,17 @@ class PipelineController {
 
   // A decoding step that has ended, from its start.
   void add_step(Duration time);
-  // What was measured over `busy` of time with a step under way, with these loads and so many
-  // attention workers. Now and then, at least every few hundred milliseconds apart.
+  // Attention workers that are up.
+  struct Pool {
+    int32_t num_workers = 0;
+    double kv_bytes_per_s = 0;  // of all together; 0: not measured
+  };
+  // What was measured over `busy` of time with a step under way, with these loads and workers. Now
+  // and then, at least every few hundred milliseconds apart.
   void update(const PipelineSample& sample,
               Duration busy,
               std::span<const Scheduler::Load> loads,
-              int32_t num_workers);
+              const Pool& pool);
 
   // Micro-batches to keep in flight.
   [[nodiscard]] int32_t num_active() const { return num_active_; }
@@ -44,7 +54,8 @@ class PipelineController {
   void measure(const PipelineSample& sample,
                Duration busy,
                std::span<const Scheduler::Load> loads,
-               int32_t num_workers);
+               const Pool& pool);
+  void add_bounds(std::span<const Scheduler::Load> loads, const Pool& pool);
   void decide(int32_t num_tokens);
   [[nodiscard]] LayerCosts costs(int32_t num_tokens) const;
   [[nodiscard]] double slices_per_layer() const;

@@ -21,10 +21,13 @@ struct Machine {
       sample.decode_slices.add(tokens, base_s + per_token_s * tokens);
       sample.slice_s += base_s + per_token_s * tokens;
       sample.attention_s += attention_s / num_micro_batches;
+      sample.rest_s += attention_s / num_micro_batches;
       ++sample.num_layers;
     }
     sample.worker_busy_s = sample.attention_s;
-    sample.wire_s = wire_s;
+    // Seen where the replica waits for an output: with one micro-batch, or where slices are short.
+    const bool replica_waits = num_micro_batches == 1 || base_s < attention_s / num_micro_batches;
+    sample.wire_s = replica_waits ? wire_s : 0;
     return sample;
   }
 };
@@ -34,7 +37,7 @@ int32_t settle(const Machine& machine, PipelineController& controller, int num_u
     const int32_t n = controller.num_active();
     std::vector<Scheduler::Load> loads(3);
     for (int32_t j = 0; j < n; ++j) loads[static_cast<size_t>(j)] = {64 / n, 64000 / n};
-    controller.update(machine.run(n), milliseconds(500), loads, 1);
+    controller.update(machine.run(n), milliseconds(500), loads, {.num_workers = 1});
   }
   return controller.num_active();
 }
@@ -68,25 +71,50 @@ TEST(PipelineController, AThirdHidesALongRoundTrip) {
   EXPECT_EQ(settle(machine, controller), 3);
 }
 
+// What of attention the slice hides counts for the pool, not for a layer's way through it.
+TEST(PipelineController, OverlapShortensALayer) {
+  PipelineController controller({.rotation = {1, 1}, .is_auto = false, .num_layers = 1});
+  PipelineSample sample;
+  sample.decode_slices.add(8, 1e-3);
+  sample.num_layers = 1;
+  sample.attention_s = 4e-3;
+  sample.rest_s = 1.5e-3;
+  sample.wire_s = 1e-3;
+  const std::vector<Scheduler::Load> loads = {{8, 300}};
+  controller.update(sample, milliseconds(500), loads, {.num_workers = 1});
+  EXPECT_NEAR(controller.stats().bound_seconds, 4.5e-3, 1e-9);  // 2 slices, rest, wire
+  sample.wire_s = 0;                                            // nobody saw it this time
+  controller.update(sample, milliseconds(500), loads, {.num_workers = 1});
+  EXPECT_NEAR(controller.stats().wire_seconds, 1e-3, 1e-9);
+}
+
 TEST(PipelineController, ReportsTimesBoundsIdleAndImbalance) {
-  PipelineController controller({.rotation = {2, 1}, .is_auto = false, .num_layers = 10});
+  PipelineController controller(
+      {.rotation = {2, 1},
+       .is_auto = false,
+       .num_layers = 10,
+       .work = {.weight_bytes = 1e6, .flop_per_token = 3e6, .kv_bytes_per_position = 100},
+       .rates = {.read_bytes_per_s = 1e9, .flop_per_s = 1e9}});
   PipelineSample sample;
   sample.decode_slices.add(8, 2e-3);
   sample.slice_s = 0.25;
   sample.num_layers = 1;
   sample.attention_s = 1e-3;
+  sample.rest_s = 0.5e-3;
   sample.worker_busy_s = 0.2;
   sample.wire_s = 0.5e-3;
   const std::vector<Scheduler::Load> loads = {{10, 300}, {6, 100}};
   controller.add_step(milliseconds(50));
   controller.add_step(milliseconds(40));
-  controller.update(sample, milliseconds(500), loads, 2);
+  controller.update(sample, milliseconds(500), loads, {.num_workers = 2, .kv_bytes_per_s = 1e7});
   const PipelineStats& stats = controller.stats();
   EXPECT_NEAR(stats.step_seconds, 0.045, 1e-9);
   EXPECT_NEAR(stats.bound_seconds, 0.044, 1e-9);  // 2 x 2 ms x 11 slices
   EXPECT_NEAR(stats.model_seconds, 0.022, 1e-9);
   EXPECT_NEAR(stats.attention_seconds, 0.01, 1e-9);
   EXPECT_NEAR(stats.wire_seconds, 0.005, 1e-9);
+  EXPECT_NEAR(stats.model_bound_seconds, 0.024, 1e-9);      // 8 sequences compute
+  EXPECT_NEAR(stats.attention_bound_seconds, 0.002, 1e-9);  // 200 positions
   EXPECT_NEAR(stats.model_idle, 0.5, 1e-9);
   EXPECT_NEAR(stats.attention_idle, 0.8, 1e-9);
   EXPECT_NEAR(stats.sequence_imbalance, 1.25, 1e-9);

@@ -90,7 +90,7 @@ void ReplicaSet::open(uint64_t epoch,
                        .attention = attention[i],
                        .meter = &meter_,
                        .trace = trace_,
-                       .trace_row = trace_rows_[i]};
+                       .trace_rows = trace_rows_};
     for (const auto& other : replica.to_replicas) links.replicas.push_back(other.get());
     const ModelReplicaConfig config{.epoch = epoch,
                                     .rotation = program_.rotation,

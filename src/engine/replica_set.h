@@ -49,7 +49,7 @@ class ReplicaSet {
   void interrupt() { wake_flag_.raise(); }
   // Filled by the replicas; the attention backends' too.
   [[nodiscard]] PipelineMeter& meter() { return meter_; }
-  [[nodiscard]] TraceRow trace_row(size_t replica_idx) const { return trace_rows_[replica_idx]; }
+  [[nodiscard]] const std::vector<TraceRow>& trace_rows() const { return trace_rows_; }
   [[nodiscard]] bool is_open() const { return pipeline_ != nullptr; }
   [[nodiscard]] ReplicaTimes times() const;
 

@@ -332,12 +332,13 @@ void ServingEngine::note_busy(bool is_busy) {
 
 void ServingEngine::update_pipeline() {
   const std::vector<Scheduler::Load> loads = scheduler_->loads();
-  int32_t num_workers = 0;
+  PipelineController::Pool pool;
   for (const EngineStats::Worker& worker : backend_->workers()) {
-    num_workers += worker.state == "up" ? 1 : 0;
+    if (worker.state != "up") continue;
+    ++pool.num_workers;
+    pool.kv_bytes_per_s += worker.kv_bytes_per_second;
   }
-  pipeline_.update(
-      backend_->take_sample(), std::exchange(busy_time_, Duration()), loads, num_workers);
+  pipeline_.update(backend_->take_sample(), std::exchange(busy_time_, Duration()), loads, pool);
   scheduler_->set_active(pipeline_.num_active());
   const TimePoint now = steady_clock().now();
   if (pipeline_.stats().step_seconds == 0 || now - last_report_ < kReportInterval) return;

@@ -11,11 +11,13 @@ namespace lamina {
 struct LayerTimes {
   double model_s = 0;      // t_m: a slice
   double attention_s = 0;  // t_a: the slowest worker's attention
+  double rest_s = 0;       // of it, after k and v are there: all of it without overlap
   double wire_s = 0;       // t_n: both ways
 };
 
 // The least time between two layers of a micro-batch:
-//   max(n t_a, n t_m / R, t_m + t_a + t_n).
+//   max(n t_a, n t_m / R, t_m + t_a + t_n),
+// where in the sum t_a is what of it comes after k and v: the slice hides the rest.
 double layer_period_s(const Rotation& rotation, const LayerTimes& times);
 
 // How the times depend on how the running sequences are cut into micro-batches, as measured.
@@ -23,6 +25,7 @@ struct LayerCosts {
   double slice_base_s = 0;       // of a slice, whatever its batch: reading the weights
   double slice_per_token_s = 0;  // and for each token of it
   double attention_s = 0;        // of all running sequences together
+  double rest_s = 0;             // of it, after k and v
   double wire_s = 0;             // both ways, for one micro-batch
 };
 

@@ -15,7 +15,10 @@
 namespace lamina::wire {
 
 inline constexpr uint32_t kMagic = 0x414E4D4C;  // "LMNA"
-inline constexpr uint16_t kVersion = 2;
+inline constexpr uint16_t kVersion = 3;
+
+// Bits of MessageHeader::flags.
+inline constexpr uint8_t kWasIdle = 1;  // kOut: the worker had nothing to do when k and v came
 
 enum class MessageKind : uint16_t {
   kPlan = 1,  // engine -> attention worker, once a step
@@ -43,8 +46,10 @@ struct MessageHeader {
   uint16_t dtype = 0;     // DType of the tensor payload; 0 without one
   // kOut, kResult: 0, or the StatusCode with which the worker refused the step. Then there is no
   // payload, or in kResult the reason as text.
-  uint16_t status = 0;
+  uint8_t status = 0;
+  uint8_t flags = 0;  // kOut: of the constants above
   uint64_t payload_bytes = 0;
+  // kCarried: begin_ns, when it was sent, by the sender's clock.
   // kOut: when attention on this layer began, by the worker's clock; how long it met the cached
   // keys before k and v were there; then waited for them; then finished. For traces and metrics
   // alone.

@@ -49,7 +49,7 @@ TEST(MessageHeader, RoundTripsAnyValues) {
                          .num_rows = static_cast<uint32_t>(rng.next_u64()),
                          .dtype = static_cast<uint16_t>(rng.next_below(5)),
                          .payload_bytes = rng.next_below(100)};
-    if (header.payload_bytes == 0) header.status = static_cast<uint16_t>(rng.next_below(17));
+    if (header.payload_bytes == 0) header.status = static_cast<uint8_t>(rng.next_below(17));
     std::vector<std::byte> message(sizeof(MessageHeader) + header.payload_bytes);
     encode_header(header, message);
     const Result<MessageHeader> decoded = decode_header(message,
@@ -85,6 +85,11 @@ TEST(MessageHeader, RefusesMalformedFields) {
       [](MessageHeader& header) { header.payload_bytes = 7; },
       [](MessageHeader& header) { header.payload_bytes = ~uint64_t{0}; },
       [](MessageHeader& header) { header.status = 1; },
+      [](MessageHeader& header) { header.flags = kWasIdle; },
+      [](MessageHeader& header) {
+        header.kind = static_cast<uint16_t>(MessageKind::kOut);
+        header.flags = 2;
+      },
       [](MessageHeader& header) {
         header.kind = static_cast<uint16_t>(MessageKind::kOut);
         header.status = 1;  // a refusal carries no payload

@@ -27,7 +27,7 @@ struct AttentionCoreConfig {
   int32_t num_micro_batches = 1;
   // Attention over the cached keys starts when q is there, before k and v are: start() is called,
   // and there is memory for what it leaves behind.
-  bool overlap = false;
+  bool overlap = true;
   std::vector<wire::AttentionLayer> layers;
 
   // Of each micro-batch, between start() and attend().

@@ -132,8 +132,11 @@ Result<bool> AttentionWorker::step() {
   for (Endpoint* replica : replicas_) replica->send_unsent();
   for (const State state : {State::kKv, State::kPlan, State::kQ}) {
     LAMINA_ASSIGN_OR_RETURN(const bool did, step_in(state));
-    if (did) return true;
+    if (!did) continue;
+    is_idle_ = false;
+    return true;
   }
+  is_idle_ = true;
   return false;
 }
 
@@ -338,6 +341,7 @@ Status AttentionWorker::reply(uint32_t micro_batch, TimePoint resumed) {
   LAMINA_RETURN_IF_ERROR(
       core_->attend(idx, static_cast<int32_t>(batch.layer), q_tensor(micro_batch), out, lse));
   stats_.bytes_sent += message_bytes;
+  head.flags = is_idle_ ? wire::kWasIdle : 0;
   head.begin_ns = batch.begin.time_since_epoch().count();
   head.cached_ns = batch.cached.count();
   head.gap_ns = (resumed - batch.begin - batch.cached).count();
@@ -353,7 +357,7 @@ Status AttentionWorker::reply(uint32_t micro_batch, TimePoint resumed) {
 void AttentionWorker::refuse(uint32_t micro_batch, const Status& reason) {
   const MicroBatch& batch = micro_batches_[micro_batch];
   wire::MessageHeader head = reply_header(micro_batch);
-  head.status = static_cast<uint16_t>(reason.code());
+  head.status = static_cast<uint8_t>(reason.code());
   const SlotIdx slot = wire::slot_of(MessageKind::kOut, micro_batch, batch.layer);
   Endpoint& replica = replica_of(micro_batch, batch.layer + 1);
   const std::span<std::byte> message = replica.stage(slot, sizeof(head));

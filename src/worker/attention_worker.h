@@ -133,6 +133,7 @@ class AttentionWorker {
   uint64_t last_step_ = 0;    // that was begun
   uint32_t next_batch_ = 0;   // whose turn it is where several are ready
   uint32_t num_in_step_ = 0;  // micro-batches between plan and last output
+  bool is_idle_ = false;      // the last step() found nothing to do
 };
 
 }  // namespace lamina

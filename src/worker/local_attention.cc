@@ -4,8 +4,18 @@
 
 namespace lamina {
 
+namespace {
+
+// k and v are there when q is.
+AttentionCoreConfig without_overlap(AttentionCoreConfig config) {
+  config.overlap = false;
+  return config;
+}
+
+}  // namespace
+
 LocalAttention::LocalAttention(const AttentionCoreConfig& config, StreamView stream)
-    : core_(config, stream),
+    : core_(without_overlap(config), stream),
       partitioner_({{0, config.num_blocks}}, config.max_sequences, config.kv.block_size),
       queries_(static_cast<size_t>(config.num_micro_batches)) {}
 

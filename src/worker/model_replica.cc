@@ -239,13 +239,14 @@ void ModelReplica::note_slice(const MicroBatch& b,
     links_.meter->add_slice(b.step.plan.is_decoding(), num_tokens, end - begin);
   }
   if (links_.trace == nullptr) return;
-  links_.trace->add_span({.row = links_.trace_row,
+  links_.trace->add_span({.row = links_.trace_rows[static_cast<size_t>(config_.replica_idx)],
                           .name = "slice",
                           .category = "slice",
                           .begin = begin,
                           .end = end,
                           .step = b.step.step,
                           .micro_batch = micro_batch,
+                          .layer = std::min(slice_idx, runner_.num_slices() - 2),
                           .slice = slice_idx,
                           .num_tokens = num_tokens});
 }
@@ -279,7 +280,17 @@ Status ModelReplica::take_carried(int32_t micro_batch) {
         "slice {}: {} bytes of carried values, expected {}", slice, head.payload_bytes, expected));
   }
   runner_.unpack_carried(micro_batch, slice - 1, message.subspan(sizeof(head)));
+  if (links_.trace != nullptr) trace_carried(replica_of(b, slice - 1), head.begin_ns);
   return {};
+}
+
+// Replicas with a trace are threads of one process: they have one clock.
+void ModelReplica::trace_carried(int32_t sender, int64_t sent_ns) {
+  links_.trace->add_arrow({.name = "carried",
+                           .from_row = links_.trace_rows[static_cast<size_t>(sender)],
+                           .from = TimePoint(Duration(sent_ns)),
+                           .to_row = links_.trace_rows[static_cast<size_t>(config_.replica_idx)],
+                           .to = clock_->now()});
 }
 
 // To the replica that runs the next slice, unless that is this one.
@@ -299,6 +310,7 @@ Status ModelReplica::hand_on(int32_t micro_batch, int32_t slice_idx) {
   Endpoint& endpoint = *links_.replicas[static_cast<size_t>(receiver)];
   const SlotIdx slot = carried_slot(micro_batch, next);
   const std::span<std::byte> message = endpoint.stage(slot, message_bytes);
+  head.begin_ns = clock_->now().time_since_epoch().count();
   wire::encode_header(head, message);
   runner_.pack_carried(micro_batch, slice_idx, message.subspan(sizeof(head)));
   stats_.bytes_carried += message_bytes;

@@ -42,7 +42,7 @@ struct ReplicaLinks {
   std::vector<AttentionBackend*> attention;  // of each tensor-parallel rank
   PipelineMeter* meter = nullptr;            // or none
   TraceWriter* trace = nullptr;              // or none
-  TraceRow trace_row = {};
+  std::vector<TraceRow> trace_rows = {};     // of each replica, with a trace
 };
 
 // Written by the replica's thread, read by others.
@@ -95,6 +95,7 @@ class ModelReplica {
   [[nodiscard]] bool comes_from_elsewhere(const MicroBatch& batch, int32_t slice_idx) const;
   [[nodiscard]] AwaitedMessage carried_into(int32_t micro_batch) const;
   Status take_carried(int32_t micro_batch);
+  void trace_carried(int32_t sender, int64_t sent_ns);
   Status hand_on(int32_t micro_batch, int32_t slice_idx);
   Status finish(int32_t micro_batch);
   void note_slice(const MicroBatch& batch, int32_t micro_batch, int32_t slice_idx, TimePoint begin);

@@ -45,18 +45,34 @@ void PipelineMeter::add_slice(bool decodes, int64_t num_tokens, Duration time) {
   if (decodes) sample_.decode_slices.add(static_cast<double>(num_tokens), seconds(time));
 }
 
-void PipelineMeter::add_attention(bool decodes, Duration slowest, Duration sum) {
+void PipelineMeter::add_attention(bool decodes, Duration slowest, Duration rest, Duration sum) {
   const std::lock_guard lock(mutex_);
   sample_.worker_busy_s += seconds(sum);
   if (!decodes) return;
   ++sample_.num_layers;
   sample_.attention_s += seconds(slowest);
+  sample_.rest_s += seconds(rest);
 }
 
 void PipelineMeter::add_wire(Duration time) {
   const double wire_s = std::max(seconds(time), 1e-9);
   const std::lock_guard lock(mutex_);
   sample_.wire_s = sample_.wire_s == 0 ? wire_s : std::min(sample_.wire_s, wire_s);
+}
+
+void PipelineMeter::note_q(int32_t micro_batch, int32_t layer, TimePoint time) {
+  const std::lock_guard lock(mutex_);
+  sends_.at(static_cast<size_t>(micro_batch)) = {.layer = layer, .q = time, .kv = time};
+}
+
+void PipelineMeter::note_kv(int32_t micro_batch, TimePoint time) {
+  const std::lock_guard lock(mutex_);
+  sends_.at(static_cast<size_t>(micro_batch)).kv = time;
+}
+
+SendTimes PipelineMeter::noted_sends(int32_t micro_batch) const {
+  const std::lock_guard lock(mutex_);
+  return sends_.at(static_cast<size_t>(micro_batch));
 }
 
 PipelineSample PipelineMeter::take() {

@@ -3,6 +3,7 @@
 // threads, taken by the engine's.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <mutex>
 
@@ -23,28 +24,47 @@ struct LineFit {
   [[nodiscard]] double intercept() const;
 };
 
+// When a layer's tensors left for the attention workers.
+struct SendTimes {
+  int32_t layer = -1;
+  TimePoint q{};
+  TimePoint kv{};
+};
+
 // Since the last take(). "Decoding": steps in which every sequence brings one token.
 struct PipelineSample {
   double slice_s = 0;        // replicas' time in slices
   LineFit decode_slices;     // of decoding steps: tokens -> seconds
   uint64_t num_layers = 0;   // of decoding steps
   double attention_s = 0;    // their slowest worker's time, summed
+  double rest_s = 0;         // of it, after k and v were there
   double worker_busy_s = 0;  // all workers' time in attention, all steps
-  double wire_s = 0;         // shortest round trip, less the attention in it; 0: none was seen
+  // The shortest way of k and v there and of the output back, where nobody had anything else to do
+  // meanwhile; 0: none was seen.
+  double wire_s = 0;
 };
 
 class PipelineMeter {
  public:
   void add_slice(bool decodes, int64_t num_tokens, Duration time);
-  // One layer's attention: the slowest worker's time, and the sum over all.
-  void add_attention(bool decodes, Duration slowest, Duration sum);
-  // From q's leaving to the output's arrival, less the attention between.
+  // One layer's attention: the slowest worker's time, what of it came after k and v, and the time
+  // of all workers.
+  void add_attention(bool decodes, Duration slowest, Duration rest, Duration sum);
   void add_wire(Duration time);
   PipelineSample take();
 
+  // The slice before a layer may run on one replica and the slice after it on another: what the one
+  // notes of a micro-batch's layer the other may ask for. noted_sends(): of the last layer noted.
+  void note_q(int32_t micro_batch, int32_t layer, TimePoint time);
+  void note_kv(int32_t micro_batch, TimePoint time);
+  [[nodiscard]] SendTimes noted_sends(int32_t micro_batch) const;
+
  private:
-  std::mutex mutex_;
+  static constexpr size_t kMaxMicroBatches = 16;
+
+  mutable std::mutex mutex_;
   PipelineSample sample_;
+  std::array<SendTimes, kMaxMicroBatches> sends_;
 };
 
 }  // namespace lamina

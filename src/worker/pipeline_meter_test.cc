@@ -44,8 +44,8 @@ TEST(PipelineMeter, SumsAndStartsAnew) {
   using std::chrono::milliseconds;
   meter.add_slice(true, 4, milliseconds(10));
   meter.add_slice(false, 100, milliseconds(50));
-  meter.add_attention(true, milliseconds(3), milliseconds(5));
-  meter.add_attention(false, milliseconds(30), milliseconds(50));
+  meter.add_attention(true, milliseconds(3), milliseconds(2), milliseconds(5));
+  meter.add_attention(false, milliseconds(30), milliseconds(20), milliseconds(50));
   meter.add_wire(milliseconds(2));
   meter.add_wire(milliseconds(1));
   const PipelineSample sample = meter.take();
@@ -53,6 +53,7 @@ TEST(PipelineMeter, SumsAndStartsAnew) {
   EXPECT_DOUBLE_EQ(sample.decode_slices.mean(), 0.01);
   EXPECT_EQ(sample.num_layers, 1U);
   EXPECT_DOUBLE_EQ(sample.attention_s, 0.003);
+  EXPECT_DOUBLE_EQ(sample.rest_s, 0.002);
   EXPECT_DOUBLE_EQ(sample.worker_busy_s, 0.055);
   EXPECT_DOUBLE_EQ(sample.wire_s, 0.001);
   EXPECT_EQ(meter.take().num_layers, 0U);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <utility>
 
 #include "base/check.h"
 #include "wire/slots.h"
@@ -77,6 +78,7 @@ Status RemoteAttention::begin_step(int32_t micro_batch,
                                    int32_t first_replica,
                                    const StepPlan& plan) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  step.first_replica = first_replica;
   LAMINA_RETURN_IF_ERROR(partitioner_.partition(plan, micro_batch, step.parts));
   step.num_tokens = plan.num_tokens();
   step.is_decoding = plan.is_decoding();
@@ -103,9 +105,10 @@ Status RemoteAttention::send_plan(size_t peer_idx, const wire::AttentionPlan& pl
 }
 
 Status RemoteAttention::send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) {
-  MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
-  step.q_sent = steady_clock().now();
-  step.q_layer = attention_idx;
+  ++num_calls_;
+  if (config_.meter != nullptr) {
+    config_.meter->note_q(micro_batch, attention_idx, steady_clock().now());
+  }
   for (size_t i = 0; i < peers_.size(); ++i) {
     const Place place = {i, micro_batch, attention_idx};
     const HeadRange heads = query_heads(i);
@@ -128,6 +131,7 @@ Status RemoteAttention::send_kv(int32_t micro_batch,
     const auto tensors = std::span(both).first(config_.latent ? 1 : 2);
     LAMINA_RETURN_IF_ERROR(send_rows(place, MessageKind::kKv, part_of(place).kv_rows, tensors));
   }
+  if (config_.meter != nullptr) config_.meter->note_kv(micro_batch, steady_clock().now());
   return {};
 }
 
@@ -167,8 +171,10 @@ Status RemoteAttention::send_rows(const Place& place,
 
 Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  ++num_calls_;
   step.busy.assign(num_workers_, {});
-  if (step.q_layer != attention_idx) step.q_sent.reset();  // another replica sent this layer's
+  step.rest.assign(num_workers_, {});
+  step.workers_were_idle = true;
   if (step.has_partials) {
     const bool has_sinks = !config_.sinks.empty();
     merge_->begin(step.num_tokens,
@@ -181,27 +187,36 @@ Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, Tens
     const Status received = receive_from({i, micro_batch, attention_idx}, out);
     if (!received.ok()) return about(i, received);
   }
-  note_times(step);
+  note_times(micro_batch, attention_idx);
   if (step.has_partials) store_merged(step, out);
   return {};
 }
 
+std::optional<SendTimes> RemoteAttention::sends_of(int32_t micro_batch, int32_t layer) const {
+  if (config_.meter == nullptr) return std::nullopt;
+  const SendTimes sends = config_.meter->noted_sends(micro_batch);
+  return sends.layer == layer ? std::optional(sends) : std::nullopt;
+}
+
 // A worker takes one of its tiles after the other, so its time is their sum. Tiles of other
-// tensor-parallel ranks are not known here. The wire's share is known where q left from here too,
-// not from another replica. It is an upper bound: this replica may have noticed the output late,
-// and a worker may have waited for k and v.
-void RemoteAttention::note_times(MicroBatch& step) {
+// tensor-parallel ranks are not known here. Of the wire only a layer tells for which nobody let
+// anything wait: all else is queueing.
+void RemoteAttention::note_times(int32_t micro_batch, int32_t layer) {
+  MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  const std::optional<TimePoint> seen = std::exchange(step.outputs_seen, std::nullopt);
   if (config_.meter == nullptr) return;
-  const Duration slowest = *std::max_element(step.busy.begin(), step.busy.end());
-  const Duration sum = std::accumulate(step.busy.begin(), step.busy.end(), Duration());
-  config_.meter->add_attention(step.is_decoding, slowest, sum);
-  if (!step.q_sent) return;
-  config_.meter->add_wire(steady_clock().now() - *step.q_sent - slowest);
-  step.q_sent.reset();
+  const Duration rest = *std::max_element(step.rest.begin(), step.rest.end());
+  config_.meter->add_attention(step.is_decoding,
+                               *std::max_element(step.busy.begin(), step.busy.end()),
+                               rest,
+                               std::accumulate(step.busy.begin(), step.busy.end(), Duration()));
+  const std::optional<SendTimes> sends = sends_of(micro_batch, layer);
+  if (!seen || !sends || !step.workers_were_idle || !step.is_decoding) return;
+  config_.meter->add_wire(*seen - sends->kv - rest);
 }
 
 Result<bool> RemoteAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
-  const MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
+  MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
   bool has_all = true;
   for (size_t i = 0; i < peers_.size(); ++i) {
     if (!step.parts[i].takes_part()) continue;
@@ -212,6 +227,11 @@ Result<bool> RemoteAttention::has_output(int32_t micro_batch, int32_t attention_
       return about(
           i, output.endpoint->wait(output.slot, output.seq, Deadline::expired(), config_.wait));
     has_all &= result == PollResult::kReady;
+  }
+  if (!has_all) {
+    step.polled_at = num_calls_;
+  } else if (std::exchange(step.polled_at, std::nullopt) == num_calls_) {
+    step.outputs_seen = steady_clock().now();
   }
   return has_all;
 }
@@ -298,7 +318,10 @@ Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place&
   peer_stats_[place.peer_idx].bytes_received += message.size();
   MicroBatch& step = micro_batches_[micro_batch];
   const WorkTimes times = work_times(head, config_.reply_timeout);
-  step.busy[peers_[place.peer_idx].worker_idx] += times.cached + times.rest;
+  const size_t worker_idx = peers_[place.peer_idx].worker_idx;
+  step.busy[worker_idx] += times.cached + times.rest;
+  step.rest[worker_idx] += times.rest;
+  step.workers_were_idle &= (head.flags & wire::kWasIdle) != 0;
   if (config_.trace != nullptr) trace(place, times);
   if (head.status != 0)
     return internal_error(fmt::format("refused step {} with status {}", head.step, head.status));
@@ -353,8 +376,9 @@ Status RemoteAttention::receive_partial(const Place& place) {
 // clock is its own: the round trip of q and output tells how it differs from ours.
 void RemoteAttention::trace(const Place& place, const WorkTimes& times) {
   const TimePoint now = steady_clock().now();
-  MicroBatch& step = micro_batches_[static_cast<size_t>(place.micro_batch)];
-  const Duration shift = clocks_[place.peer_idx].shift(step.q_sent, times.begin, times.end(), now);
+  const std::optional<SendTimes> sends = sends_of(place.micro_batch, place.layer);
+  const Duration shift = clocks_[place.peer_idx].shift(
+      sends ? std::optional(sends->q) : std::nullopt, times.begin, times.end(), now);
   const TraceRow row = config_.trace_rows[place.peer_idx];
   TraceSpan span{.row = row,
                  .name = "attention",
@@ -366,11 +390,12 @@ void RemoteAttention::trace(const Place& place, const WorkTimes& times) {
                  .layer = place.layer,
                  .num_tokens = static_cast<int32_t>(part_of(place).num_q_rows)};
   config_.trace->add_span(span);
-  config_.trace->add_arrow({.name = "out",
-                            .from_row = row,
-                            .from = span.end,
-                            .to_row = config_.trace_replica,
-                            .to = now});
+  config_.trace->add_arrow(
+      {.name = "out",
+       .from_row = row,
+       .from = span.end,
+       .to_row = config_.trace_replicas[static_cast<size_t>(config_.replica_idx)],
+       .to = now});
   const TimePoint first = times.begin + shift;
   if (times.cached > Duration::zero()) {
     span.name = "cached keys";
@@ -378,12 +403,15 @@ void RemoteAttention::trace(const Place& place, const WorkTimes& times) {
     span.end = first + times.cached;
     config_.trace->add_span(span);
   }
-  if (!step.q_sent) return;
-  config_.trace->add_arrow({.name = "q",
-                            .from_row = config_.trace_replica,
-                            .from = *step.q_sent,
-                            .to_row = row,
-                            .to = times.cached > Duration::zero() ? first : first + times.gap});
+  if (!sends) return;
+  const TraceRow sender = config_.trace_replicas[static_cast<size_t>(sender_of(place))];
+  const auto add_arrow = [&](std::string_view name, TimePoint from, TimePoint to) {
+    config_.trace->add_arrow(
+        {.name = name, .from_row = sender, .from = from, .to_row = row, .to = to});
+  };
+  const bool is_split = times.cached > Duration::zero();
+  add_arrow("q", sends->q, is_split ? first : first + times.gap);
+  add_arrow("k, v", sends->kv, first + times.cached + times.gap);
 }
 
 // Where several tiles hold parts of a head the same rows are stored more than once: with the same
@@ -397,6 +425,12 @@ void RemoteAttention::store_merged(const MicroBatch& step, TensorView out) const
       merge_->store(range.begin, heads, columns.rows(range.begin, range.count));
     }
   }
+}
+
+// The replica that ran the slice before the layer.
+int32_t RemoteAttention::sender_of(const Place& place) const {
+  const MicroBatch& step = micro_batches_[static_cast<size_t>(place.micro_batch)];
+  return config_.rotation.replica_of(step.first_replica, place.layer);
 }
 
 Status RemoteAttention::about(size_t peer_idx, const Status& status) const {

@@ -54,9 +54,10 @@ struct RemoteAttentionConfig {
   Duration reply_timeout = std::chrono::seconds(60);
   WaitPolicy wait;
   PipelineMeter* meter = nullptr;  // or none
-  TraceWriter* trace = nullptr;    // or none; then with a row for each peer and this replica's
+  // Or none; with a row for each peer and each replica, and a meter.
+  TraceWriter* trace = nullptr;
   std::vector<TraceRow> trace_rows = {};
-  TraceRow trace_replica = {};
+  std::vector<TraceRow> trace_replicas = {};
 };
 
 // Of one peer, or of several together.
@@ -102,11 +103,16 @@ class RemoteAttention final : public AttentionBackend {
   struct MicroBatch {
     std::vector<TileStep> parts;  // by peer
     int64_t num_tokens = 0;
+    int32_t first_replica = 0;
     bool is_decoding = false;
     bool has_partials = false;
-    std::vector<Duration> busy;       // of each worker, in the layer whose outputs come in
-    std::optional<TimePoint> q_sent;  // by this replica, of layer q_layer
-    int32_t q_layer = -1;
+    // Of the layer whose outputs come in, by worker: its time, and what of it came after k and v.
+    std::vector<Duration> busy;
+    std::vector<Duration> rest;
+    bool workers_were_idle = false;  // when k and v came
+    // When this replica, with nothing else to do, saw that all outputs were there.
+    std::optional<TimePoint> outputs_seen;
+    std::optional<uint64_t> polled_at;  // num_calls_ when they were last found missing
   };
   // Written by this object's thread.
   struct PeerStats {
@@ -133,9 +139,11 @@ class RemoteAttention final : public AttentionBackend {
   Result<std::span<const std::byte>> receive_payload(const Place& place, DType dtype, size_t bytes);
   Status receive_whole(const Place& place, TensorView out);
   Status receive_partial(const Place& place);
-  void note_times(MicroBatch& step);
+  void note_times(int32_t micro_batch, int32_t layer);
+  [[nodiscard]] std::optional<SendTimes> sends_of(int32_t micro_batch, int32_t layer) const;
   void trace(const Place& place, const WorkTimes& times);
   void store_merged(const MicroBatch& step, TensorView out) const;
+  [[nodiscard]] int32_t sender_of(const Place& place) const;
   [[nodiscard]] Status about(size_t peer_idx, const Status& status) const;
 
   RemoteAttentionConfig config_;
@@ -145,6 +153,7 @@ class RemoteAttention final : public AttentionBackend {
   StepPartitioner partitioner_;
   std::optional<PartialMerge> merge_;  // where a tile lacks blocks
   size_t num_workers_ = 0;
+  uint64_t num_calls_ = 0;  // of send_q() and receive(): every slice makes one
   std::vector<MicroBatch> micro_batches_;
   std::vector<std::byte> encoded_plan_;
 };

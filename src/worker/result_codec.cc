@@ -169,7 +169,7 @@ void encode_result(const StepResult& result, uint64_t epoch, std::span<std::byte
                              .step = result.step,
                              .micro_batch = static_cast<uint32_t>(result.micro_batch),
                              .num_rows = is_ok ? count_of(result.outputs) : 0,
-                             .status = static_cast<uint16_t>(result.status.code()),
+                             .status = static_cast<uint8_t>(result.status.code()),
                              .payload_bytes = message.size() - sizeof(MessageHeader)});
   if (!is_ok) {
     writer.write_all(std::span(text_of(result.status)));

@@ -107,13 +107,17 @@ std::vector<CarriedFigure> carried(const Graph& graph, const std::vector<ValueId
 
 }  // namespace
 
+SliceWork total_work(const SlicedModel& model) {
+  Account all(model);
+  for (const Slice& slice : model.slices) all.add(slice);
+  return all.work();
+}
+
 ConversionReport report_conversion(const ConvertedModel& model) {
   ConversionReport report;
   report.rewrites = model.rewrites;
   const std::vector<int32_t> classes = slice_classes(model.sliced);
-  Account all(model.sliced);
   for (const Slice& slice : model.sliced.slices) {
-    all.add(slice);
     if (classes[static_cast<size_t>(slice.idx)] != slice.idx) continue;
     Account one(model.sliced);
     one.add(slice);
@@ -124,7 +128,7 @@ ConversionReport report_conversion(const ConvertedModel& model) {
                              .carried_in = carried(model.sliced.graph, slice.carried_in),
                              .carried_out = carried(model.sliced.graph, slice.carried_out)});
   }
-  report.total = all.work();
+  report.total = total_work(model.sliced);
   return report;
 }
 

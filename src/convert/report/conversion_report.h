@@ -52,6 +52,8 @@ struct ActivationMemory {
 };
 
 ConversionReport report_conversion(const ConvertedModel& model);
+// Of all slices; a weight that several use counts once.
+SliceWork total_work(const SlicedModel& model);
 
 // The table, the totals, rewrites and decisions, then the program of each distinct slice.
 std::string report_text(const ConversionReport& report,

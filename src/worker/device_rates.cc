@@ -1,4 +1,4 @@
-#include "worker/kv_bandwidth.h"
+#include "worker/device_rates.h"
 
 #include <algorithm>
 #include <array>
@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "device/buffer.h"
 #include "kernels/attention.h"
+#include "kernels/linear.h"
 #include "kv/kv_cache.h"
 
 namespace lamina {
@@ -66,6 +67,48 @@ double measure_kv_bandwidth(StreamView stream) {
   std::sort(seconds.begin(), seconds.end());
   const uint64_t kv_bytes = kLayout.block_bytes() * kNumSequences * kBlocksPerSequence;
   return static_cast<double>(kv_bytes) / seconds[seconds.size() / 2];
+}
+
+namespace {
+
+// Seconds of x [m, k] times weights [n, k], the best of several: what the device can do.
+double best_product_seconds(StreamView stream, DType dtype, int64_t m, int64_t n, int64_t k) {
+  const auto buffer = [&](int64_t count) {
+    Buffer memory(MemoryKind::kHost, static_cast<size_t>(count) * dtype_bytes(dtype));
+    std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{0});
+    return memory;
+  };
+  const Buffer x = buffer(m * k);
+  const Buffer weights = buffer(n * k);
+  const Buffer out = buffer(m * n);
+  const kernels::LinearArgs args{.x = {x.data(), dtype, {m, k}},
+                                 .weight = {weights.data(), dtype, {n, k}},
+                                 .bias = {},
+                                 .out = {out.data(), dtype, {m, n}}};
+  double best = 0;
+  for (int run = 0; run < 4; ++run) {
+    const TimePoint begin = steady_clock().now();
+    const Status status = kernels::linear(args, stream);
+    LAMINA_CHECK(status.ok(), status.message());
+    const double seconds = std::chrono::duration<double>(steady_clock().now() - begin).count();
+    best = run == 0 ? seconds : std::min(best, seconds);
+  }
+  return best;
+}
+
+}  // namespace
+
+DeviceRates measure_product_rates(StreamView stream, DType dtype) {
+  constexpr int64_t kDepth = 2048;
+  constexpr int64_t kReadRows = 16384;  // more than caches hold, mostly
+  constexpr int64_t kTokens = 192;
+  constexpr int64_t kRows = 1024;
+  const double read_s = best_product_seconds(stream, dtype, 1, kReadRows, kDepth);
+  const double compute_s = best_product_seconds(stream, dtype, kTokens, kRows, kDepth);
+  const auto read_bytes =
+      static_cast<double>(kReadRows * kDepth) * static_cast<double>(dtype_bytes(dtype));
+  return {.read_bytes_per_s = read_bytes / read_s,
+          .flop_per_s = 2.0 * static_cast<double>(kTokens * kRows * kDepth) / compute_s};
 }
 
 }  // namespace lamina
