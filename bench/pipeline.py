@@ -9,8 +9,12 @@ is a ratio within one round on one machine: one micro-batch of B, two of B, one 
 inside a layer switched off, for a model with as many KV heads as heads (MHA) and one with few (GQA).
 
 With --link the two are on hosts of their own, network namespaces with a link of that rate between; what is measured is
-then the time between tokens with 1, 2 and 3 micro-batches, with and without overlap."""
+then the time between tokens with 1, 2 and 3 micro-batches, with and without overlap.
+
+Bounds of a step are max(n t_a, n t_m, t_m + t_a' + t_n) a layer, t_a' being what of attention comes after k and v; those
+in brackets behind model and attention are what reading and computing take at the rates measured at the start."""
 import argparse
+import http.client
 import json
 import os
 import pathlib
@@ -29,18 +33,13 @@ from random_model import write_random_model  # noqa: E402
 SHAPE = {"layers": 4, "hidden": 768, "intermediate": 2048, "heads": 12}
 WINDOW_S = 2.0
 TIMEOUT_S = 300
+MAX_MODEL_LEN = 8192
 
 
-class Pinned(harness.Process):
-    """A program on one core."""
-
-    def __init__(self, core, *arguments, namespace=None):
-        harness.BINARY, binary = "taskset", harness.BINARY
-        try:
-            super().__init__("-c", core, binary, *arguments, environment={"LAMINA_CLUSTER_SECRET": "bench"},
-                             namespace=namespace)
-        finally:
-            harness.BINARY = binary
+def pinned(core, *arguments, namespace=None):
+    """The program on one core."""
+    return harness.Process(*arguments, environment={"LAMINA_CLUSTER_SECRET": "bench"}, namespace=namespace,
+                           prefix=("taskset", "-c", core))
 
 
 class Placement:
@@ -49,11 +48,11 @@ class Placement:
     def __init__(self, model, batch, *options, network=None):
         self.namespace = network and network.namespace("model")
         host = network.addresses["attention"] if network else "127.0.0.1"
-        self.worker = Pinned(1, "attention-worker", "--listen", f"{host}:0", "--threads", 1,
+        self.worker = pinned(1, "attention-worker", "--listen", f"{host}:0", "--threads", 1,
                              "--kv-cache-memory-bytes", "4GiB", namespace=network and network.namespace("attention"))
         address = self.worker.wait_for_line(r"listening on (\S+:\d+)").group(1).rstrip(",")
-        self.server = Pinned(0, "serve", model, "--port", 0, "--threads", 1, "--attention-worker", address,
-                             "--skip-tokenizer-init", "--max-num-seqs", batch, "--max-model-len", 8192, *options,
+        self.server = pinned(0, "serve", model, "--port", 0, "--threads", 1, "--attention-worker", address,
+                             "--skip-tokenizer-init", "--max-num-seqs", batch, "--max-model-len", MAX_MODEL_LEN, *options,
                              namespace=self.namespace)
         self.port = int(self.server.wait_for_line(r"ready after .*http://\S+:(\d+)").group(1))
 
@@ -74,18 +73,20 @@ class Placement:
 
     def decode(self, batch, context, num_micro_batches):
         """Tokens a second and the pipeline's gauges, while `batch` sequences of about `context` tokens decode."""
-        stop_after = 4096
-        body = json.dumps({"prompt": [5] * context, "max_tokens": stop_after, "temperature": 0, "ignore_eos": True})
+        body = json.dumps({"prompt": [5] * context, "max_tokens": MAX_MODEL_LEN - context, "temperature": 0,
+                           "ignore_eos": True})
+        refusals = []
 
         def ask():
             connection = self.connect(TIMEOUT_S)
             try:
                 connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-                connection.getresponse().read()
-            except OSError:
+                response = connection.getresponse()
+                answer = response.read()
+                if response.status != 200:
+                    refusals.append(answer)
+            except (OSError, http.client.HTTPException):
                 pass  # the server is killed at the end
-            except Exception:
-                pass
 
         for _ in range(batch):
             threading.Thread(target=ask, daemon=True).start()
@@ -98,6 +99,7 @@ class Placement:
             tokens = now["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
             if steps and abs(tokens / steps - batch / num_micro_batches) < 0.01 * batch:
                 break
+            assert not refusals, refusals[0]
             assert time.monotonic() < deadline, "the sequences do not decode together"
             before = now
         time.sleep(1.0)  # the gauges' last window has no prompt in it then
@@ -129,9 +131,11 @@ def seek_context(model, batch):
 
 
 def show(name, figures):
-    ms = {key: 1e3 * figures[f"decode_{key}_seconds"] for key in ("step", "step_bound", "model", "attention", "wire")}
-    print(f"  {name:<28} {figures['tokens_per_s']:8.0f} tokens/s, step {ms['step']:6.2f} ms (bound "
-          f"{ms['step_bound']:6.2f}), model {ms['model']:6.2f}, attention {ms['attention']:6.2f}, wire {ms['wire']:5.2f}, "
+    ms = {key: 1e3 * figures[f"decode_{key}_seconds"] for key in (
+        "step", "step_bound", "model", "model_bound", "attention", "attention_bound", "wire")}
+    print(f"  {name:<24} {figures['tokens_per_s']:6.0f} tokens/s, step {ms['step']:6.2f} ms (bound "
+          f"{ms['step_bound']:6.2f}), model {ms['model']:6.2f} ({ms['model_bound']:.2f}), attention "
+          f"{ms['attention']:6.2f} ({ms['attention_bound']:.2f}), wire {ms['wire']:5.2f}, "
           f"idle {100 * figures['model_idle_share']:.0f} % / {100 * figures['attention_idle_share']:.0f} %", flush=True)
 
 
@@ -177,7 +181,7 @@ def show_link(model, batch, context, rate, rounds):
                     show(f"n = {n}, {way}", figures)
                     results.setdefault((n, way), []).append(figures)
     print(f"{batch} sequences a micro-batch, context {context}, {rate}: medians of {rounds}\n"
-          "| n | overlap | time between tokens | bound max(n t_a, n t_m, t_m + t_a + t_n) | tokens/s |\n|---|---|---|---|---|")
+          "| n | overlap | time between tokens | bound | tokens/s |\n|---|---|---|---|---|")
     for (n, way), rows in results.items():
         step, bound, speed = (statistics.median(row[name] for row in rows) for name in (
             "decode_step_seconds", "decode_step_bound_seconds", "tokens_per_s"))

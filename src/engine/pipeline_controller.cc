@@ -57,7 +57,11 @@ void PipelineController::measure(const PipelineSample& sample,
   const double busy_s = std::max(std::chrono::duration<double>(busy).count(), 1e-9);
   const double num_layers = config_.num_layers;
   const double per_layer = sample.num_layers > 0 ? 1.0 / static_cast<double>(sample.num_layers) : 0;
-  times_ = {.model_s = slices_per_layer() * sample.decode_slices.mean(),
+  const double model_s = slices_per_layer() * sample.decode_slices.mean();
+  const double lead_s =
+      sample.num_leads > 0 ? sample.lead_s / static_cast<double>(sample.num_leads) : 0.0;
+  times_ = {.model_s = model_s,
+            .lead_s = model_s - sample.decode_slices.mean() + lead_s,  // the seam comes before
             .attention_s = sample.attention_s * per_layer,
             .rest_s = sample.rest_s * per_layer,
             // Where everybody is busy nobody sees the wire: what was last seen holds.
@@ -111,6 +115,7 @@ LayerCosts PipelineController::costs(int32_t num_tokens) const {
           .slice_per_token_s = slices_per_layer() * slices_.slope(),
           .attention_s = times_.attention_s * std::min(num_active_, num_tokens),
           .rest_s = times_.rest_s * std::min(num_active_, num_tokens),
+          .lead_share = times_.model_s > 0 ? times_.lead_s / times_.model_s : 0,
           .wire_s = times_.wire_s};
 }
 

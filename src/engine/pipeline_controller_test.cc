@@ -77,7 +77,7 @@ TEST(PipelineController, OverlapShortensALayer) {
   PipelineSample sample;
   sample.decode_slices.add(8, 1e-3);
   sample.num_layers = 1;
-  sample.attention_s = 4e-3;
+  sample.attention_s = 2.4e-3;
   sample.rest_s = 1.5e-3;
   sample.wire_s = 1e-3;
   const std::vector<Scheduler::Load> loads = {{8, 300}};

@@ -1,5 +1,5 @@
-// Lower bounds of a decoding step's parts (PAPER 13): what a model has to read and compute, over what
-// devices were measured to do. Arithmetic only.
+// Lower bounds of a decoding step's parts (PAPER 13): what a model has to read and compute, over
+// what devices were measured to do. Arithmetic only.
 #pragma once
 
 #include <algorithm>
@@ -26,8 +26,8 @@ inline double model_bound_s(const DecodeWork& work, const DeviceRates& rates, do
                   work.flop_per_token * num_tokens / rates.flop_per_s);
 }
 
-// T_a of a micro-batch with so many cached positions, over workers that attend to so many KV bytes a
-// second together, in seconds; 0: no rate.
+// T_a of a micro-batch with so many cached positions, over workers that attend to so many KV bytes
+// a second together, in seconds; 0: no rate.
 inline double attention_bound_s(const DecodeWork& work,
                                 double kv_bytes_per_s,
                                 double num_positions) {

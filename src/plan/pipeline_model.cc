@@ -6,14 +6,16 @@ namespace lamina {
 
 double layer_period_s(const Rotation& rotation, const LayerTimes& times) {
   const double n = rotation.num_micro_batches;
-  return std::max({n * times.attention_s,
-                   n * times.model_s / rotation.num_replicas,
-                   times.model_s + times.rest_s + times.wire_s});
+  const double alone_s =
+      times.wire_s + std::max(times.model_s + times.rest_s, times.lead_s + times.attention_s);
+  return std::max({n * times.attention_s, n * times.model_s / rotation.num_replicas, alone_s});
 }
 
 LayerTimes layer_times(const LayerCosts& costs, int32_t num_tokens, int32_t num_micro_batches) {
   const double share = 1.0 / num_micro_batches;
-  return {.model_s = costs.slice_base_s + costs.slice_per_token_s * num_tokens * share,
+  const double model_s = costs.slice_base_s + costs.slice_per_token_s * num_tokens * share;
+  return {.model_s = model_s,
+          .lead_s = costs.lead_share * model_s,
           .attention_s = costs.attention_s * share,
           .rest_s = costs.rest_s * share,
           .wire_s = costs.wire_s};

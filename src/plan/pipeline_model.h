@@ -10,6 +10,7 @@ namespace lamina {
 
 struct LayerTimes {
   double model_s = 0;      // t_m: a slice
+  double lead_s = 0;       // of it, until q leaves
   double attention_s = 0;  // t_a: the slowest worker's attention
   double rest_s = 0;       // of it, after k and v are there: all of it without overlap
   double wire_s = 0;       // t_n: both ways
@@ -17,7 +18,8 @@ struct LayerTimes {
 
 // The least time between two layers of a micro-batch:
 //   max(n t_a, n t_m / R, t_m + t_a + t_n),
-// where in the sum t_a is what of it comes after k and v: the slice hides the rest.
+// where the sum is less by what overlap hides: attention begins when q comes, and ends when k and v
+// have come too.
 double layer_period_s(const Rotation& rotation, const LayerTimes& times);
 
 // How the times depend on how the running sequences are cut into micro-batches, as measured.
@@ -26,6 +28,7 @@ struct LayerCosts {
   double slice_per_token_s = 0;  // and for each token of it
   double attention_s = 0;        // of all running sequences together
   double rest_s = 0;             // of it, after k and v
+  double lead_share = 0;         // of a slice, until q leaves
   double wire_s = 0;             // both ways, for one micro-batch
 };
 

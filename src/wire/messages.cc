@@ -27,7 +27,7 @@ Status check_kind(const MessageHeader& header) {
   if (kind == MessageKind::kAck && (header.payload_bytes != 0 || header.num_rows != 0)) {
     return data_loss("an acknowledgement is more than a header");
   }
-  if (header.flags > (kind == MessageKind::kOut ? kWasIdle : 0)) {
+  if (header.flags > (kind == MessageKind::kOut ? kIdleForQ | kIdleForKv : 0)) {
     return data_loss(fmt::format("message of kind {} has flags {}", header.kind, header.flags));
   }
   const bool may_refuse =

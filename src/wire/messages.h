@@ -18,7 +18,8 @@ inline constexpr uint32_t kMagic = 0x414E4D4C;  // "LMNA"
 inline constexpr uint16_t kVersion = 3;
 
 // Bits of MessageHeader::flags.
-inline constexpr uint8_t kWasIdle = 1;  // kOut: the worker had nothing to do when k and v came
+inline constexpr uint8_t kIdleForQ = 1;   // kOut: the worker had nothing to do when q came
+inline constexpr uint8_t kIdleForKv = 2;  // kOut: and when k and v did
 
 enum class MessageKind : uint16_t {
   kPlan = 1,  // engine -> attention worker, once a step

@@ -85,10 +85,10 @@ TEST(MessageHeader, RefusesMalformedFields) {
       [](MessageHeader& header) { header.payload_bytes = 7; },
       [](MessageHeader& header) { header.payload_bytes = ~uint64_t{0}; },
       [](MessageHeader& header) { header.status = 1; },
-      [](MessageHeader& header) { header.flags = kWasIdle; },
+      [](MessageHeader& header) { header.flags = kIdleForQ; },
       [](MessageHeader& header) {
         header.kind = static_cast<uint16_t>(MessageKind::kOut);
-        header.flags = 2;
+        header.flags = 4;
       },
       [](MessageHeader& header) {
         header.kind = static_cast<uint16_t>(MessageKind::kOut);

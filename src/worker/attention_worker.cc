@@ -238,6 +238,7 @@ Status AttentionWorker::handle_q(uint32_t micro_batch, std::span<const std::byte
                      core_->num_tokens(static_cast<int32_t>(micro_batch)),
                      row_bytes(config_.core.num_heads, config_.core.kv.head_dim)));
   batch.state = State::kKv;
+  batch.was_idle_for_q = is_idle_;
   batch.begin = clock_->now();
   batch.cached = {};
   if (!config_.core.overlap) return {};
@@ -341,7 +342,8 @@ Status AttentionWorker::reply(uint32_t micro_batch, TimePoint resumed) {
   LAMINA_RETURN_IF_ERROR(
       core_->attend(idx, static_cast<int32_t>(batch.layer), q_tensor(micro_batch), out, lse));
   stats_.bytes_sent += message_bytes;
-  head.flags = is_idle_ ? wire::kWasIdle : 0;
+  if (batch.was_idle_for_q) head.flags |= wire::kIdleForQ;
+  if (is_idle_) head.flags |= wire::kIdleForKv;
   head.begin_ns = batch.begin.time_since_epoch().count();
   head.cached_ns = batch.cached.count();
   head.gap_ns = (resumed - batch.begin - batch.cached).count();

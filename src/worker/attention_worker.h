@@ -85,6 +85,7 @@ class AttentionWorker {
     uint32_t layer = 0;
     int32_t first_replica = 0;             // where the step's plan came from
     std::span<const std::byte> q_payload;  // validated, in its slot
+    bool was_idle_for_q = false;           // nothing to do when q came
     TimePoint begin{};                     // of the layer's attention
     Duration cached{};                     // spent on the cached keys before k and v were there
   };

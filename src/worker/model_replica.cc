@@ -236,7 +236,12 @@ void ModelReplica::note_slice(const MicroBatch& b,
   ++stats_.num_slices;
   stats_.slice_ns += (end - begin).count();
   if (links_.meter != nullptr) {
-    links_.meter->add_slice(b.step.plan.is_decoding(), num_tokens, end - begin);
+    const SendTimes sends = links_.meter->noted_sends(micro_batch);
+    const bool sent_q = sends.layer == slice_idx && sends.q >= begin;
+    links_.meter->add_slice(b.step.plan.is_decoding(),
+                            num_tokens,
+                            end - begin,
+                            sent_q ? std::optional(sends.q - begin) : std::nullopt);
   }
   if (links_.trace == nullptr) return;
   links_.trace->add_span({.row = links_.trace_rows[static_cast<size_t>(config_.replica_idx)],

@@ -39,10 +39,17 @@ double LineFit::intercept() const {
   return count > 0 ? std::max(0.0, (y - slope() * x) / count) : 0;
 }
 
-void PipelineMeter::add_slice(bool decodes, int64_t num_tokens, Duration time) {
+void PipelineMeter::add_slice(bool decodes,
+                              int64_t num_tokens,
+                              Duration time,
+                              std::optional<Duration> lead) {
   const std::lock_guard lock(mutex_);
   sample_.slice_s += seconds(time);
-  if (decodes) sample_.decode_slices.add(static_cast<double>(num_tokens), seconds(time));
+  if (!decodes) return;
+  sample_.decode_slices.add(static_cast<double>(num_tokens), seconds(time));
+  if (!lead) return;
+  sample_.lead_s += seconds(*lead);
+  ++sample_.num_leads;
 }
 
 void PipelineMeter::add_attention(bool decodes, Duration slowest, Duration rest, Duration sum) {

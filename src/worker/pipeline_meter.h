@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 
 #include "base/clock.h"
 
@@ -33,20 +34,23 @@ struct SendTimes {
 
 // Since the last take(). "Decoding": steps in which every sequence brings one token.
 struct PipelineSample {
-  double slice_s = 0;        // replicas' time in slices
+  double slice_s = 0;  // replicas' time in slices
+  double lead_s = 0;   // of decoding steps: until q left, in num_leads slices that sent one
+  uint64_t num_leads = 0;
   LineFit decode_slices;     // of decoding steps: tokens -> seconds
   uint64_t num_layers = 0;   // of decoding steps
   double attention_s = 0;    // their slowest worker's time, summed
   double rest_s = 0;         // of it, after k and v were there
   double worker_busy_s = 0;  // all workers' time in attention, all steps
-  // The shortest way of k and v there and of the output back, where nobody had anything else to do
-  // meanwhile; 0: none was seen.
+  // The shortest way of q, or of k and v, there and of the output back, where nobody had anything
+  // else to do meanwhile; 0: none was seen.
   double wire_s = 0;
 };
 
 class PipelineMeter {
  public:
-  void add_slice(bool decodes, int64_t num_tokens, Duration time);
+  // `lead`: until q left, if this slice sent one.
+  void add_slice(bool decodes, int64_t num_tokens, Duration time, std::optional<Duration> lead);
   // One layer's attention: the slowest worker's time, what of it came after k and v, and the time
   // of all workers.
   void add_attention(bool decodes, Duration slowest, Duration rest, Duration sum);

@@ -42,14 +42,17 @@ TEST(LineFit, ForgetsWhatFades) {
 TEST(PipelineMeter, SumsAndStartsAnew) {
   PipelineMeter meter;
   using std::chrono::milliseconds;
-  meter.add_slice(true, 4, milliseconds(10));
-  meter.add_slice(false, 100, milliseconds(50));
+  meter.add_slice(true, 4, milliseconds(10), milliseconds(7));
+  meter.add_slice(true, 4, milliseconds(10), std::nullopt);
+  meter.add_slice(false, 100, milliseconds(50), milliseconds(40));
   meter.add_attention(true, milliseconds(3), milliseconds(2), milliseconds(5));
   meter.add_attention(false, milliseconds(30), milliseconds(20), milliseconds(50));
   meter.add_wire(milliseconds(2));
   meter.add_wire(milliseconds(1));
   const PipelineSample sample = meter.take();
-  EXPECT_DOUBLE_EQ(sample.slice_s, 0.06);
+  EXPECT_DOUBLE_EQ(sample.slice_s, 0.07);
+  EXPECT_DOUBLE_EQ(sample.lead_s, 0.007);
+  EXPECT_EQ(sample.num_leads, 1U);
   EXPECT_DOUBLE_EQ(sample.decode_slices.mean(), 0.01);
   EXPECT_EQ(sample.num_layers, 1U);
   EXPECT_DOUBLE_EQ(sample.attention_s, 0.003);

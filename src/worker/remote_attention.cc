@@ -174,7 +174,7 @@ Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, Tens
   ++num_calls_;
   step.busy.assign(num_workers_, {});
   step.rest.assign(num_workers_, {});
-  step.workers_were_idle = true;
+  step.idle_flags = wire::kIdleForQ | wire::kIdleForKv;
   if (step.has_partials) {
     const bool has_sinks = !config_.sinks.empty();
     merge_->begin(step.num_tokens,
@@ -200,19 +200,23 @@ std::optional<SendTimes> RemoteAttention::sends_of(int32_t micro_batch, int32_t 
 
 // A worker takes one of its tiles after the other, so its time is their sum. Tiles of other
 // tensor-parallel ranks are not known here. Of the wire only a layer tells for which nobody let
-// anything wait: all else is queueing.
+// anything wait, all else is queueing: k and v where all workers waited for them, q where they were
+// busy with it until k and v were there.
 void RemoteAttention::note_times(int32_t micro_batch, int32_t layer) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
   const std::optional<TimePoint> seen = std::exchange(step.outputs_seen, std::nullopt);
   if (config_.meter == nullptr) return;
   const Duration rest = *std::max_element(step.rest.begin(), step.rest.end());
-  config_.meter->add_attention(step.is_decoding,
-                               *std::max_element(step.busy.begin(), step.busy.end()),
-                               rest,
-                               std::accumulate(step.busy.begin(), step.busy.end(), Duration()));
+  const Duration whole = *std::max_element(step.busy.begin(), step.busy.end());
+  const Duration sum = std::accumulate(step.busy.begin(), step.busy.end(), Duration());
+  config_.meter->add_attention(step.is_decoding, whole, rest, sum);
   const std::optional<SendTimes> sends = sends_of(micro_batch, layer);
-  if (!seen || !sends || !step.workers_were_idle || !step.is_decoding) return;
-  config_.meter->add_wire(*seen - sends->kv - rest);
+  if (!seen || !sends || !step.is_decoding) return;
+  if ((step.idle_flags & wire::kIdleForKv) != 0) {
+    config_.meter->add_wire(*seen - sends->kv - rest);
+  } else if ((step.idle_flags & wire::kIdleForQ) != 0) {
+    config_.meter->add_wire(*seen - sends->q - whole);
+  }
 }
 
 Result<bool> RemoteAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
@@ -321,7 +325,7 @@ Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place&
   const size_t worker_idx = peers_[place.peer_idx].worker_idx;
   step.busy[worker_idx] += times.cached + times.rest;
   step.rest[worker_idx] += times.rest;
-  step.workers_were_idle &= (head.flags & wire::kWasIdle) != 0;
+  step.idle_flags &= head.flags;
   if (config_.trace != nullptr) trace(place, times);
   if (head.status != 0)
     return internal_error(fmt::format("refused step {} with status {}", head.step, head.status));

@@ -109,7 +109,7 @@ class RemoteAttention final : public AttentionBackend {
     // Of the layer whose outputs come in, by worker: its time, and what of it came after k and v.
     std::vector<Duration> busy;
     std::vector<Duration> rest;
-    bool workers_were_idle = false;  // when k and v came
+    uint8_t idle_flags = 0;  // that all of them set
     // When this replica, with nothing else to do, saw that all outputs were there.
     std::optional<TimePoint> outputs_seen;
     std::optional<uint64_t> polled_at;  // num_calls_ when they were last found missing

@@ -33,11 +33,11 @@ class Refused(Exception):
 
 class Process:
     """A running program whose standard error is kept, for waiting on lines and for failures' messages. `namespace` is the
-    network namespace that it runs in (namespaces.py), None for the machine's own."""
+    network namespace that it runs in (namespaces.py), None for the machine's own; `prefix` a command before it."""
 
-    def __init__(self, *arguments, environment=None, namespace=None):
+    def __init__(self, *arguments, environment=None, namespace=None, prefix=()):
         self.namespace = namespace
-        command = [BINARY, *map(str, arguments)]
+        command = [*map(str, prefix), BINARY, *map(str, arguments)]
         self.process = subprocess.Popen(
             namespace.command(command) if namespace else command, stderr=subprocess.PIPE, text=True, errors="replace",
             env=clean_environment() | (environment or {}))
