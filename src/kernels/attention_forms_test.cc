@@ -145,7 +145,7 @@ TEST(AttentionForms, AgreeWithReference) {
           ASSERT_TRUE(ragged_attention(problem.args(out, lse), StreamView(pool)).ok());
           ref::ragged_attention(problem.args(expected, expected_lse));
           const std::string what = fmt::format("{} {}", form.name, dtype_name(q_dtype));
-          expect_near(out, expected, 4.0F, what);
+          expect_near(out, expected, attention_magnitude(q_dtype, kv_dtype, 4.0F), what);
           expect_near(lse, expected_lse, 8.0F, what + " lse");
         }
       }
@@ -155,28 +155,30 @@ TEST(AttentionForms, AgreeWithReference) {
 
 // Decode, prefill in any chunking and any batch give the same bits.
 TEST(AttentionForms, AQueryDoesNotSeeItsBatch) {
-  for (const Form& form : kForms) {
-    if (form.key_dim > 256) continue;
-    const Problem all(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
-    TestTensor out = all.make_out(DType::kBF16);
-    ThreadPool pool(3);
-    ASSERT_TRUE(ragged_attention(all.args(out, all.make_lse()), StreamView(pool)).ok());
-    for (const int32_t query : {0, 7, 29}) {
-      Problem one(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
-      one.query_begin = {0, 1};
-      one.context_len = {90 - 29 + query};
-      one.tables.resize(static_cast<size_t>(one.max_blocks));
-      TestTensor row = one.make_out(DType::kBF16);
-      const TestTensor row_lse = one.make_lse();
-      RaggedAttentionArgs args = one.args(row, row_lse);
-      args.q = args.q.rows(query, 1);
-      ThreadPool single(1);
-      ASSERT_TRUE(ragged_attention(args, StreamView(single)).ok());
-      for (int64_t i = 0; i < row.size(); ++i) {
-        ASSERT_EQ(row.at(i), out.at(query * row.size() + i)) << form.name << " query " << query;
+  for_each_target([&] {
+    for (const Form& form : kForms) {
+      if (form.key_dim > 256) continue;
+      const Problem all(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
+      TestTensor out = all.make_out(DType::kBF16);
+      ThreadPool pool(3);
+      ASSERT_TRUE(ragged_attention(all.args(out, all.make_lse()), StreamView(pool)).ok());
+      for (const int32_t query : {0, 7, 29}) {
+        Problem one(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
+        one.query_begin = {0, 1};
+        one.context_len = {90 - 29 + query};
+        one.tables.resize(static_cast<size_t>(one.max_blocks));
+        TestTensor row = one.make_out(DType::kBF16);
+        const TestTensor row_lse = one.make_lse();
+        RaggedAttentionArgs args = one.args(row, row_lse);
+        args.q = args.q.rows(query, 1);
+        ThreadPool single(1);
+        ASSERT_TRUE(ragged_attention(args, StreamView(single)).ok());
+        for (int64_t i = 0; i < row.size(); ++i) {
+          ASSERT_EQ(row.at(i), out.at(query * row.size() + i)) << form.name << " query " << query;
+        }
       }
     }
-  }
+  });
 }
 
 // A batch whose blocks are dealt out to several workers, in runs and at random, the sinks given to
@@ -223,17 +225,20 @@ TEST(AttentionForms, SplitSequencesMergeToTheWhole) {
 TEST(AttentionForms, AgreeWithReferenceWhereBlocksAreMissing) {
   for_each_target([&] {
     for (const Form& form : kForms) {
-      Problem problem(form, contexts_for(form), DType::kF32, DType::kBF16);
-      for (size_t i = 0; i < problem.tables.size(); i += 3) problem.tables[i] = kNoBlock;
-      const TestTensor out = problem.make_out(DType::kF32);
-      const TestTensor lse = problem.make_lse();
-      const TestTensor expected = problem.make_out(DType::kF32);
-      const TestTensor expected_lse = problem.make_lse();
-      ThreadPool pool(2);
-      ASSERT_TRUE(ragged_attention(problem.args(out, lse), StreamView(pool)).ok());
-      ref::ragged_attention(problem.args(expected, expected_lse));
-      expect_near(out, expected, 1.0F, form.name);
-      expect_near(lse, expected_lse, 4.0F, form.name + " lse");
+      for (const DType q_dtype : {DType::kF32, DType::kBF16}) {
+        Problem problem(form, contexts_for(form), q_dtype, DType::kBF16);
+        for (size_t i = 0; i < problem.tables.size(); i += 3) problem.tables[i] = kNoBlock;
+        const TestTensor out = problem.make_out(DType::kF32);
+        const TestTensor lse = problem.make_lse();
+        const TestTensor expected = problem.make_out(DType::kF32);
+        const TestTensor expected_lse = problem.make_lse();
+        ThreadPool pool(2);
+        ASSERT_TRUE(ragged_attention(problem.args(out, lse), StreamView(pool)).ok());
+        ref::ragged_attention(problem.args(expected, expected_lse));
+        const float magnitude = attention_magnitude(q_dtype, DType::kBF16, 4.0F);
+        expect_near(out, expected, magnitude, form.name);
+        expect_near(lse, expected_lse, 4.0F, form.name + " lse");
+      }
     }
   });
 }

@@ -211,7 +211,8 @@ void expect_cpu_agrees(const Dimensions& dimensions,
                                        dtype_name(dimensions.kv_dtype),
                                        window.value_or(-1),
                                        seed);
-  expect_near(out, expected_out, 1.0F, what);
+  const float magnitude = attention_magnitude(dimensions.q_dtype, dimensions.kv_dtype, 1.0F);
+  expect_near(out, expected_out, magnitude, what);
   expect_near(lse, expected_lse, 4.0F, what + " lse");
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "kernels/attention.h"
+#include "kernels/cpu/instruction_set.h"
 #include "kernels/ref/element.h"
 #include "tensor/tensor_view.h"
 
@@ -23,6 +24,7 @@ inline constexpr DType kFloatDTypes[] = {DType::kF32, DType::kF16, DType::kBF16}
 template <typename Body>
 void for_each_target(const Body& body) {
   const int64_t supported = hwy::SupportedTargets();
+  cpu::set_bf16_dot_use(cpu::Bf16DotUse::kNever);
   for (const int64_t target : {int64_t{HWY_AVX2}, int64_t{HWY_AVX3}}) {
     if ((supported & target) == 0) continue;
     hwy::SetSupportedTargetsForTest(target);
@@ -32,6 +34,12 @@ void for_each_target(const Body& body) {
   }
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  cpu::set_bf16_dot_use(cpu::Bf16DotUse::kWhereSupported);
+  if (cpu::uses_bf16_dot()) {
+    SCOPED_TRACE("AVX512_BF16");
+    body();
+  }
+  cpu::set_bf16_dot_use(cpu::Bf16DotUse::kWhereFast);
 }
 
 // Where the query tokens of a batch lie in the cache: the slot_mapping of its append_kv.
@@ -111,6 +119,14 @@ inline float tolerance(DType dtype) {
       break;
   }
   return 0.0F;
+}
+
+// The magnitude to give expect_near() for attention over values up to `largest`. In pairs of bf16,
+// softmax weights are rounded, each within 2^-9 of itself: so far may their mean of values be off.
+inline float attention_magnitude(DType q_dtype, DType kv_dtype, float largest) {
+  const bool rounds_weights =
+      cpu::uses_bf16_dot() && q_dtype == DType::kBF16 && kv_dtype == DType::kBF16;
+  return largest * (1.0F + (rounds_weights ? 1.0F / 512 / tolerance(DType::kF32) : 0.0F));
 }
 
 inline void expect_near(const TestTensor& actual,

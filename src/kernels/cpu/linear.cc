@@ -4,6 +4,8 @@
 // (docs/adr/0009). Threads take ranges of weight rows; the weights are read from memory once.
 #include "kernels/cpu/linear.h"
 
+#include "kernels/cpu/instruction_set.h"
+#include "kernels/cpu/linear_bf16.h"
 #include "kernels/cpu/scratch.h"
 
 // clang-format off: the order matters
@@ -248,10 +250,12 @@ HWY_EXPORT(linear);
 HWY_EXPORT(linear_part);
 
 void linear(const LinearArgs& args, ThreadPool& pool) {
+  if (args.x.dtype == DType::kBF16 && uses_bf16_dot()) return linear_bf16(args, pool);
   HWY_DYNAMIC_DISPATCH(linear)(args, pool);
 }
 
 void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
+  if (args.x.dtype == DType::kBF16 && uses_bf16_dot()) return linear_part_bf16(args, begin, end);
   HWY_DYNAMIC_DISPATCH(linear_part)(args, begin, end);
 }
 

@@ -8,8 +8,10 @@
 #include "kernels/cpu/ragged_attention.h"
 
 #include <cmath>
-#include <limits>
 
+#include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/instruction_set.h"
+#include "kernels/cpu/ragged_attention_bf16.h"
 #include "kernels/cpu/scratch.h"
 
 // clang-format off: the order matters
@@ -26,11 +28,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace lamina::kernels::HWY_NAMESPACE {
 
-inline constexpr int64_t kTileKeys = 64;
-// Rows (queries x heads of the group) of a chunk: their state fits the second-level cache, and a
-// widened tile serves them all.
-inline constexpr int64_t kChunkRows = 96;
-inline constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
+using cpu::AttentionTask;
+using cpu::first_visible;
+using cpu::kNegativeInfinity;
+using cpu::kTileKeys;
+using cpu::RowState;
 
 // What every thread of one call shares.
 struct AttentionJob {
@@ -38,25 +40,8 @@ struct AttentionJob {
   int64_t group_size = 1;    // query heads per KV head
   int64_t key_floats = 0;    // elements of a key's row, in whole vectors
   int64_t value_floats = 0;  // and of a value's
-  int64_t chunk_queries = 1;
 
   [[nodiscard]] bool is_latent() const { return args->v_cache.empty(); }
-};
-
-// One task: queries [begin, end) of sequence b, the first at `position`, for one KV head.
-struct AttentionTask {
-  int64_t b = 0;
-  int64_t begin = 0;
-  int64_t end = 0;
-  int64_t position = 0;
-  int64_t kv_head = 0;
-  int64_t cached_end = 0;  // the whole tiles before here hold no key of this step
-};
-
-// State of one row (one query in one head) between tiles: softmax numerators refer to `top`.
-struct RowState {
-  float top = kNegativeInfinity;
-  float total = 0.0F;
 };
 
 // Work space of one task, cut from one scratch allocation.
@@ -64,8 +49,7 @@ struct AttentionSpace {
   float* keys = nullptr;     // [kTileKeys, key_floats]
   float* values = nullptr;   // [kTileKeys, value_floats], or the keys themselves
   float* queries = nullptr;  // [rows, key_floats]
-  float* sums = nullptr;     // [rows, value_floats]
-  RowState* states = nullptr;
+  cpu::RowSums rows;         // of value_floats
 
   static size_t num_floats(const AttentionJob& job, int64_t num_rows) {
     const int64_t tile = kTileKeys * (job.key_floats + (job.is_latent() ? 0 : job.value_floats));
@@ -75,18 +59,12 @@ struct AttentionSpace {
     float* after_keys = keys + kTileKeys * job.key_floats;
     values = job.is_latent() ? keys : after_keys;
     queries = job.is_latent() ? after_keys : values + kTileKeys * job.value_floats;
-    sums = queries + num_rows * job.key_floats;
-    states = reinterpret_cast<RowState*>(sums + num_rows * job.value_floats);
-    std::fill(sums, sums + num_rows * job.value_floats, 0.0F);
-    for (int64_t row = 0; row < num_rows; ++row) states[row] = RowState();
+    float* sums = queries + num_rows * job.key_floats;
+    auto* states = reinterpret_cast<RowState*>(sums + num_rows * job.value_floats);
+    rows = {states, sums, job.value_floats};
   }
 };
 static_assert(sizeof(RowState) == 2 * sizeof(float));
-
-// First position that a query at `position` sees.
-int64_t first_visible(const RaggedAttentionArgs& args, int64_t position) {
-  return args.window ? std::max<int64_t>(0, position - *args.window + 1) : 0;
-}
 
 // Rows of positions [begin, end) of one head of a cache, as f32, to tile[0 ...].
 template <typename T>
@@ -268,8 +246,8 @@ void store_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpa
   for (int64_t t = task.begin; t < task.end; ++t) {
     for (int64_t g = 0; g < job.group_size; ++g, ++row) {
       const int64_t head = task.kv_head * job.group_size + g;
-      const RowState& state = space.states[row];
-      const float* sums = space.sums + row * job.value_floats;
+      const RowState& state = space.rows.states[row];
+      const float* sums = space.rows.sums + row * job.value_floats;
       const bool saw_nothing = state.top == kNegativeInfinity;
       const float total = saw_nothing ? 1.0F : state.total;
       Out* out = args.out.row<Out>(t) + head * value_dim;
@@ -281,44 +259,6 @@ void store_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpa
       args.lse.row<float>(t)[head] =
           saw_nothing ? kNegativeInfinity : state.top + std::log(state.total);
     }
-  }
-}
-
-// A row of `state`: what a RowState holds, then the sums.
-void save_rows(const AttentionJob& job, const AttentionTask& task, const AttentionSpace& space) {
-  const int64_t value_dim = job.args->state.shape[2] - 2;
-  int64_t row = 0;
-  for (int64_t t = task.begin; t < task.end; ++t) {
-    float* saved = job.args->state.row<float>(t) + task.kv_head * job.group_size * (value_dim + 2);
-    for (int64_t g = 0; g < job.group_size; ++g, ++row, saved += value_dim + 2) {
-      saved[0] = space.states[row].top;
-      saved[1] = space.states[row].total;
-      std::copy_n(space.sums + row * job.value_floats, value_dim, saved + 2);
-    }
-  }
-}
-
-void restore_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpace& space) {
-  const int64_t value_dim = job.args->state.shape[2] - 2;
-  int64_t row = 0;
-  for (int64_t t = task.begin; t < task.end; ++t) {
-    const float* saved =
-        job.args->state.row<float>(t) + task.kv_head * job.group_size * (value_dim + 2);
-    for (int64_t g = 0; g < job.group_size; ++g, ++row, saved += value_dim + 2) {
-      space.states[row] = {saved[0], saved[1]};
-      std::copy_n(saved + 2, value_dim, space.sums + row * job.value_floats);
-    }
-  }
-}
-
-// A sink is a key that was met first, with a value of zeros.
-void start_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpace& space) {
-  if (job.args->phase == AttentionPhase::kRest) return restore_rows(job, task, space);
-  if (job.args->sinks.empty()) return;
-  const int64_t num_rows = (task.end - task.begin) * job.group_size;
-  for (int64_t row = 0; row < num_rows; ++row) {
-    const int64_t head = task.kv_head * job.group_size + row % job.group_size;
-    space.states[row] = {job.args->sinks[static_cast<size_t>(head)], 1.0F};
   }
 }
 
@@ -346,8 +286,8 @@ void attend_rows(const AttentionJob& job,
                  .distance = begin - position,
                  .query = space.queries + row * job.key_floats,
                  .slope = slope,
-                 .state = space.states + row,
-                 .sums = space.sums + row * job.value_floats});
+                 .state = space.rows.states + row,
+                 .sums = space.rows.sums + row * job.value_floats});
   }
 }
 
@@ -386,17 +326,12 @@ void run_task(const AttentionJob& job, const AttentionTask& task) {
   thread_local cpu::Scratch scratch;
   AttentionSpace space(job, scratch.floats(AttentionSpace::num_floats(job, num_rows)), num_rows);
   load_queries<Q>(job, task, space.queries);
-  start_rows(job, task, space);
-
-  const bool is_cached = args.phase == AttentionPhase::kCached;
-  const int64_t end = is_cached ? task.cached_end : task.position + task.end - task.begin;
-  const int64_t visible = first_visible(args, task.position);
-  const int64_t begin =
-      args.phase == AttentionPhase::kRest ? std::max(visible, task.cached_end) : visible;
+  cpu::start_rows(args, task, space.rows);
+  const auto [begin, end] = cpu::key_range(args, task);
   for (int64_t tile = begin / kTileKeys * kTileKeys; tile < end; tile += kTileKeys) {
     meet_tile<C>(job, task, space, std::max(tile, begin), std::min(tile + kTileKeys, end));
   }
-  if (is_cached) return save_rows(job, task, space);
+  if (args.phase == AttentionPhase::kCached) return cpu::save_rows(args, task, space.rows);
   if (args.out.dtype == DType::kF32) {
     store_rows<float>(job, task, space);
   } else {
@@ -404,45 +339,10 @@ void run_task(const AttentionJob& job, const AttentionTask& task) {
   }
 }
 
-int64_t num_chunks(const AttentionJob& job, int64_t b) {
-  const auto& bounds = job.args->batch.query_begin;
-  const int64_t num_queries =
-      int64_t{bounds[static_cast<size_t>(b) + 1]} - bounds[static_cast<size_t>(b)];
-  return ceil_div(num_queries, job.chunk_queries);
-}
-
-// Tasks [begin, end) in the order sequence, chunk, head.
-template <typename C, typename Q>
-void run_tasks(const AttentionJob& job, int64_t begin, int64_t end) {
-  const RaggedBatch& batch = job.args->batch;
-  const int64_t num_kv_heads = job.args->k_cache.shape[1];
-  int64_t first = 0;  // task of the sequence at hand
-  for (int64_t b = 0; b < batch.num_sequences() && first < end; ++b) {
-    const int64_t count = num_chunks(job, b) * num_kv_heads;
-    const int64_t query_begin = batch.query_begin[static_cast<size_t>(b)];
-    const int64_t query_end = batch.query_begin[static_cast<size_t>(b) + 1];
-    const int64_t context = batch.context_len[static_cast<size_t>(b)];
-    for (int64_t i = std::max(begin, first); i < std::min(end, first + count); ++i) {
-      AttentionTask task;
-      task.b = b;
-      task.kv_head = (i - first) % num_kv_heads;
-      task.begin = query_begin + (i - first) / num_kv_heads * job.chunk_queries;
-      task.end = std::min(task.begin + job.chunk_queries, query_end);
-      task.position = context - (query_end - task.begin);
-      task.cached_end = (context - (query_end - query_begin)) / kTileKeys * kTileKeys;
-      run_task<C, Q>(job, task);
-    }
-    first += count;
-  }
-}
-
 template <typename C, typename Q>
 void attention_typed(const AttentionJob& job, ThreadPool& pool) {
-  int64_t num_tasks = 0;
-  for (int64_t b = 0; b < job.args->batch.num_sequences(); ++b) num_tasks += num_chunks(job, b);
-  num_tasks *= job.args->k_cache.shape[1];
-  pool.parallel_for(
-      num_tasks, 1, [&job](int64_t begin, int64_t end) { run_tasks<C, Q>(job, begin, end); });
+  cpu::for_each_attention_task(
+      *job.args, pool, [&job](const AttentionTask& task) { run_task<C, Q>(job, task); });
 }
 
 template <typename C>
@@ -464,12 +364,9 @@ void attention_of_queries(const AttentionJob& job, ThreadPool& pool) {
 void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
   AttentionJob job;
   job.args = &args;
-  job.group_size = args.q.shape[1] / args.k_cache.shape[1];
+  job.group_size = cpu::group_size(args);
   job.key_floats = round_up(args.q.shape[2], kLanes);
-  const int64_t value_dim =
-      args.phase == AttentionPhase::kCached ? args.state.shape[2] - 2 : args.out.shape[2];
-  job.value_floats = round_up(value_dim, kLanes);
-  job.chunk_queries = std::max<int64_t>(1, kChunkRows / std::max<int64_t>(1, job.group_size));
+  job.value_floats = round_up(cpu::value_dim(args), kLanes);
   switch (args.k_cache.dtype) {
     case DType::kF32:
       return attention_of_queries<float>(job, pool);
@@ -493,6 +390,9 @@ namespace lamina::kernels::cpu {
 HWY_EXPORT(ragged_attention);
 
 void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
+  if (uses_bf16_dot() && args.q.dtype == DType::kBF16 && args.k_cache.dtype == DType::kBF16) {
+    return ragged_attention_bf16(args, pool);
+  }
   HWY_DYNAMIC_DISPATCH(ragged_attention)(args, pool);
 }
 

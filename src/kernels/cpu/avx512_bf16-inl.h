@@ -1,0 +1,126 @@
+// Vector helpers of the kernels that multiply pairs of bf16 (uses_bf16_dot()). Everything between
+// LAMINA_BEGIN_AVX512_BF16 and LAMINA_END_AVX512_BF16 is compiled for that instruction set; what is
+// included from elsewhere is not, so that no inline function of others needs it. Pointers need the
+// alignment of their element, no more.
+#pragma once
+
+#include <immintrin.h>
+
+#include <hwy/base.h>
+
+#include <bit>
+#include <cstdint>
+
+#include "tensor/dtype.h"
+
+#define LAMINA_BEGIN_AVX512_BF16 \
+  HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
+#define LAMINA_END_AVX512_BF16 HWY_POP_ATTRIBUTES
+
+LAMINA_BEGIN_AVX512_BF16
+namespace lamina::kernels::cpu::avx512 {
+
+inline constexpr int64_t kLanes = 16;         // f32 of a vector
+inline constexpr int64_t kPairs = 2 * kLanes;  // bf16 of a vector
+
+HWY_INLINE __mmask32 first_pairs(int64_t count) {
+  return count >= kPairs ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
+}
+HWY_INLINE __mmask16 first_lanes(int64_t count) {
+  return count >= kLanes ? static_cast<__mmask16>(0xFFFF)
+                         : static_cast<__mmask16>((1U << count) - 1);
+}
+
+HWY_INLINE __m512i load_bf16(const BFloat16* p) {
+  return _mm512_loadu_si512(p);
+}
+// The first `count` elements, zeros after them.
+HWY_INLINE __m512i load_bf16_upto(const BFloat16* p, int64_t count) {
+  return _mm512_maskz_loadu_epi16(first_pairs(count), p);
+}
+
+// sums[i] + a[2i] b[2i] + a[2i+1] b[2i+1]. Denormals count as zeros.
+HWY_INLINE __m512 dot_pairs(__m512 sums, __m512i a, __m512i b) {
+  return _mm512_dpbf16_ps(sums, std::bit_cast<__m512bh>(a), std::bit_cast<__m512bh>(b));
+}
+// The pair at p in every lane.
+HWY_INLINE __m512i broadcast_pair(const BFloat16* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof(pair));
+  return _mm512_set1_epi32(pair);
+}
+
+HWY_INLINE __m256i round_to_bf16(__m512 v) {
+  return std::bit_cast<__m256i>(_mm512_cvtneps_pbh(v));
+}
+// The first min(count, kLanes) elements.
+HWY_INLINE void store_upto(__m512 v, float* p, int64_t count) {
+  _mm512_mask_storeu_ps(p, first_lanes(count), v);
+}
+HWY_INLINE void store_upto(__m512 v, BFloat16* p, int64_t count) {
+  _mm256_mask_storeu_epi16(p, first_lanes(count), round_to_bf16(v));
+}
+HWY_INLINE void store_upto(__m128 v, float* p, int64_t count) {
+  _mm_mask_storeu_ps(p, static_cast<__mmask8>(first_lanes(count) & 0xF), v);
+}
+HWY_INLINE void store_upto(__m128 v, BFloat16* p, int64_t count) {
+  const auto rounded = std::bit_cast<__m128i>(_mm_cvtneps_pbh(v));
+  _mm_mask_storeu_epi16(p, static_cast<__mmask8>(first_lanes(count) & 0xF), rounded);
+}
+
+// Lane i of the result: the sum of the lanes of v_i, in an order that is the same for all four.
+HWY_INLINE __m128 sum_lanes_of_4(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
+  const __m512d pair01 = _mm512_castps_pd(
+      _mm512_add_ps(_mm512_unpacklo_ps(v0, v1), _mm512_unpackhi_ps(v0, v1)));
+  const __m512d pair23 = _mm512_castps_pd(
+      _mm512_add_ps(_mm512_unpacklo_ps(v2, v3), _mm512_unpackhi_ps(v2, v3)));
+  const __m512 quads = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(pair01, pair23)),
+                                     _mm512_castpd_ps(_mm512_unpackhi_pd(pair01, pair23)));
+  const __m256 halves =
+      _mm256_add_ps(_mm512_castps512_ps256(quads), _mm512_extractf32x8_ps(quads, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+}
+
+// e^x for x <= 0, within 2^-22 of itself; 0 from -104 down. Cody-Waite reduction and a polynomial.
+HWY_INLINE __m512 exp_of_negative(__m512 x) {
+  x = _mm512_max_ps(x, _mm512_set1_ps(-104.0F));
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)),
+                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4F), r);
+  __m512 sum = _mm512_set1_ps(1.9875691e-4F);
+  for (const float coefficient : {1.3981999e-3F, 8.3334519e-3F, 4.1665796e-2F, 0.16666666F, 0.5F}) {
+    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(coefficient));
+  }
+  sum = _mm512_fmadd_ps(_mm512_mul_ps(r, r), sum, _mm512_add_ps(r, _mm512_set1_ps(1.0F)));
+  return _mm512_scalef_ps(sum, n);
+}
+
+// rows[i] lane j <-> rows[j] lane i, of 32-bit lanes.
+HWY_INLINE void transpose_16x16(__m512i (&rows)[16]) {
+  __m512i a[16];
+  for (int i = 0; i < 16; i += 2) {  // pairs of lanes
+    a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    a[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+  __m512i b[16];
+  for (int i = 0; i < 16; i += 4) {  // b[i + j]: lane j of each quarter of rows i to i + 3
+    b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+    b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+    b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+    b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+  }
+  for (int j = 0; j < 4; ++j) {  // quarters q of b[0 + j], b[4 + j], b[8 + j], b[12 + j]
+    const __m512i even01 = _mm512_shuffle_i32x4(b[j], b[4 + j], 0x88);
+    const __m512i odd01 = _mm512_shuffle_i32x4(b[j], b[4 + j], 0xDD);
+    const __m512i even23 = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x88);
+    const __m512i odd23 = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xDD);
+    rows[j] = _mm512_shuffle_i32x4(even01, even23, 0x88);
+    rows[4 + j] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
+    rows[8 + j] = _mm512_shuffle_i32x4(even01, even23, 0xDD);
+    rows[12 + j] = _mm512_shuffle_i32x4(odd01, odd23, 0xDD);
+  }
+}
+
+}  // namespace lamina::kernels::cpu::avx512
+LAMINA_END_AVX512_BF16

@@ -1,0 +1,17 @@
+// Which instructions the CPU kernels use beyond what Highway's dispatch chooses.
+#pragma once
+
+#include <cstdint>
+
+namespace lamina::kernels::cpu {
+
+// Whether bf16 products are multiplied in pairs by the processor's own bf16 instruction
+// (AVX512_BF16), with f32 sums. Where it is: twice the rate of f32 multiply-adds on AMD from Zen 4
+// on, a quarter of it on Intel's cores, which are better off widening (docs/adr/0019).
+[[nodiscard]] bool uses_bf16_dot();
+
+// For tests, before any kernel runs: kWhereSupported also where it is slow.
+enum class Bf16DotUse : uint8_t { kWhereFast, kWhereSupported, kNever };
+void set_bf16_dot_use(Bf16DotUse use);
+
+}  // namespace lamina::kernels::cpu

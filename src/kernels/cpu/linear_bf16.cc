@@ -1,0 +1,190 @@
+// The product of linear.cc in pairs of bf16, with the same promise: an element of `out` has one
+// vector of sums, to which pairs are added in ascending k, and whose lanes are added in one order.
+// Weights and tokens are used as they lie in memory (docs/adr/0019 says what packing would gain).
+#include "kernels/cpu/linear_bf16.h"
+
+#include "base/checked_math.h"
+#include "kernels/cpu/avx512_bf16-inl.h"
+
+LAMINA_BEGIN_AVX512_BF16
+namespace lamina::kernels::cpu {
+namespace {
+
+using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
+
+// Accumulators of a tile, its weights and one vector of x fit the 32 registers.
+constexpr int64_t kTileTokens = 6;
+constexpr int64_t kRowUnit = 8;  // weight rows; threads are cut at multiples of it
+// Tokens whose x stays in the second-level cache while the weights pass by.
+constexpr int64_t kTokenBlockBytes = 512 * 1024;
+
+// Rows of the weights that a tile meets, and those that are fetched meanwhile: the next ones, in
+// the first tile of each group, so that memory is read while all tiles are computed.
+template <int kColumns>
+struct WeightRows {
+  const BFloat16* rows[kColumns];
+  const BFloat16* next[kColumns];
+};
+
+template <int kTokens, int kColumns>
+HWY_INLINE void multiply_step(const BFloat16* x,
+                              int64_t x_stride,
+                              const __m512i (&weights)[kColumns],
+                              __mmask32 mask,
+                              __m512 (&sums)[kTokens][kColumns]) {
+#pragma GCC unroll 8
+  for (int m = 0; m < kTokens; ++m) {
+    const __m512i of_token = _mm512_maskz_loadu_epi16(mask, x + m * x_stride);
+#pragma GCC unroll 8
+    for (int n = 0; n < kColumns; ++n) sums[m][n] = dot_pairs(sums[m][n], of_token, weights[n]);
+  }
+}
+
+template <int kTokens, int kColumns, bool kFetches>
+HWY_INLINE void multiply_tile(const BFloat16* x,
+                              int64_t x_stride,
+                              const WeightRows<kColumns>& weights,
+                              int64_t depth,
+                              __m512 (&sums)[kTokens][kColumns]) {
+#pragma GCC unroll 8
+  for (auto& of_token : sums) {
+#pragma GCC unroll 8
+    for (__m512& sum : of_token) sum = _mm512_setzero_ps();
+  }
+  __m512i columns[kColumns];
+  int64_t k = 0;
+  for (; k + kPairs <= depth; k += kPairs) {
+#pragma GCC unroll 8
+    for (int n = 0; n < kColumns; ++n) {
+      columns[n] = load_bf16(weights.rows[n] + k);
+      if constexpr (kFetches) _mm_prefetch(weights.next[n] + k, _MM_HINT_T0);
+    }
+    multiply_step<kTokens, kColumns>(x + k, x_stride, columns, ~__mmask32{0}, sums);
+  }
+  if (k == depth) return;
+#pragma GCC unroll 8
+  for (int n = 0; n < kColumns; ++n) columns[n] = load_bf16_upto(weights.rows[n] + k, depth - k);
+  multiply_step<kTokens, kColumns>(x + k, x_stride, columns, first_pairs(depth - k), sums);
+}
+
+HWY_INLINE __m128 load_bias(const TensorView& bias, int64_t column, int64_t count) {
+  if (bias.empty()) return _mm_setzero_ps();
+  const auto mask = static_cast<__mmask8>(first_lanes(count) & 0xF);
+  const __m128i bits = _mm_maskz_loadu_epi16(mask, bias.row<BFloat16>(column));
+  return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(bits), 16));
+}
+
+// out rows [token, token + kTokens), columns [begin, min(begin + kColumns, end)).
+template <int kTokens, int kColumns, bool kFetches, typename Out>
+HWY_NOINLINE void multiply_columns(const LinearArgs& args,
+                                   int64_t token,
+                                   int64_t begin,
+                                   int64_t end) {
+  WeightRows<kColumns> weights;
+  const int64_t last = args.weight.shape[0] - 1;
+  for (int n = 0; n < kColumns; ++n) {  // past the end: the last row again, not stored
+    weights.rows[n] = args.weight.row<BFloat16>(std::min(begin + n, end - 1));
+    weights.next[n] = args.weight.row<BFloat16>(std::min(begin + kColumns + n, last));
+  }
+  __m512 sums[kTokens][kColumns];
+  const BFloat16* x = args.x.row<BFloat16>(token);
+  const int64_t x_stride = kTokens > 1 ? args.x.row<BFloat16>(token + 1) - x : 0;
+  multiply_tile<kTokens, kColumns, kFetches>(x, x_stride, weights, args.x.shape[1], sums);
+#pragma GCC unroll 2
+  for (int n = 0; n < kColumns; n += 4) {
+    const int64_t count = end - begin - n;
+    if (count <= 0) return;
+    const __m128 bias = load_bias(args.bias, begin + n, count);
+#pragma GCC unroll 8
+    for (int m = 0; m < kTokens; ++m) {
+      const __m128 row =
+          sum_lanes_of_4(sums[m][n], sums[m][n + 1], sums[m][n + 2], sums[m][n + 3]);
+      store_upto(_mm_add_ps(row, bias), args.out.row<Out>(token + m) + begin + n, count);
+    }
+  }
+}
+
+template <typename Out, bool kFetches>
+HWY_INLINE void multiply_4_columns(
+    const LinearArgs& args, int64_t num_tokens, int64_t token, int64_t begin, int64_t end) {
+  switch (num_tokens) {
+    case 1:
+      return multiply_columns<1, 4, kFetches, Out>(args, token, begin, end);
+    case 2:
+      return multiply_columns<2, 4, kFetches, Out>(args, token, begin, end);
+    case 3:
+      return multiply_columns<3, 4, kFetches, Out>(args, token, begin, end);
+    case 4:
+      return multiply_columns<4, 4, kFetches, Out>(args, token, begin, end);
+    case 5:
+      return multiply_columns<5, 4, kFetches, Out>(args, token, begin, end);
+    default:
+      return multiply_columns<6, 4, kFetches, Out>(args, token, begin, end);
+  }
+}
+
+// Tokens [token, token_end) meet 4 columns, in tiles of about equal height.
+template <typename Out>
+void multiply_tokens(
+    const LinearArgs& args, int64_t token, int64_t token_end, int64_t begin, int64_t end) {
+  int64_t tiles_left = ceil_div(token_end - token, kTileTokens);
+  bool is_first = true;
+  while (token < token_end) {
+    const int64_t height = ceil_div(token_end - token, tiles_left--);
+    if (is_first) {
+      multiply_4_columns<Out, true>(args, height, token, begin, end);
+    } else {
+      multiply_4_columns<Out, false>(args, height, token, begin, end);
+    }
+    is_first = false;
+    token += height;
+  }
+}
+
+template <typename Out>
+void multiply_range(const LinearArgs& args, int64_t begin, int64_t end) {
+  const int64_t num_tokens = args.x.shape[0];
+  if (num_tokens == 1) {
+    for (int64_t n = begin; n < end; n += 8) multiply_columns<1, 8, true, Out>(args, 0, n, end);
+    return;
+  }
+  const int64_t row_bytes = args.x.shape[1] * static_cast<int64_t>(sizeof(BFloat16));
+  const int64_t block =
+      round_up(std::max(kTokenBlockBytes / std::max<int64_t>(row_bytes, 1), kTileTokens),
+               kTileTokens);
+  for (int64_t token = 0; token < num_tokens; token += block) {
+    const int64_t token_end = std::min(token + block, num_tokens);
+    for (int64_t n = begin; n < end; n += 4) {
+      multiply_tokens<Out>(args, token, token_end, n, std::min(n + 4, end));
+    }
+  }
+}
+
+}  // namespace
+
+void linear_part_bf16(const LinearArgs& args, int64_t begin, int64_t end) {
+  if (args.out.dtype == DType::kF32) {
+    multiply_range<float>(args, begin, end);
+  } else {
+    multiply_range<BFloat16>(args, begin, end);
+  }
+}
+
+}  // namespace lamina::kernels::cpu
+LAMINA_END_AVX512_BF16
+
+namespace lamina::kernels::cpu {
+
+void linear_bf16(const LinearArgs& args, ThreadPool& pool) {
+  constexpr int64_t kMinWork = 128 * 1024;  // products: some microseconds, worth waking a thread for
+  const int64_t num_rows = args.weight.shape[0];
+  const int64_t unit_work = kRowUnit * std::max<int64_t>(args.x.shape[0] * args.x.shape[1], 1);
+  pool.parallel_for(ceil_div(num_rows, kRowUnit),
+                    ceil_div(kMinWork, unit_work),
+                    [&args, num_rows](int64_t begin, int64_t end) {
+                      linear_part_bf16(
+                          args, begin * kRowUnit, std::min(end * kRowUnit, num_rows));
+                    });
+}
+
+}  // namespace lamina::kernels::cpu
