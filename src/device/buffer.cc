@@ -8,6 +8,11 @@
 #include "base/error.h"
 
 namespace lamina {
+namespace {
+
+constexpr size_t kHugeBytes = size_t{32} << 20;
+
+}  // namespace
 
 // Host memory comes straight from mmap: zeroed on first touch, page-aligned, so that large KV
 // caches and arenas cost resident memory only where they are used.
@@ -27,6 +32,9 @@ Buffer::Buffer(MemoryKind kind, size_t size_bytes) : size_bytes_(size_bytes), ki
                 fmt::format("cannot allocate {} bytes of host memory", size_bytes));
   }
   data_ = static_cast<std::byte*>(mapped);
+  // Huge pages where the kernel has them: blocks of a KV cache lie far apart, and looking up an
+  // address would take longer than reading what is there. Refusal costs speed alone.
+  if (size_bytes >= kHugeBytes) ::madvise(mapped, size_bytes, MADV_HUGEPAGE);
 }
 
 Buffer::Buffer(Buffer&& other) noexcept

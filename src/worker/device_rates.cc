@@ -1,7 +1,6 @@
 #include "worker/device_rates.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 #include <vector>
 
@@ -14,6 +13,24 @@
 
 namespace lamina {
 namespace {
+
+// Seconds of each of several runs of body(): at least one, no more once they took so long together
+// (builds with sanitizers are slow).
+constexpr double kEnoughSeconds = 0.05;
+template <typename Body>
+std::vector<double> seconds_of_runs(size_t num_runs, const Body& body) {
+  std::vector<double> seconds;
+  double total = 0;
+  while (seconds.empty() || (seconds.size() < num_runs && total < kEnoughSeconds)) {
+    const TimePoint begin = steady_clock().now();
+    const Status status = body();
+    LAMINA_CHECK(status.ok(), status.message());
+    seconds.push_back(std::chrono::duration<double>(steady_clock().now() - begin).count());
+    total += seconds.back();
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds;
+}
 
 // A layer with a query head for each KV head, so that reading is all that takes time.
 constexpr int32_t kNumKvHeads = 8;
@@ -59,14 +76,8 @@ double measure_kv_bandwidth(StreamView stream) {
       .soft_cap = {},
       .alibi_slopes = {},
       .sinks = {}};
-  std::array<double, 5> seconds{};
-  for (double& run : seconds) {
-    const TimePoint begin = steady_clock().now();
-    const Status status = kernels::ragged_attention(args, stream);
-    LAMINA_CHECK(status.ok(), status.message());
-    run = std::chrono::duration<double>(steady_clock().now() - begin).count();
-  }
-  std::sort(seconds.begin(), seconds.end());
+  const std::vector<double> seconds =
+      seconds_of_runs(5, [&] { return kernels::ragged_attention(args, stream); });
   const uint64_t kv_bytes = kLayout.block_bytes() * kNumSequences * kBlocksPerSequence;
   return static_cast<double>(kv_bytes) / seconds[seconds.size() / 2];
 }
@@ -87,15 +98,7 @@ double best_product_seconds(StreamView stream, DType dtype, int64_t m, int64_t n
                                  .weight = {weights.data(), dtype, {n, k}},
                                  .bias = {},
                                  .out = {out.data(), dtype, {m, n}}};
-  double best = 0;
-  for (int run = 0; run < 4; ++run) {
-    const TimePoint begin = steady_clock().now();
-    const Status status = kernels::linear(args, stream);
-    LAMINA_CHECK(status.ok(), status.message());
-    const double seconds = std::chrono::duration<double>(steady_clock().now() - begin).count();
-    best = run == 0 ? seconds : std::min(best, seconds);
-  }
-  return best;
+  return seconds_of_runs(4, [&] { return kernels::linear(args, stream); }).front();
 }
 
 }  // namespace
@@ -103,8 +106,8 @@ double best_product_seconds(StreamView stream, DType dtype, int64_t m, int64_t n
 DeviceRates measure_product_rates(StreamView stream, DType dtype) {
   constexpr int64_t kDepth = 2048;
   constexpr int64_t kReadRows = 16384;  // more than caches hold, mostly
-  constexpr int64_t kTokens = 192;
-  constexpr int64_t kRows = 1024;
+  constexpr int64_t kTokens = 96;
+  constexpr int64_t kRows = 512;
   const double read_s = best_product_seconds(stream, dtype, 1, kReadRows, kDepth);
   const double compute_s = best_product_seconds(stream, dtype, kTokens, kRows, kDepth);
   const auto read_bytes =

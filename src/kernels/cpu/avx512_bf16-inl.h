@@ -34,9 +34,9 @@ HWY_INLINE __mmask16 first_lanes(int64_t count) {
 HWY_INLINE __m512i load_bf16(const BFloat16* p) {
   return _mm512_loadu_si512(p);
 }
-// The first `count` elements, zeros after them.
-HWY_INLINE __m512i load_bf16_upto(const BFloat16* p, int64_t count) {
-  return _mm512_maskz_loadu_epi16(first_pairs(count), p);
+// The elements of the mask, zeros in place of others.
+HWY_INLINE __m512i load_bf16(__mmask32 mask, const BFloat16* p) {
+  return _mm512_maskz_loadu_epi16(mask, p);
 }
 
 // sums[i] + a[2i] b[2i] + a[2i+1] b[2i+1]. Denormals count as zeros.
@@ -99,17 +99,20 @@ HWY_INLINE __m512 exp_of_negative(__m512 x) {
 // rows[i] lane j <-> rows[j] lane i, of 32-bit lanes.
 HWY_INLINE void transpose_16x16(__m512i (&rows)[16]) {
   __m512i a[16];
+#pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {  // pairs of lanes
     a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
     a[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
   }
   __m512i b[16];
+#pragma GCC unroll 4
   for (int i = 0; i < 16; i += 4) {  // b[i + j]: lane j of each quarter of rows i to i + 3
     b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
     b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
     b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
     b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
   }
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {  // quarters q of b[0 + j], b[4 + j], b[8 + j], b[12 + j]
     const __m512i even01 = _mm512_shuffle_i32x4(b[j], b[4 + j], 0x88);
     const __m512i odd01 = _mm512_shuffle_i32x4(b[j], b[4 + j], 0xDD);

@@ -34,7 +34,7 @@ HWY_INLINE void multiply_step(const BFloat16* x,
                               __m512 (&sums)[kTokens][kColumns]) {
 #pragma GCC unroll 8
   for (int m = 0; m < kTokens; ++m) {
-    const __m512i of_token = _mm512_maskz_loadu_epi16(mask, x + m * x_stride);
+    const __m512i of_token = load_bf16(mask, x + m * x_stride);
 #pragma GCC unroll 8
     for (int n = 0; n < kColumns; ++n) sums[m][n] = dot_pairs(sums[m][n], of_token, weights[n]);
   }
@@ -62,9 +62,10 @@ HWY_INLINE void multiply_tile(const BFloat16* x,
     multiply_step<kTokens, kColumns>(x + k, x_stride, columns, ~__mmask32{0}, sums);
   }
   if (k == depth) return;
+  const __mmask32 tail = first_pairs(depth - k);
 #pragma GCC unroll 8
-  for (int n = 0; n < kColumns; ++n) columns[n] = load_bf16_upto(weights.rows[n] + k, depth - k);
-  multiply_step<kTokens, kColumns>(x + k, x_stride, columns, first_pairs(depth - k), sums);
+  for (int n = 0; n < kColumns; ++n) columns[n] = load_bf16(tail, weights.rows[n] + k);
+  multiply_step<kTokens, kColumns>(x + k, x_stride, columns, tail, sums);
 }
 
 HWY_INLINE __m128 load_bias(const TensorView& bias, int64_t column, int64_t count) {

@@ -60,7 +60,39 @@ struct TileRows {
   uint64_t held = 0;  // keys within the range and in blocks that are held here
 };
 
-// `count` bits from bit `begin` on, as far as they are bits of a tile.
+// Fetches the rows of the tile that comes next into the second-level cache, some at a time between
+// the parts of the work on this one: at once they would wait for each other.
+class Fetcher {
+ public:
+  // fetch() will be called `num_calls` times; rows are of so many elements.
+  Fetcher(const TileRows& rows, int64_t key_width, int64_t value_width, int64_t num_calls)
+      : rows_(rows),
+        key_width_(key_width),
+        value_width_(value_width),
+        step_(ceil_div(kTileKeys, num_calls)) {}
+
+  void fetch() {
+    const int64_t end = std::min(next_ + step_, kTileKeys);
+    for (; next_ < end; ++next_) {
+      const auto i = static_cast<size_t>(next_);
+      for (int64_t k = 0; k < key_width_; k += kPairs) {
+        _mm_prefetch(rows_.keys[i] + k, _MM_HINT_T1);
+      }
+      for (int64_t k = 0; k < value_width_; k += kPairs) {
+        _mm_prefetch(rows_.values[i] + k, _MM_HINT_T1);
+      }
+    }
+  }
+
+ private:
+  const TileRows& rows_;
+  int64_t key_width_;
+  int64_t value_width_;
+  int64_t step_;
+  int64_t next_ = 0;
+};
+
+// Bits [begin, end), as far as they are bits of a tile.
 uint64_t bit_range(int64_t begin, int64_t end) {
   begin = std::clamp<int64_t>(begin, 0, kTileKeys);
   end = std::clamp<int64_t>(end, 0, kTileKeys);
@@ -102,15 +134,16 @@ void locate(const RaggedAttentionArgs& args,
   }
 }
 
-void lay_out_keys(const TileRows& rows, const TileRows& next, int64_t width, Space& space) {
-  for (int64_t k = 0; k < space.key_dim; k += kPairs) {
-    for (int64_t group = 0; group < kTileKeys; group += kLanes) {
+void lay_out_keys(const TileRows& rows, int64_t width, Space& space, Fetcher& fetcher) {
+  for (int64_t group = 0; group < kTileKeys; group += kLanes) {
+    fetcher.fetch();
+    for (int64_t k = 0; k < space.key_dim; k += kPairs) {
+      const __mmask32 mask = first_pairs(width - k);
       __m512i pairs[kLanes];
 #pragma GCC unroll 16
       for (int64_t i = 0; i < kLanes; ++i) {
         const auto key = static_cast<size_t>(group + i);
-        pairs[i] = load_bf16_upto(rows.keys[key] + k, width - k);
-        _mm_prefetch(next.keys[key] + k, _MM_HINT_T0);
+        pairs[i] = load_bf16(mask, rows.keys[key] + k);
       }
       transpose_16x16(pairs);
       BFloat16* panel = space.keys + (k * kTileKeys + 2 * group);
@@ -122,7 +155,7 @@ void lay_out_keys(const TileRows& rows, const TileRows& next, int64_t width, Spa
   }
 }
 
-void lay_out_values(const TileRows& rows, const TileRows& next, int64_t width, Space& space) {
+void lay_out_values(const TileRows& rows, int64_t width, Space& space, Fetcher& fetcher) {
   // Lanes of 16 bits: element i of the even key, of the odd key, i + 1 of the even key, ...
   alignas(64) static constexpr auto kOrder = [] {
     std::array<std::array<uint16_t, kPairs>, 2> order{};
@@ -135,11 +168,11 @@ void lay_out_values(const TileRows& rows, const TileRows& next, int64_t width, S
   const __m512i upper = _mm512_load_si512(kOrder[1].data());
   BFloat16* panel = space.values;
   for (size_t key = 0; key < kTileKeys; key += 2) {
+    if (key % 16 == 0) fetcher.fetch();
     for (int64_t k = 0; k < space.value_dim; k += kPairs, panel += 2 * kPairs) {
-      const __m512i even = load_bf16_upto(rows.values[key] + k, width - k);
-      const __m512i odd = load_bf16_upto(rows.values[key + 1] + k, width - k);
-      _mm_prefetch(next.values[key] + k, _MM_HINT_T0);
-      _mm_prefetch(next.values[key + 1] + k, _MM_HINT_T0);
+      const __mmask32 mask = first_pairs(width - k);
+      const __m512i even = load_bf16(mask, rows.values[key] + k);
+      const __m512i odd = load_bf16(mask, rows.values[key + 1] + k);
       _mm512_store_si512(panel, _mm512_permutex2var_epi16(even, lower, odd));
       _mm512_store_si512(panel + kPairs, _mm512_permutex2var_epi16(even, upper, odd));
     }
@@ -155,13 +188,12 @@ struct RowMasks {
 
 // scores[r] = query row r . keys of the tile.
 template <int kRows>
-HWY_INLINE void score_keys(const Space& space,
-                           int64_t row,
-                           __m512 (&scores)[kRows][kKeyVectors]) {
+HWY_INLINE void score_keys(const Space& space, int64_t row, float (&scores)[kTileRows][kTileKeys]) {
+  __m512 sums[kRows][kKeyVectors];
 #pragma GCC unroll 4
-  for (auto& of_row : scores) {
+  for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (__m512& score : of_row) score = _mm512_setzero_ps();
+    for (int v = 0; v < kKeyVectors; ++v) sums[r][v] = _mm512_setzero_ps();
   }
   const BFloat16* queries = space.queries + row * space.key_dim;
   const BFloat16* keys = space.keys;
@@ -173,8 +205,13 @@ HWY_INLINE void score_keys(const Space& space,
     for (int r = 0; r < kRows; ++r) {
       const __m512i query = broadcast_pair(queries + r * space.key_dim + k);
 #pragma GCC unroll 4
-      for (int v = 0; v < kKeyVectors; ++v) scores[r][v] = dot_pairs(scores[r][v], query, pairs[v]);
+      for (int v = 0; v < kKeyVectors; ++v) sums[r][v] = dot_pairs(sums[r][v], query, pairs[v]);
     }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kKeyVectors; ++v) _mm512_store_ps(scores[r] + v * kLanes, sums[r][v]);
   }
 }
 
@@ -201,7 +238,7 @@ HWY_INLINE __m512 bend_scores(const RaggedAttentionArgs& args,
 // Turns a row's scores into softmax numerators, as bf16, and updates its state. Returns the factor
 // by which what was summed before must shrink.
 HWY_INLINE float update_softmax(const RaggedAttentionArgs& args,
-                                __m512 (&scores)[kKeyVectors],
+                                const float (&raw)[kTileKeys],
                                 uint64_t visible,
                                 float slope,
                                 int64_t distance,
@@ -210,11 +247,12 @@ HWY_INLINE float update_softmax(const RaggedAttentionArgs& args,
   const __m512 scale = _mm512_set1_ps(args.scale);
   const __m512 hidden = _mm512_set1_ps(kNegativeInfinity);
   __m512 tops = hidden;
+  __m512 scores[kKeyVectors];
 #pragma GCC unroll 4
   for (int v = 0; v < kKeyVectors; ++v) {
     const auto mask = static_cast<__mmask16>(visible >> (v * kLanes));
-    const __m512 score = bend_scores(
-        args, _mm512_mul_ps(scores[v], scale), slope, distance + v * kLanes);
+    const __m512 scaled = _mm512_mul_ps(_mm512_load_ps(raw + v * kLanes), scale);
+    const __m512 score = bend_scores(args, scaled, slope, distance + v * kLanes);
     scores[v] = _mm512_mask_mov_ps(hidden, mask, score);
     tops = _mm512_max_ps(tops, scores[v]);
   }
@@ -278,22 +316,24 @@ HWY_NOINLINE void meet_rows(const RaggedAttentionArgs& args,
                             Space& space,
                             int64_t row,
                             int64_t tile,
-                            const RowMasks& masks) {
+                            const RowMasks& masks,
+                            Fetcher& fetcher) {
+  alignas(64) float scores[kTileRows][kTileKeys];
   alignas(64) BFloat16 weights[kTileRows][kTileKeys];
   float shrinks[kTileRows];
-  {
-    __m512 scores[kRows][kKeyVectors];
-    score_keys<kRows>(space, row, scores);
-    for (int r = 0; r < kRows; ++r) {
-      shrinks[r] = update_softmax(args,
-                                  scores[r],
-                                  masks.visible[r],
-                                  masks.slope[r],
-                                  tile - masks.position[r],
-                                  space.rows.states[row + r],
-                                  weights[r]);
-    }
+  fetcher.fetch();
+  score_keys<kRows>(space, row, scores);
+  fetcher.fetch();
+  for (int r = 0; r < kRows; ++r) {
+    shrinks[r] = update_softmax(args,
+                                scores[r],
+                                masks.visible[r],
+                                masks.slope[r],
+                                tile - masks.position[r],
+                                space.rows.states[row + r],
+                                weights[r]);
   }
+  fetcher.fetch();
   int64_t column = 0;
   for (; column + 4 * kLanes <= space.value_dim; column += 4 * kLanes) {
     add_values<kRows, 4>(space, row, column, weights, shrinks);
@@ -306,7 +346,8 @@ void meet_tile(const RaggedAttentionArgs& args,
                const AttentionTask& task,
                Space& space,
                uint64_t held,
-               int64_t tile) {
+               int64_t tile,
+               Fetcher& fetcher) {
   const int64_t group = group_size(args);
   const int64_t count = num_rows(args, task);
   for (int64_t row = 0; row < count; row += kTileRows) {
@@ -327,16 +368,16 @@ void meet_tile(const RaggedAttentionArgs& args,
     if (any == 0) continue;
     switch (height) {
       case 1:
-        meet_rows<1>(args, space, row, tile, masks);
+        meet_rows<1>(args, space, row, tile, masks, fetcher);
         break;
       case 2:
-        meet_rows<2>(args, space, row, tile, masks);
+        meet_rows<2>(args, space, row, tile, masks, fetcher);
         break;
       case 3:
-        meet_rows<3>(args, space, row, tile, masks);
+        meet_rows<3>(args, space, row, tile, masks, fetcher);
         break;
       default:
-        meet_rows<4>(args, space, row, tile, masks);
+        meet_rows<4>(args, space, row, tile, masks, fetcher);
         break;
     }
   }
@@ -391,9 +432,12 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
     const TileRows& rows = tiles[i];
     locate(args, task, space, range, tile + kTileKeys, tiles[i ^ 1]);
     if (rows.held == 0) continue;
-    lay_out_keys(rows, tiles[i ^ 1], args.q.shape[2], space);
-    lay_out_values(rows, tiles[i ^ 1], value_width, space);
-    meet_tile(args, task, space, rows.held, tile);
+    const int64_t num_groups = ceil_div(num_rows(args, task), kTileRows);
+    Fetcher fetcher(tiles[i ^ 1], args.q.shape[2], args.v_cache.empty() ? 0 : value_width,
+                    kKeyVectors + space.value_dim / kPairs + 3 * num_groups);
+    lay_out_keys(rows, args.q.shape[2], space, fetcher);
+    lay_out_values(rows, value_width, space, fetcher);
+    meet_tile(args, task, space, rows.held, tile, fetcher);
   }
   if (args.phase == AttentionPhase::kCached) return save_rows(args, task, space.rows);
   if (args.out.dtype == DType::kF32) {
