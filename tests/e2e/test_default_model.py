@@ -37,7 +37,7 @@ def test_offloaded_answers_equal_colocated_ones(dtype):
         colocated = [ask(client, prompt) for prompt in PROMPTS]
     with Server(DEFAULT_MODEL, *options) as server:
         client = client_of(server)
-        assert "Paris" in ask(client, PROMPTS[0])
+        assert "Shakespeare" in ask(client, PROMPTS[4])
         together = in_parallel(lambda prompt: ask(client, prompt), PROMPTS)
         streamed = in_parallel(lambda prompt: ask_streaming(client, prompt), PROMPTS)
         assert together == colocated

@@ -4,9 +4,8 @@
 // alignment of their element, no more.
 #pragma once
 
-#include <immintrin.h>
-
 #include <hwy/base.h>
+#include <immintrin.h>
 
 #include <bit>
 #include <cstdint>
@@ -20,7 +19,7 @@
 LAMINA_BEGIN_AVX512_BF16
 namespace lamina::kernels::cpu::avx512 {
 
-inline constexpr int64_t kLanes = 16;         // f32 of a vector
+inline constexpr int64_t kLanes = 16;          // f32 of a vector
 inline constexpr int64_t kPairs = 2 * kLanes;  // bf16 of a vector
 
 HWY_INLINE __mmask32 first_pairs(int64_t count) {
@@ -70,10 +69,10 @@ HWY_INLINE void store_upto(__m128 v, BFloat16* p, int64_t count) {
 
 // Lane i of the result: the sum of the lanes of v_i, in an order that is the same for all four.
 HWY_INLINE __m128 sum_lanes_of_4(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
-  const __m512d pair01 = _mm512_castps_pd(
-      _mm512_add_ps(_mm512_unpacklo_ps(v0, v1), _mm512_unpackhi_ps(v0, v1)));
-  const __m512d pair23 = _mm512_castps_pd(
-      _mm512_add_ps(_mm512_unpacklo_ps(v2, v3), _mm512_unpackhi_ps(v2, v3)));
+  const __m512d pair01 =
+      _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(v0, v1), _mm512_unpackhi_ps(v0, v1)));
+  const __m512d pair23 =
+      _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(v2, v3), _mm512_unpackhi_ps(v2, v3)));
   const __m512 quads = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(pair01, pair23)),
                                      _mm512_castpd_ps(_mm512_unpackhi_pd(pair01, pair23)));
   const __m256 halves =

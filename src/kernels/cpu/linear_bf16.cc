@@ -18,12 +18,12 @@ constexpr int64_t kRowUnit = 8;  // weight rows; threads are cut at multiples of
 // Tokens whose x stays in the second-level cache while the weights pass by.
 constexpr int64_t kTokenBlockBytes = 512 * 1024;
 
-// Rows of the weights that a tile meets, and those that are fetched meanwhile: the next ones, in
-// the first tile of each group, so that memory is read while all tiles are computed.
-template <int kColumns>
+// Rows of the weights that a tile meets, and some of those that the next columns will need, which
+// it fetches meanwhile: each tile of the columns some, so that memory is read while all compute.
+template <int kColumns, int kFetched>
 struct WeightRows {
   const BFloat16* rows[kColumns];
-  const BFloat16* next[kColumns];
+  const BFloat16* fetched[kFetched > 0 ? kFetched : 1];
 };
 
 template <int kTokens, int kColumns>
@@ -40,10 +40,10 @@ HWY_INLINE void multiply_step(const BFloat16* x,
   }
 }
 
-template <int kTokens, int kColumns, bool kFetches>
+template <int kTokens, int kColumns, int kFetched>
 HWY_INLINE void multiply_tile(const BFloat16* x,
                               int64_t x_stride,
-                              const WeightRows<kColumns>& weights,
+                              const WeightRows<kColumns, kFetched>& weights,
                               int64_t depth,
                               __m512 (&sums)[kTokens][kColumns]) {
 #pragma GCC unroll 8
@@ -55,10 +55,9 @@ HWY_INLINE void multiply_tile(const BFloat16* x,
   int64_t k = 0;
   for (; k + kPairs <= depth; k += kPairs) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kColumns; ++n) {
-      columns[n] = load_bf16(weights.rows[n] + k);
-      if constexpr (kFetches) _mm_prefetch(weights.next[n] + k, _MM_HINT_T0);
-    }
+    for (int n = 0; n < kColumns; ++n) columns[n] = load_bf16(weights.rows[n] + k);
+#pragma GCC unroll 8
+    for (int n = 0; n < kFetched; ++n) _mm_prefetch(weights.fetched[n] + k, _MM_HINT_T1);
     multiply_step<kTokens, kColumns>(x + k, x_stride, columns, ~__mmask32{0}, sums);
   }
   if (k == depth) return;
@@ -75,22 +74,30 @@ HWY_INLINE __m128 load_bias(const TensorView& bias, int64_t column, int64_t coun
   return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(bits), 16));
 }
 
-// out rows [token, token + kTokens), columns [begin, min(begin + kColumns, end)).
-template <int kTokens, int kColumns, bool kFetches, typename Out>
-HWY_NOINLINE void multiply_columns(const LinearArgs& args,
-                                   int64_t token,
-                                   int64_t begin,
-                                   int64_t end) {
-  WeightRows<kColumns> weights;
-  const int64_t last = args.weight.shape[0] - 1;
+// What a tile computes: out rows [token, token + kTokens), columns [begin, min(begin + kColumns,
+// end)); of the columns after them it fetches kFetched, from number `fetched` on.
+struct Tile {
+  int64_t token = 0;
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t fetched = 0;
+};
+
+template <int kTokens, int kColumns, int kFetched, typename Out>
+HWY_NOINLINE void multiply_columns(const LinearArgs& args, const Tile& tile) {
+  const auto [token, begin, end, fetched] = tile;
+  WeightRows<kColumns, kFetched> weights;
   for (int n = 0; n < kColumns; ++n) {  // past the end: the last row again, not stored
     weights.rows[n] = args.weight.row<BFloat16>(std::min(begin + n, end - 1));
-    weights.next[n] = args.weight.row<BFloat16>(std::min(begin + kColumns + n, last));
+  }
+  const int64_t last = args.weight.shape[0] - 1;
+  for (int n = 0; n < kFetched; ++n) {
+    weights.fetched[n] = args.weight.row<BFloat16>(std::min(begin + kColumns + fetched + n, last));
   }
   __m512 sums[kTokens][kColumns];
   const BFloat16* x = args.x.row<BFloat16>(token);
   const int64_t x_stride = kTokens > 1 ? args.x.row<BFloat16>(token + 1) - x : 0;
-  multiply_tile<kTokens, kColumns, kFetches>(x, x_stride, weights, args.x.shape[1], sums);
+  multiply_tile<kTokens, kColumns, kFetched>(x, x_stride, weights, args.x.shape[1], sums);
 #pragma GCC unroll 2
   for (int n = 0; n < kColumns; n += 4) {
     const int64_t count = end - begin - n;
@@ -98,29 +105,27 @@ HWY_NOINLINE void multiply_columns(const LinearArgs& args,
     const __m128 bias = load_bias(args.bias, begin + n, count);
 #pragma GCC unroll 8
     for (int m = 0; m < kTokens; ++m) {
-      const __m128 row =
-          sum_lanes_of_4(sums[m][n], sums[m][n + 1], sums[m][n + 2], sums[m][n + 3]);
+      const __m128 row = sum_lanes_of_4(sums[m][n], sums[m][n + 1], sums[m][n + 2], sums[m][n + 3]);
       store_upto(_mm_add_ps(row, bias), args.out.row<Out>(token + m) + begin + n, count);
     }
   }
 }
 
-template <typename Out, bool kFetches>
-HWY_INLINE void multiply_4_columns(
-    const LinearArgs& args, int64_t num_tokens, int64_t token, int64_t begin, int64_t end) {
+template <typename Out, int kFetched>
+HWY_INLINE void multiply_4_columns(const LinearArgs& args, int64_t num_tokens, const Tile& tile) {
   switch (num_tokens) {
     case 1:
-      return multiply_columns<1, 4, kFetches, Out>(args, token, begin, end);
+      return multiply_columns<1, 4, kFetched, Out>(args, tile);
     case 2:
-      return multiply_columns<2, 4, kFetches, Out>(args, token, begin, end);
+      return multiply_columns<2, 4, kFetched, Out>(args, tile);
     case 3:
-      return multiply_columns<3, 4, kFetches, Out>(args, token, begin, end);
+      return multiply_columns<3, 4, kFetched, Out>(args, tile);
     case 4:
-      return multiply_columns<4, 4, kFetches, Out>(args, token, begin, end);
+      return multiply_columns<4, 4, kFetched, Out>(args, tile);
     case 5:
-      return multiply_columns<5, 4, kFetches, Out>(args, token, begin, end);
+      return multiply_columns<5, 4, kFetched, Out>(args, tile);
     default:
-      return multiply_columns<6, 4, kFetches, Out>(args, token, begin, end);
+      return multiply_columns<6, 4, kFetched, Out>(args, tile);
   }
 }
 
@@ -128,16 +133,25 @@ HWY_INLINE void multiply_4_columns(
 template <typename Out>
 void multiply_tokens(
     const LinearArgs& args, int64_t token, int64_t token_end, int64_t begin, int64_t end) {
-  int64_t tiles_left = ceil_div(token_end - token, kTileTokens);
-  bool is_first = true;
-  while (token < token_end) {
-    const int64_t height = ceil_div(token_end - token, tiles_left--);
-    if (is_first) {
-      multiply_4_columns<Out, true>(args, height, token, begin, end);
-    } else {
-      multiply_4_columns<Out, false>(args, height, token, begin, end);
+  const int64_t num_tiles = ceil_div(token_end - token, kTileTokens);
+  for (int64_t i = 0; i < num_tiles; ++i) {
+    const int64_t height = ceil_div(token_end - token, num_tiles - i);
+    const int64_t fetched = 4 * i / num_tiles;
+    const Tile tile = {token, begin, end, fetched};
+    switch (4 * (i + 1) / num_tiles - fetched) {
+      case 0:
+        multiply_4_columns<Out, 0>(args, height, tile);
+        break;
+      case 1:
+        multiply_4_columns<Out, 1>(args, height, tile);
+        break;
+      case 2:
+        multiply_4_columns<Out, 2>(args, height, tile);
+        break;
+      default:
+        multiply_4_columns<Out, 4>(args, height, tile);
+        break;
     }
-    is_first = false;
     token += height;
   }
 }
@@ -146,13 +160,12 @@ template <typename Out>
 void multiply_range(const LinearArgs& args, int64_t begin, int64_t end) {
   const int64_t num_tokens = args.x.shape[0];
   if (num_tokens == 1) {
-    for (int64_t n = begin; n < end; n += 8) multiply_columns<1, 8, true, Out>(args, 0, n, end);
+    for (int64_t n = begin; n < end; n += 8) multiply_columns<1, 8, 8, Out>(args, {0, n, end, 0});
     return;
   }
   const int64_t row_bytes = args.x.shape[1] * static_cast<int64_t>(sizeof(BFloat16));
-  const int64_t block =
-      round_up(std::max(kTokenBlockBytes / std::max<int64_t>(row_bytes, 1), kTileTokens),
-               kTileTokens);
+  const int64_t block = round_up(
+      std::max(kTokenBlockBytes / std::max<int64_t>(row_bytes, 1), kTileTokens), kTileTokens);
   for (int64_t token = 0; token < num_tokens; token += block) {
     const int64_t token_end = std::min(token + block, num_tokens);
     for (int64_t n = begin; n < end; n += 4) {
@@ -177,14 +190,14 @@ LAMINA_END_AVX512_BF16
 namespace lamina::kernels::cpu {
 
 void linear_bf16(const LinearArgs& args, ThreadPool& pool) {
-  constexpr int64_t kMinWork = 128 * 1024;  // products: some microseconds, worth waking a thread for
+  constexpr int64_t kMinWork =
+      128 * 1024;  // products: some microseconds, worth waking a thread for
   const int64_t num_rows = args.weight.shape[0];
   const int64_t unit_work = kRowUnit * std::max<int64_t>(args.x.shape[0] * args.x.shape[1], 1);
   pool.parallel_for(ceil_div(num_rows, kRowUnit),
                     ceil_div(kMinWork, unit_work),
                     [&args, num_rows](int64_t begin, int64_t end) {
-                      linear_part_bf16(
-                          args, begin * kRowUnit, std::min(end * kRowUnit, num_rows));
+                      linear_part_bf16(args, begin * kRowUnit, std::min(end * kRowUnit, num_rows));
                     });
 }
 

@@ -20,13 +20,13 @@ namespace {
 
 using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
 
-constexpr int64_t kTileRows = 4;               // with 4 vectors each: 16 accumulators
+constexpr int64_t kTileRows = 4;  // with 4 vectors each: 16 accumulators
 constexpr int64_t kKeyVectors = kTileKeys / kLanes;
 constexpr int64_t kTilePairs = kTileKeys / 2;  // pairs of keys
 
 // Work space of one task, cut from one scratch allocation.
 struct Space {
-  int64_t key_dim = 0;    // in whole vectors of bf16, as all widths here
+  int64_t key_dim = 0;  // in whole vectors of bf16, as all widths here
   int64_t value_dim = 0;
   BFloat16* queries = nullptr;  // [rows, key_dim]
   BFloat16* keys = nullptr;     // [key_dim / 2, kTileKeys, 2]
@@ -41,8 +41,7 @@ struct Space {
     const int64_t num_zeros = std::max(key_dim, value_dim);
     const int64_t num_bf16 = kTileKeys * (key_dim + value_dim) + count * key_dim + num_zeros;
     static_assert(sizeof(RowState) == 2 * sizeof(float));
-    float* memory =
-        scratch.floats(static_cast<size_t>(num_bf16 / 2 + count * (value_dim + 2)));
+    float* memory = scratch.floats(static_cast<size_t>(num_bf16 / 2 + count * (value_dim + 2)));
     keys = reinterpret_cast<BFloat16*>(memory);  // panels first: they want whole cache lines
     values = keys + kTileKeys * key_dim;
     queries = values + kTileKeys * value_dim;
@@ -387,8 +386,7 @@ void load_queries(const RaggedAttentionArgs& args, const AttentionTask& task, Sp
   const int64_t head_dim = args.q.shape[2];
   BFloat16* to = space.queries;
   for (int64_t t = task.begin; t < task.end; ++t) {
-    const BFloat16* from =
-        args.q.row<BFloat16>(t) + task.kv_head * group_size(args) * head_dim;
+    const BFloat16* from = args.q.row<BFloat16>(t) + task.kv_head * group_size(args) * head_dim;
     for (int64_t g = 0; g < group_size(args); ++g, from += head_dim, to += space.key_dim) {
       std::copy_n(from, head_dim, to);
       std::fill(to + head_dim, to + space.key_dim, BFloat16());
@@ -433,7 +431,9 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
     locate(args, task, space, range, tile + kTileKeys, tiles[i ^ 1]);
     if (rows.held == 0) continue;
     const int64_t num_groups = ceil_div(num_rows(args, task), kTileRows);
-    Fetcher fetcher(tiles[i ^ 1], args.q.shape[2], args.v_cache.empty() ? 0 : value_width,
+    Fetcher fetcher(tiles[i ^ 1],
+                    args.q.shape[2],
+                    args.v_cache.empty() ? 0 : value_width,
                     kKeyVectors + space.value_dim / kPairs + 3 * num_groups);
     lay_out_keys(rows, args.q.shape[2], space, fetcher);
     lay_out_values(rows, value_width, space, fetcher);
@@ -450,8 +450,7 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
 }  // namespace
 
 void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  for_each_attention_task(
-      args, pool, [&args](const AttentionTask& task) { run_task(args, task); });
+  for_each_attention_task(args, pool, [&args](const AttentionTask& task) { run_task(args, task); });
 }
 
 }  // namespace lamina::kernels::cpu
