@@ -41,6 +41,8 @@ SimNetwork::Pair SimNetwork::connect(SimHost& host_a,
   LAMINA_CHECK(config_b.send_slots == config_a.receive_slots);
   SimLink& made =
       links_.emplace_back(link, std::array{&host_a, &host_b}, Rng(seeds_.next_u64()), record_);
+  ends_[&host_a].push_back({&made, SimLink::Side{0}});
+  ends_[&host_b].push_back({&made, SimLink::Side{1}});
   return {.a = std::make_unique<SimEndpoint>(config_a, *this, made, SimLink::Side{0}),
           .b = std::make_unique<SimEndpoint>(config_b, *this, made, SimLink::Side{1})};
 }
@@ -56,14 +58,16 @@ void SimNetwork::cut(const SimEndpoint& endpoint, TimePoint at) {
 }
 
 std::optional<TimePoint> SimNetwork::next_event_time(const SimHost& host) const {
-  std::optional<TimePoint> next;
-  for (const SimLink& link : links_) {
-    for (const SimLink::Side side : {SimLink::Side{0}, SimLink::Side{1}}) {
-      if (&link.host(side) == &host) next = earlier(next, link.next_event(side));
-    }
+  constexpr TimePoint kNever = TimePoint::max();
+  const auto ends = ends_.find(&host);
+  if (ends == ends_.end()) return std::nullopt;
+  TimePoint next = kNever;
+  for (const LinkEnd& end : ends->second) {
+    next = std::min(next, end.link->next_event(end.side).value_or(kNever));
   }
-  if (next) next = std::max(*next, host.now());
-  return next && *next < host.death().at ? next : std::nullopt;
+  if (next == kNever) return std::nullopt;
+  next = std::max(next, host.now());
+  return next < host.death().at ? std::optional(next) : std::nullopt;
 }
 
 std::optional<TimePoint> SimNetwork::next_event_time() const {
@@ -78,6 +82,9 @@ std::optional<TimePoint> SimNetwork::next_event_time() const {
 
 void SimNetwork::release(SimLink& link, SimLink::Side side) {
   if (!link.release(side)) return;
+  for (const SimLink::Side end : {SimLink::Side{0}, SimLink::Side{1}}) {
+    std::erase_if(ends_[&link.host(end)], [&](const LinkEnd& one) { return one.link == &link; });
+  }
   links_.remove_if([&](const SimLink& one) { return &one == &link; });
 }
 

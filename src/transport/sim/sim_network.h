@@ -14,6 +14,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -81,11 +83,18 @@ class SimNetwork final : public Clock {
   void release(SimLink& link, SimLink::Side side);
 
  private:
+  struct LinkEnd {
+    const SimLink* link = nullptr;
+    SimLink::Side side = 0;
+  };
+
   Rng seeds_;
   TimePoint now_{};
   SimRecord record_;
   std::list<SimHost> hosts_;
   std::list<SimLink> links_;
+  // By host, for next_event_time(), of which a simulation asks most.
+  std::unordered_map<const SimHost*, std::vector<LinkEnd>> ends_;
 };
 
 }  // namespace lamina
