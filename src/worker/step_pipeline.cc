@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "wire/messages.h"
 #include "worker/replica_slots.h"
 
 namespace lamina {
@@ -115,8 +116,16 @@ Status StepPipeline::take_result(int32_t micro_batch) {
 Result<bool> StepPipeline::is_acknowledged(int32_t micro_batch) {
   const uint64_t step = batches_[static_cast<size_t>(micro_batch)].step;
   for (const auto& replica : replicas_) {
-    LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(*replica, ack_slot(micro_batch), step));
+    const SlotIdx slot = ack_slot(micro_batch);
+    LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(*replica, slot, step));
     if (!there) return false;
+    LAMINA_RETURN_IF_ERROR(wire::decode_header(replica->payload(slot),
+                                               {.kind = wire::MessageKind::kAck,
+                                                .epoch = config_.epoch,
+                                                .step = step,
+                                                .layer = 0,
+                                                .micro_batch = static_cast<uint32_t>(micro_batch)})
+                               .status());
   }
   return true;
 }
