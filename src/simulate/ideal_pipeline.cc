@@ -56,7 +56,9 @@ Scenario ideal_scenario(const IdealPipeline& pipeline) {
   scenario.max_num_seqs = n;
   scenario.max_num_batched_tokens = n;
   scenario.times.slice = pipeline.slice;
+  scenario.times.last_slice = pipeline.last_slice;
   scenario.times.attention = pipeline.attention;
+  scenario.engine_step = pipeline.engine_step;
   scenario.link.latency = pipeline.network / 2;
   scenario.link.bandwidth_bytes_per_us = 1e12;
   for (int32_t i = 0; i < n; ++i) {
@@ -78,8 +80,19 @@ Scenario ideal_scenario(const IdealPipeline& pipeline) {
 Duration layer_bound(const IdealPipeline& pipeline) {
   const int32_t n = pipeline.rotation.num_micro_batches;
   return std::max({n * pipeline.attention,
-                   n * pipeline.slice / std::min(n, pipeline.rotation.num_replicas),
+                   n * pipeline.slice / pipeline.rotation.num_replicas,
                    pipeline.slice + pipeline.attention + pipeline.network});
+}
+
+Duration step_bound(const IdealPipeline& pipeline) {
+  const int32_t n = pipeline.rotation.num_micro_batches;
+  const Duration slices = pipeline.num_layers * pipeline.slice + pipeline.last_slice;
+  const Duration attention = pipeline.num_layers * pipeline.attention;
+  const Duration network = (pipeline.num_layers + 1) * pipeline.network;
+  return std::max({n * attention,
+                   n * slices / pipeline.rotation.num_replicas,
+                   n * pipeline.engine_step,
+                   slices + attention + network + pipeline.engine_step});
 }
 
 double layer_time_ns(const Outcome& outcome, int64_t from_slice, int64_t to_slice) {

@@ -11,9 +11,11 @@ namespace lamina::simulate {
 
 struct IdealPipeline {
   Rotation rotation;
-  Duration slice{};      // t_m; the last slice is one with the next step's first, and costs nothing
-  Duration attention{};  // t_a
-  Duration network{};    // t_n: of a layer, there and back; at least 2 ns
+  Duration slice{};        // t_m
+  Duration attention{};    // t_a
+  Duration network{};      // t_n: of a layer, or of the engine, there and back; at least 2 ns
+  Duration last_slice{};   // t_l: at the end of a step, sampling included
+  Duration engine_step{};  // t_e: planning of a step
   int32_t num_layers = 1;
   int32_t num_steps = 1;
   Duration stagger{};  // from the arrival of one micro-batch's sequence to the next one's
@@ -21,9 +23,20 @@ struct IdealPipeline {
 
 Scenario ideal_scenario(const IdealPipeline& pipeline);
 
-// Least time from one layer of a micro-batch to its next:
-// max(n t_a, n t_m / min(n, R), t_m + t_a + t_n).
+// Least time from one layer of a micro-batch to its next: max(n t_a, n t_m / R, t_m + t_a + t_n).
+// Fewer micro-batches than replicas keep no more than n of them busy, but then n t_m / n, too, is
+// less than the sum.
 Duration layer_bound(const IdealPipeline& pipeline);
+// Least time from one step of a micro-batch of L layers to its next, the most of what it takes
+//   the attention pool  n L t_a
+//   the replicas        n (L t_m + t_l) / R
+//   the engine          n t_e
+//   the micro-batch     L (t_m + t_a + t_n) + t_l + t_n + t_e
+// by itself: after its layers comes the seam, that is the last slice, its result's way to the
+// engine, the plan of the next step and that one's way to the replica. In the schedule without a
+// bubble nothing is left to hide a seam behind: it costs at least t_l + t_n + t_e
+// in each step.
+Duration step_bound(const IdealPipeline& pipeline);
 // The mean of it over all micro-batches, between two slices as counted by Work::slice.
 double layer_time_ns(const Outcome& outcome, int64_t from_slice, int64_t to_slice);
 
