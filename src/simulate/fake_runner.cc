@@ -47,7 +47,10 @@ Status FakeRunner::run_slice(int32_t micro_batch,
                              std::span<AttentionBackend* const> attention) {
   MicroBatch& batch = batches_[static_cast<size_t>(micro_batch)];
   SimHost& host = *place_.host;
-  Work work{.worker_idx = place_.idx, .micro_batch = micro_batch, .begin = host.now()};
+  place_.record->begin_slice(
+      {.worker_idx = place_.idx, .micro_batch = micro_batch, .begin = host.now()},
+      batch.num_steps - 1,
+      slice_idx);
   if (slice_idx > 0) {
     LAMINA_RETURN_IF_ERROR(absorb(batch, micro_batch, slice_idx - 1, *attention[0]));
   } else {
@@ -56,15 +59,13 @@ Status FakeRunner::run_slice(int32_t micro_batch,
           FakeModel::embed(batch.inputs.token_ids[row], batch.inputs.positions[row]);
     }
   }
-  Status sent;
-  if (slice_idx + 1 < num_slices()) {
-    sent = send(batch, micro_batch, slice_idx, *attention[0]);
-  } else {
+  if (slice_idx + 1 == num_slices()) {
     host.compute(stopwatch_.draw(stopwatch_.times().last_slice));
     write_logits(batch);
+    return {};
   }
-  work.end = host.now();
-  place_.record->add_slice(work, batch.num_steps - 1, slice_idx);
+  const Status sent = send(batch, micro_batch, slice_idx, *attention[0]);
+  place_.record->end_slice(place_.idx, host.now());
   return sent;
 }
 
@@ -164,6 +165,8 @@ void FakeRunner::write_logits(const MicroBatch& batch) {
 
 TensorView FakeRunner::logits() const {
   const int64_t vocab_size = model_.config().vocab_size;
+  // Whoever runs a slice before it takes them samples from another's.
+  place_.record->end_slice(place_.idx, place_.host->now());
   // Sampling overwrites it.
   auto* data = const_cast<float*>(logits_.data());
   return {data, DType::kF32, {static_cast<int64_t>(logits_.size()) / vocab_size, vocab_size}};

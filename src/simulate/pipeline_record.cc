@@ -9,18 +9,18 @@ PipelineRecord::PipelineRecord(Rotation rotation, int32_t num_layers, bool keeps
       num_layers_(num_layers),
       keeps_all_(keeps_all),
       batches_(static_cast<size_t>(rotation.num_micro_batches)),
-      replica_ends_(static_cast<size_t>(rotation.num_replicas)) {}
+      running_(static_cast<size_t>(rotation.num_replicas)) {}
 
-void PipelineRecord::add_slice(const Work& work, int64_t step, int32_t slice_idx) {
+void PipelineRecord::begin_slice(const Work& work, int64_t step, int32_t slice_idx) {
   MicroBatch& batch = batches_[static_cast<size_t>(work.micro_batch)];
-  TimePoint& replica_end = replica_ends_[static_cast<size_t>(work.worker_idx)];
+  std::optional<Work>& running = running_[static_cast<size_t>(work.worker_idx)];
   const int64_t counted = step * num_layers_ + slice_idx;
   const int64_t turn =
       (work.micro_batch + counted * rotation_.num_micro_batches) % rotation_.num_replicas;
   const char* what = nullptr;
   if (step * (num_layers_ + 1) + slice_idx != batch.num_slices) what = "out of order";
   if (work.begin < batch.end) what = "before the one before it had ended";
-  if (work.begin < replica_end) what = "while the replica ran another";
+  if (running) what = "while it ran another";
   if (turn != work.worker_idx) what = "out of turn";
   if (what != nullptr && violation_.empty()) {
     violation_ = fmt::format("replica {} ran slice {} of step {} of micro-batch {} {}",
@@ -30,12 +30,22 @@ void PipelineRecord::add_slice(const Work& work, int64_t step, int32_t slice_idx
                              work.micro_batch,
                              what);
   }
-  ++num_slices_;
   ++batch.num_slices;
-  batch.end = replica_end = work.end;
-  if (!keeps_all_) return;
-  slices_.push_back(work);
-  slices_.back().slice = counted;
+  batch.end = TimePoint::max();
+  running = work;
+  running->slice = counted;
+}
+
+void PipelineRecord::end_slice(int32_t replica_idx, TimePoint end) {
+  std::optional<Work>& running = running_[static_cast<size_t>(replica_idx)];
+  if (!running) {
+    if (violation_.empty()) violation_ = fmt::format("replica {} ends no slice", replica_idx);
+    return;
+  }
+  running->end = end;
+  batches_[static_cast<size_t>(running->micro_batch)].end = end;
+  if (keeps_all_) slices_.push_back(*running);
+  running.reset();
 }
 
 void PipelineRecord::add_attention(const Work& work) {

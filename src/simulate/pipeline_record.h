@@ -1,9 +1,11 @@
 // PipelineRecord: what ran where and when in one session of a simulation, and whether it was as
 // plan/rotation.h has it: every slice of a micro-batch once and in order, on the replica whose turn
-// it is, after the one before it, and no two at once on a replica. Confined to one thread.
+// it is, after the one before it, and no two at once on a replica: none begins before the one
+// before it was ended, sampling included. Confined to one thread.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,28 +29,29 @@ class PipelineRecord {
   // `keeps_all`: slices() and attentions() are wanted.
   PipelineRecord(Rotation rotation, int32_t num_layers, bool keeps_all);
 
-  // Slice `slice_idx` of a micro-batch's step; steps count from 0.
-  void add_slice(const Work& work, int64_t step, int32_t slice_idx);
+  // Slice `slice_idx` of a micro-batch's step; steps count from 0. Of `work` the worker, the
+  // micro-batch and the begin are read.
+  void begin_slice(const Work& work, int64_t step, int32_t slice_idx);
+  // Of the slice that the replica began; of a step's last one, when it has been sampled from.
+  void end_slice(int32_t replica_idx, TimePoint end);
   void add_attention(const Work& work);
 
   // The first that was not as it must be; empty if all was.
   [[nodiscard]] const std::string& violation() const { return violation_; }
-  [[nodiscard]] int64_t num_slices() const { return num_slices_; }
   [[nodiscard]] const std::vector<Work>& slices() const { return slices_; }
   [[nodiscard]] const std::vector<Work>& attentions() const { return attentions_; }
 
  private:
   struct MicroBatch {
-    int64_t num_slices = 0;  // that ran, last slices counted
-    TimePoint end{};
+    int64_t num_slices = 0;  // that were begun, last slices counted
+    TimePoint end{};         // of the last of them; max while it runs
   };
 
   Rotation rotation_;
   int32_t num_layers_;
   bool keeps_all_;
-  int64_t num_slices_ = 0;
   std::vector<MicroBatch> batches_;
-  std::vector<TimePoint> replica_ends_;
+  std::vector<std::optional<Work>> running_;  // on each replica
   std::vector<Work> slices_;
   std::vector<Work> attentions_;
   std::string violation_;
