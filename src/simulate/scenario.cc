@@ -13,6 +13,8 @@ namespace {
 
 using std::chrono::microseconds;
 
+constexpr auto kLastKind = static_cast<int32_t>(wire::MessageKind::kCarried);
+
 class Dice {
  public:
   explicit Dice(uint64_t seed) : rng_(seed) {}
@@ -107,6 +109,22 @@ void draw_faults(Dice& dice, Duration step_time, SessionSpec& session) {
   if (session.faults.empty()) session.rebalanced_after = dice.up_to(15 * step_time);
 }
 
+StaleMessage draw_stale_message(Dice& dice, Duration step_time) {
+  return {.kind = static_cast<wire::MessageKind>(dice.between(1, kLastKind)),
+          .after = dice.up_to(3 * step_time)};
+}
+
+std::vector<ActiveChange> draw_active_changes(Dice& dice, Duration step_time, int32_t most) {
+  std::vector<ActiveChange> changes(static_cast<size_t>(dice.chance(0.4) ? dice.between(1, 8) : 0));
+  for (ActiveChange& change : changes) {
+    change = {.after = dice.up_to(30 * step_time), .num_micro_batches = dice.between(1, most)};
+  }
+  std::sort(changes.begin(), changes.end(), [](const ActiveChange& a, const ActiveChange& b) {
+    return a.after < b.after;
+  });
+  return changes;
+}
+
 }  // namespace
 
 int32_t Scenario::max_model_len() const {
@@ -127,7 +145,7 @@ Scenario draw_scenario(uint64_t seed) {
   scenario.seed = seed;
   scenario.model = draw_model(dice);
   scenario.kv_dtype = static_cast<DType>(dice.chance(0.5) ? DType::kF32 : DType::kBF16);
-  scenario.rotation.num_replicas = dice.between(1, 4);
+  scenario.rotation.num_replicas = dice.between(1, 8);
   scenario.rotation.num_micro_batches = dice.between(1, scenario.rotation.num_replicas + 2);
   scenario.overlap = dice.chance(0.5);
   scenario.block_size = dice.between(1, 8);
@@ -145,8 +163,13 @@ Scenario draw_scenario(uint64_t seed) {
   for (int32_t i = 0; i < num_faulty; ++i) {
     scenario.sessions.push_back(draw_session(dice, scenario.min_blocks()));
     draw_faults(dice, step_time, scenario.sessions.back());
+    if (i > 0 && dice.chance(0.5)) {
+      scenario.sessions.back().stale_message = draw_stale_message(dice, step_time);
+    }
   }
   scenario.sessions.push_back(draw_session(dice, scenario.min_blocks()));
+  scenario.active_changes =
+      draw_active_changes(dice, step_time, scenario.rotation.num_micro_batches);
   return scenario;
 }
 
@@ -180,12 +203,17 @@ std::string Scenario::to_string() const {
                             ? fmt::format(", cancelled after {} us", us(*request.cancelled_after))
                             : "");
   }
+  for (const ActiveChange& change : active_changes) {
+    text += fmt::format(
+        "\n  after {} us {} micro-batches are active", us(change.after), change.num_micro_batches);
+  }
   for (const SessionSpec& session : sessions) {
-    text += fmt::format("\n  session of {} workers by {}, at most {} blocks, {} faults{}",
+    text += fmt::format("\n  session of {} workers by {}, at most {} blocks, {} faults{}{}",
                         session.worker_speeds.size(),
                         partition_name(session.partition),
                         session.max_blocks,
                         session.faults.size(),
+                        session.stale_message ? ", a stale message" : "",
                         session.rebalanced_after ? ", then another" : "");
   }
   return text;

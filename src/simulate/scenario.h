@@ -12,10 +12,11 @@
 #include "simulate/fake_model.h"
 #include "simulate/fake_runner.h"
 #include "transport/sim/sim_link.h"
+#include "wire/messages.h"
 
 namespace lamina::simulate {
 
-// Times of requests count from the start, those of faults from the session's.
+// Times of requests and of changes count from the start, those of faults from the session's.
 struct RequestSpec {
   Duration arrives_after{};
   std::vector<int32_t> prompt;
@@ -32,6 +33,19 @@ struct Fault {
   Duration after{};
 };
 
+// The first message of a kind from some time on is replaced by one that the session before sent at
+// its place (replay_endpoint.h).
+struct StaleMessage {
+  wire::MessageKind kind = wire::MessageKind::kStep;
+  Duration after{};
+};
+
+// Scheduler::set_active().
+struct ActiveChange {
+  Duration after{};
+  int32_t num_micro_batches = 1;
+};
+
 // The attention workers that one session finds, and what goes wrong in it.
 struct SessionSpec {
   PartitionKind partition = PartitionKind::kHead;
@@ -39,6 +53,7 @@ struct SessionSpec {
   int32_t max_blocks = 0;
   std::vector<Fault> faults;
   std::optional<Duration> rebalanced_after;  // given up for another, as when a worker comes back
+  std::optional<StaleMessage> stale_message;
 };
 
 struct Scenario {
@@ -56,7 +71,8 @@ struct Scenario {
   SimLinkConfig link;
   std::vector<SessionSpec> sessions;  // one after the other; the last is without faults
   std::vector<RequestSpec> requests;
-  bool keeps_work = false;  // of the first session, in the outcome
+  std::vector<ActiveChange> active_changes;  // in the order of their times; all are active at first
+  bool keeps_work = false;                   // of the first session, in the outcome
 
   // Tokens of the longest request.
   [[nodiscard]] int32_t max_model_len() const;

@@ -112,8 +112,13 @@ Session::Session(const World& world,
                  const SessionSpec& spec,
                  uint64_t epoch,
                  SimHost& engine,
-                 PipelineRecord& record)
-    : world_(world), epoch_(epoch), record_(record), planned_(plan_for(*world.scenario, spec)) {
+                 PipelineRecord& record,
+                 Replay& replay)
+    : world_(world),
+      epoch_(epoch),
+      record_(record),
+      replay_(replay),
+      planned_(plan_for(*world.scenario, spec)) {
   const auto host = [&](const char* what, size_t idx) {
     return &world_.network->add_host(fmt::format("{} {} of epoch {}", what, idx, epoch));
   };
@@ -193,7 +198,14 @@ std::pair<std::unique_ptr<Endpoint>, std::unique_ptr<Endpoint>> Session::connect
   config_b.send_slots = config_a.receive_slots;
   SimNetwork::Pair made = world_.network->connect(a, config_a, b, config_b, scenario().link);
   links_.push_back(made.a.get());
-  return {std::move(made.a), std::move(made.b)};
+  return {with_replay(std::move(made.a), config_a, a), with_replay(std::move(made.b), config_b, b)};
+}
+
+std::unique_ptr<Endpoint> Session::with_replay(std::unique_ptr<Endpoint> endpoint,
+                                               const EndpointConfig& config,
+                                               const SimHost& host) {
+  if (!replay_.keeps_sent && replay_.old == nullptr) return endpoint;
+  return std::make_unique<ReplayEndpoint>(std::move(endpoint), config, host, replay_);
 }
 
 void Session::connect_engine(SimHost& engine) {

@@ -10,6 +10,7 @@
 #include "device/thread_pool.h"
 #include "simulate/event_loop.h"
 #include "simulate/pipeline_record.h"
+#include "simulate/replay_endpoint.h"
 #include "simulate/scenario.h"
 #include "worker/attention_worker.h"
 #include "worker/model_replica.h"
@@ -29,12 +30,14 @@ struct World {
 
 class Session {
  public:
-  // `record` outlives the session's processes. Throws Error where the partition has no plan.
+  // `record` and `replay` outlive the session's processes. Throws Error where the partition has no
+  // plan.
   Session(const World& world,
           const SessionSpec& spec,
           uint64_t epoch,
           SimHost& engine,
-          PipelineRecord& record);
+          PipelineRecord& record,
+          Replay& replay);
 
   [[nodiscard]] StepPipeline& pipeline() { return *pipeline_; }
   [[nodiscard]] const PlannedPartition& planned() const { return planned_; }
@@ -62,6 +65,9 @@ class Session {
   void start_replica(size_t idx);
   void start_worker(int32_t idx);
   void plan_faults(const std::vector<Fault>& faults);
+  std::unique_ptr<Endpoint> with_replay(std::unique_ptr<Endpoint> endpoint,
+                                        const EndpointConfig& config,
+                                        const SimHost& host);
   std::pair<std::unique_ptr<Endpoint>, std::unique_ptr<Endpoint>> connect(SimHost& a,
                                                                           uint64_t id_a,
                                                                           std::vector<size_t> at_a,
@@ -72,6 +78,7 @@ class Session {
   World world_;
   uint64_t epoch_;
   PipelineRecord& record_;
+  Replay& replay_;
   PlannedPartition planned_;
   std::vector<SimHost*> worker_hosts_;
   std::vector<Replica> replicas_;

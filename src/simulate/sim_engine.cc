@@ -33,7 +33,8 @@ SimEngine::SimEngine(const World& world, SimHost& host)
     : Process(host),
       world_(world),
       jobs_(world.scenario->requests.size()),
-      under_way_(static_cast<size_t>(world.scenario->rotation.num_micro_batches)) {
+      under_way_(static_cast<size_t>(world.scenario->rotation.num_micro_batches)),
+      num_active_(world.scenario->rotation.num_micro_batches) {
   for (size_t i = 0; i < jobs_.size(); ++i) jobs_[i].spec = &world.scenario->requests[i];
 }
 
@@ -42,9 +43,11 @@ SimEngine::~SimEngine() = default;
 Result<bool> SimEngine::step() {
   bool did = take_commands();
   did |= ensure_session();
-  did |= start_steps();
+  LAMINA_ASSIGN_OR_RETURN(const bool started, start_steps());
+  did |= started;
   LAMINA_ASSIGN_OR_RETURN(const bool finished, finish_step());
   LAMINA_RETURN_IF_ERROR(check_blocks());
+  LAMINA_RETURN_IF_ERROR(check_records());
   return did || finished;
 }
 
@@ -54,6 +57,8 @@ void SimEngine::add_awaited(std::vector<AwaitedMessage>& awaited) const {
 
 TimePoint SimEngine::next_timer() const {
   TimePoint next = rebalance_at_;
+  const std::vector<ActiveChange>& changes = world_.scenario->active_changes;
+  if (next_change_ < changes.size()) next = std::min(next, TimePoint(changes[next_change_].after));
   for (const Job& job : jobs_) {
     if (job.has_ended) continue;
     if (!job.has_arrived) next = std::min(next, TimePoint(job.spec->arrives_after));
@@ -77,7 +82,19 @@ bool SimEngine::take_commands() {
     const std::optional<Duration> cancelled = job.spec->cancelled_after;
     if (cancelled && TimePoint(*cancelled) <= host().now()) cancel(job);
   }
+  change_active();
   return true;
+}
+
+void SimEngine::change_active() {
+  const std::vector<ActiveChange>& changes = world_.scenario->active_changes;
+  while (next_change_ < changes.size() && TimePoint(changes[next_change_].after) <= host().now()) {
+    num_active_ = changes[next_change_++].num_micro_batches;
+    num_changes_ += has_step_under_way() ? 1 : 0;
+    if (scheduler_ == nullptr) ensure_session();
+    scheduler_->set_active(num_active_);
+    log(fmt::format("{} micro-batches are active", num_active_));
+  }
 }
 
 void SimEngine::arrive(Job& job, uint64_t id) {
@@ -122,16 +139,26 @@ void SimEngine::end(Job& job) {
 
 bool SimEngine::is_done() const {
   const auto has_ended = [](const Job& job) { return job.has_ended; };
-  const auto is_under_way = [](const auto& plan) { return plan.has_value(); };
-  return std::all_of(jobs_.begin(), jobs_.end(), has_ended) &&
-         std::none_of(under_way_.begin(), under_way_.end(), is_under_way);
+  return std::all_of(jobs_.begin(), jobs_.end(), has_ended) && !has_step_under_way();
 }
 
 // ---- sessions ----
 
-const SessionSpec& SimEngine::session_spec() const {
+const SessionSpec& SimEngine::session_spec(uint64_t epoch) const {
   const std::vector<SessionSpec>& sessions = world_.scenario->sessions;
-  return sessions[std::min<size_t>(epoch_, sessions.size()) - 1];
+  return sessions[std::min<size_t>(epoch, sessions.size()) - 1];
+}
+
+Replay& SimEngine::add_replay() {
+  const std::optional<StaleMessage>& stale = session_spec(epoch_).stale_message;
+  Replay replay;
+  replay.keeps_sent = session_spec(epoch_ + 1).stale_message.has_value();
+  if (stale && !replays_.empty()) {
+    replay.old = &replays_.back().sent;
+    replay.from = host().now() + stale->after;
+    replay.kind = stale->kind;
+  }
+  return replays_.emplace_back(std::move(replay));
 }
 
 bool SimEngine::ensure_session() {
@@ -139,10 +166,10 @@ bool SimEngine::ensure_session() {
   if (session_ != nullptr) return false;
   if (epoch_ > 0) host().compute(world_.scenario->reopening);
   ++epoch_;
-  const SessionSpec& spec = session_spec();
+  const SessionSpec& spec = session_spec(epoch_);
   const bool keeps_work = epoch_ == 1 && world_.scenario->keeps_work;
   records_.emplace_back(world_.scenario->rotation, world_.scenario->model.num_layers, keeps_work);
-  session_ = std::make_unique<Session>(world_, spec, epoch_, host(), records_.back());
+  session_ = std::make_unique<Session>(world_, spec, epoch_, host(), records_.back(), add_replay());
   if (spec.rebalanced_after) rebalance_at_ = host().now() + *spec.rebalanced_after;
   const BlockLanes& lanes = session_->planned().lanes;
   if (scheduler_ == nullptr) {
@@ -169,13 +196,22 @@ void SimEngine::close_session(const std::string& why) {
 
 // ---- steps ----
 
-bool SimEngine::start_steps() {
+bool SimEngine::has_step_under_way() const {
+  return std::any_of(
+      under_way_.begin(), under_way_.end(), [](const auto& plan) { return plan.has_value(); });
+}
+
+Result<bool> SimEngine::start_steps() {
   bool did = false;
   scheduler_->share_out();
   for (size_t i = 0; i < under_way_.size(); ++i) {
     if (under_way_[i]) continue;
     StepPlan plan = scheduler_->schedule(static_cast<int32_t>(i));
     if (plan.empty()) continue;
+    if (static_cast<int32_t>(i) >= num_active_) {
+      return internal_error(
+          fmt::format("micro-batch {} of {} active ones has a step", i, num_active_));
+    }
     did = true;
     host().compute(world_.scenario->engine_step);
     under_way_[i] = plan;
@@ -203,6 +239,11 @@ Status SimEngine::apply(const FinishedStep& finished) {
   ++num_steps_;
   const auto idx = static_cast<size_t>(finished.micro_batch);
   LAMINA_CHECK(under_way_[idx].has_value());
+  // It stood in the place of one that the step needed: somebody took it.
+  const std::optional<wire::MessageHeader>& stale = replays_.back().replayed;
+  if (stale && stale->micro_batch == static_cast<uint32_t>(finished.micro_batch)) {
+    return internal_error(fmt::format("a step ended with a message of epoch {}", stale->epoch));
+  }
   const StepPlan plan = *std::exchange(under_way_[idx], std::nullopt);
   scheduler_->complete(finished.micro_batch, plan, finished.outputs);
   std::erase_if(leftovers_,
@@ -254,10 +295,15 @@ Status SimEngine::check_blocks() const {
   return internal_error(fmt::format("{} blocks are held, {} are in use", held, blocks.num_used()));
 }
 
-Status SimEngine::check_end() const {
+Status SimEngine::check_records() const {
   for (const PipelineRecord& record : records_) {
     if (!record.violation().empty()) return internal_error(record.violation());
   }
+  return {};
+}
+
+Status SimEngine::check_end() const {
+  LAMINA_RETURN_IF_ERROR(check_records());
   if (scheduler_ == nullptr || scheduler_->blocks().num_used() == 0) return {};
   return internal_error(
       fmt::format("{} blocks are never given back", scheduler_->blocks().num_used()));

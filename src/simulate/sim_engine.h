@@ -35,6 +35,9 @@ class SimEngine final : public Process {
   [[nodiscard]] const Scheduler& scheduler() const { return *scheduler_; }
   // Of the sessions, in their order.
   [[nodiscard]] const std::list<PipelineRecord>& records() const { return records_; }
+  [[nodiscard]] const std::list<Replay>& replays() const { return replays_; }
+  // Changes of the active micro-batches while a step was under way.
+  [[nodiscard]] uint64_t num_changes() const { return num_changes_; }
   [[nodiscard]] uint64_t num_steps() const { return num_steps_; }
   [[nodiscard]] uint64_t num_tokens() const { return num_tokens_; }
 
@@ -53,17 +56,21 @@ class SimEngine final : public Process {
   };
 
   bool take_commands();
+  void change_active();
   void arrive(Job& job, uint64_t id);
   void cancel(Job& job);
   void end(Job& job);
   bool ensure_session();
-  const SessionSpec& session_spec() const;
+  [[nodiscard]] const SessionSpec& session_spec(uint64_t epoch) const;
+  Replay& add_replay();
   void close_session(const std::string& why);
-  bool start_steps();
+  [[nodiscard]] bool has_step_under_way() const;
+  Result<bool> start_steps();
   Result<bool> finish_step();
   Status apply(const FinishedStep& finished);
   Status deliver(const SequenceStep& step, const SequenceOutput& output);
   Status check_blocks() const;
+  Status check_records() const;
   void log(const std::string& line) const;
 
   World world_;
@@ -73,9 +80,13 @@ class SimEngine final : public Process {
   std::vector<std::optional<StepPlan>> under_way_;
   std::vector<Leftover> leftovers_;
   std::list<PipelineRecord> records_;
+  std::list<Replay> replays_;
   std::unique_ptr<Session> session_;
   uint64_t epoch_ = 0;
   TimePoint rebalance_at_ = TimePoint::max();
+  size_t next_change_ = 0;
+  int32_t num_active_;
+  uint64_t num_changes_ = 0;
   uint64_t num_steps_ = 0;
   uint64_t num_tokens_ = 0;
 };

@@ -30,9 +30,15 @@ Outcome simulate(const Scenario& scenario, Log log) {
                   .num_steps = engine.num_steps(),
                   .num_tokens = engine.num_tokens(),
                   .num_sessions = engine.records().size(),
+                  .num_active_changes = engine.num_changes(),
+                  .stale_messages = {},
                   .end = network.now(),
                   .slices = {},
                   .attentions = {}};
+  for (const Replay& replay : engine.replays()) {
+    if (!replay.replayed) continue;
+    outcome.stale_messages.push_back(static_cast<wire::MessageKind>(replay.replayed->kind));
+  }
   if (!engine.records().empty()) {
     outcome.num_preemptions = engine.scheduler().num_preemptions();
     outcome.slices = engine.records().front().slices();

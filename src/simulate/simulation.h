@@ -19,6 +19,8 @@ struct Outcome {
   uint64_t num_tokens = 0;
   uint64_t num_preemptions = 0;
   uint64_t num_sessions = 0;
+  uint64_t num_active_changes = 0;                // with a step under way
+  std::vector<wire::MessageKind> stale_messages;  // that a session got
   TimePoint end{};
   // Of the first session, where the scenario keeps them.
   std::vector<Work> slices;
