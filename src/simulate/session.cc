@@ -31,6 +31,7 @@ KvLayout layout_of(const Scenario& scenario, int32_t num_kv_heads) {
 
 PlannedPartition plan_for(const Scenario& scenario, const SessionSpec& spec) {
   std::vector<PartitionWorker> workers;
+  workers.reserve(spec.worker_speeds.size());
   for (const double speed : spec.worker_speeds) {
     workers.push_back({.name = fmt::format("worker {}", workers.size()),
                        .budget_bytes = uint64_t{1} << 40,
