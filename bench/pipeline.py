@@ -2,11 +2,12 @@
 """Micro-batches and overlap, measured on the whole program: a model worker and one attention worker, each pinned to
 a core of its own.
 
-  bench/pipeline.py [--rounds 3] [--batch 32] [--link 1gbit] [--binary build/release/bin/lamina]
+  bench/pipeline.py [--rounds 3] [--batch 64] [--link 1gbit] [--binary build/release/bin/lamina]
 
 A context is sought at which attention takes as long as a slice (t_a near t_m). Then, in rounds, so that every figure
-is a ratio within one round on one machine: one micro-batch of B, two of B, one of 2 B; and one of B with the overlap
-inside a layer switched off, for a model with as many KV heads as heads (MHA) and one with few (GQA).
+is a ratio within one round on one machine: one micro-batch of B, two of B, one of 2 B, each with and without the overlap
+inside a layer, which hides some of what pipelining hides; and one of B with and without overlap, for a model with as many
+KV heads as heads (MHA) and one with few (GQA).
 
 With --link the two are on hosts of their own, network namespaces with a link of that rate between; what is measured is
 then the time between tokens with 1, 2 and 3 micro-batches, with and without overlap.
@@ -133,35 +134,41 @@ def seek_context(model, batch):
 def show(name, figures):
     ms = {key: 1e3 * figures[f"decode_{key}_seconds"] for key in (
         "step", "step_bound", "model", "model_bound", "attention", "attention_bound", "wire")}
-    print(f"  {name:<24} {figures['tokens_per_s']:6.0f} tokens/s, step {ms['step']:6.2f} ms (bound "
+    print(f"  {name:<36} {figures['tokens_per_s']:6.0f} tokens/s, step {ms['step']:6.2f} ms (bound "
           f"{ms['step_bound']:6.2f}), model {ms['model']:6.2f} ({ms['model_bound']:.2f}), attention "
           f"{ms['attention']:6.2f} ({ms['attention_bound']:.2f}), wire {ms['wire']:5.2f}, "
           f"idle {100 * figures['model_idle_share']:.0f} % / {100 * figures['attention_idle_share']:.0f} %", flush=True)
 
 
+WAYS = {"overlap": [], "no overlap": ["--no-overlap"]}
+
+
 def compare_micro_batches(model, batch, context, rounds):
-    ratios, bounds, doubled = [], [], []
+    results = {way: {"ratio": [], "of bound": [], "doubled": []} for way in WAYS}
     for i in range(rounds):
         print(f"round {i + 1}")
-        one = measure(model, batch, context, 1)
-        two = measure(model, 2 * batch, context, 2)
-        one_doubled = measure(model, 2 * batch, context, 1)
-        show(f"n = 1, {batch} sequences", one)
-        show(f"n = 2, 2 x {batch} sequences", two)
-        show(f"n = 1, {2 * batch} sequences", one_doubled)
-        ratios.append(two["tokens_per_s"] / one["tokens_per_s"])
-        doubled.append(one_doubled["tokens_per_s"] / one["tokens_per_s"])
-        bound = 2 * batch / two["decode_step_bound_seconds"]
-        bounds.append(two["tokens_per_s"] / bound)
-    print(f"n = 2 over n = 1: {statistics.median(ratios):.2f} x; of its own bound: {statistics.median(bounds):.2f}; "
-          f"n = 1 with the doubled batch: {statistics.median(doubled):.2f} x (medians of {rounds})")
+        for way, flags in WAYS.items():
+            one = measure(model, batch, context, 1, *flags)
+            two = measure(model, 2 * batch, context, 2, *flags)
+            one_doubled = measure(model, 2 * batch, context, 1, *flags)
+            show(f"n = 1, {batch} sequences, {way}", one)
+            show(f"n = 2, 2 x {batch} sequences, {way}", two)
+            show(f"n = 1, {2 * batch} sequences, {way}", one_doubled)
+            of_way = results[way]
+            of_way["ratio"].append(two["tokens_per_s"] / one["tokens_per_s"])
+            of_way["doubled"].append(one_doubled["tokens_per_s"] / one["tokens_per_s"])
+            of_way["of bound"].append(two["tokens_per_s"] * two["decode_step_bound_seconds"] / (2 * batch))
+    for way, of_way in results.items():
+        ratio, of_bound, doubled = (statistics.median(of_way[key]) for key in ("ratio", "of bound", "doubled"))
+        print(f"{way}: n = 2 over n = 1: {ratio:.2f} x; of its own bound: {of_bound:.2f}; n = 1 with the doubled batch: "
+              f"{doubled:.2f} x (medians of {rounds})")
 
 
 def compare_overlap(models, batch, context, rounds):
     for name, model in models.items():
-        speeds = {"overlap": [], "no overlap": []}
+        speeds = {way: [] for way in WAYS}
         for _ in range(rounds):
-            for way, flags in (("overlap", []), ("no overlap", ["--no-overlap"])):
+            for way, flags in WAYS.items():
                 figures = measure(model, batch, context, 1, *flags)
                 speeds[way].append(figures["tokens_per_s"])
                 show(f"{name}, {way}", figures)
@@ -176,7 +183,7 @@ def show_link(model, batch, context, rate, rounds):
     with Network(["model", "attention"], rate=rate, burst="10kb") as network:
         for _ in range(rounds):
             for n in (1, 2, 3):
-                for way, flags in (("overlap", []), ("no overlap", ["--no-overlap"])):
+                for way, flags in WAYS.items():
                     figures = measure(model, n * batch, context, n, *flags, network=network)
                     show(f"n = {n}, {way}", figures)
                     results.setdefault((n, way), []).append(figures)
@@ -191,7 +198,7 @@ def show_link(model, batch, context, rate, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--link", help="rate of a link between the two, as tc has it: 1gbit")
     parser.add_argument("--context", type=int, help="instead of seeking one")
     parser.add_argument("--binary", default=harness.BINARY)
