@@ -5,10 +5,13 @@
 namespace lamina::kernels::cpu {
 namespace {
 
+bool supports_bf16_dot() {
+  return __builtin_cpu_supports("avx512bf16") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+         __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+}
+
 bool is_used(Bf16DotUse use) {
-  const bool supported = __builtin_cpu_supports("avx512bf16") != 0 &&
-                         __builtin_cpu_supports("avx512bw") != 0 &&
-                         __builtin_cpu_supports("avx512vl") != 0;
+  const bool supported = supports_bf16_dot();
   switch (use) {
     case Bf16DotUse::kWhereFast:
       return supported && __builtin_cpu_is("amd") != 0;
@@ -29,6 +32,12 @@ std::atomic<bool>& bf16_dot() {
 
 bool uses_bf16_dot() {
   return bf16_dot().load(std::memory_order_relaxed);
+}
+
+bool uses_int8_dot() {
+  static const bool supported =
+      supports_bf16_dot() && __builtin_cpu_supports("avx512vnni") != 0;
+  return supported;
 }
 
 void set_bf16_dot_use(Bf16DotUse use) {

@@ -10,6 +10,10 @@ namespace lamina::kernels::cpu {
 // on, a quarter of it on Intel's cores, which are better off widening (docs/adr/0019).
 [[nodiscard]] bool uses_bf16_dot();
 
+// Whether int8 is multiplied in groups of four with int32 sums (AVX512_VNNI, and AVX512_BF16 for
+// what stands around it): Intel from Cooper Lake on but for Ice Lake, AMD from Zen 4 on.
+[[nodiscard]] bool uses_int8_dot();
+
 // For tests, before any kernel runs: kWhereSupported also where it is slow.
 enum class Bf16DotUse : uint8_t { kWhereFast, kWhereSupported, kNever };
 void set_bf16_dot_use(Bf16DotUse use);

@@ -4,9 +4,9 @@
 #include "kernels/cpu/linear_bf16.h"
 
 #include "base/checked_math.h"
-#include "kernels/cpu/avx512_bf16-inl.h"
+#include "kernels/cpu/avx512-inl.h"
 
-LAMINA_BEGIN_AVX512_BF16
+LAMINA_BEGIN_AVX512
 namespace lamina::kernels::cpu {
 namespace {
 
@@ -185,7 +185,7 @@ void linear_part_bf16(const LinearArgs& args, int64_t begin, int64_t end) {
 }
 
 }  // namespace lamina::kernels::cpu
-LAMINA_END_AVX512_BF16
+LAMINA_END_AVX512
 
 namespace lamina::kernels::cpu {
 

@@ -11,10 +11,10 @@
 
 #include "base/checked_math.h"
 #include "kernels/cpu/attention_tasks.h"
-#include "kernels/cpu/avx512_bf16-inl.h"
+#include "kernels/cpu/avx512-inl.h"
 #include "kernels/cpu/scratch.h"
 
-LAMINA_BEGIN_AVX512_BF16
+LAMINA_BEGIN_AVX512
 namespace lamina::kernels::cpu {
 namespace {
 
@@ -454,4 +454,4 @@ void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool) {
 }
 
 }  // namespace lamina::kernels::cpu
-LAMINA_END_AVX512_BF16
+LAMINA_END_AVX512

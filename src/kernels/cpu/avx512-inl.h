@@ -1,7 +1,8 @@
-// Vector helpers of the kernels that multiply pairs of bf16 (uses_bf16_dot()). Everything between
-// LAMINA_BEGIN_AVX512_BF16 and LAMINA_END_AVX512_BF16 is compiled for that instruction set; what is
-// included from elsewhere is not, so that no inline function of others needs it. Pointers need the
-// alignment of their element, no more.
+// Vector helpers of the kernels that need more than Highway's AVX-512 target: products of pairs of
+// bf16 (uses_bf16_dot()) and of int8 (uses_int8_dot()). Everything between LAMINA_BEGIN_AVX512 and
+// LAMINA_END_AVX512 is compiled for these instructions; what is included from elsewhere is not, so
+// that no inline function of others needs them. Pointers need the alignment of their element, no
+// more.
 #pragma once
 
 #include <hwy/base.h>
@@ -12,11 +13,11 @@
 
 #include "tensor/dtype.h"
 
-#define LAMINA_BEGIN_AVX512_BF16 \
-  HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
-#define LAMINA_END_AVX512_BF16 HWY_POP_ATTRIBUTES
+#define LAMINA_BEGIN_AVX512 \
+  HWY_PUSH_ATTRIBUTES("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni,avx2,fma,f16c")
+#define LAMINA_END_AVX512 HWY_POP_ATTRIBUTES
 
-LAMINA_BEGIN_AVX512_BF16
+LAMINA_BEGIN_AVX512
 namespace lamina::kernels::cpu::avx512 {
 
 inline constexpr int64_t kLanes = 16;          // f32 of a vector
@@ -42,11 +43,15 @@ HWY_INLINE __m512i load_bf16(__mmask32 mask, const BFloat16* p) {
 HWY_INLINE __m512 dot_pairs(__m512 sums, __m512i a, __m512i b) {
   return _mm512_dpbf16_ps(sums, std::bit_cast<__m512bh>(a), std::bit_cast<__m512bh>(b));
 }
+// The four bytes at p in every lane.
+HWY_INLINE __m512i broadcast_4(const void* p) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof(bytes));
+  return _mm512_set1_epi32(bytes);
+}
 // The pair at p in every lane.
 HWY_INLINE __m512i broadcast_pair(const BFloat16* p) {
-  int32_t pair;
-  __builtin_memcpy(&pair, p, sizeof(pair));
-  return _mm512_set1_epi32(pair);
+  return broadcast_4(p);
 }
 
 HWY_INLINE __m256i round_to_bf16(__m512 v) {
@@ -125,4 +130,4 @@ HWY_INLINE void transpose_16x16(__m512i (&rows)[16]) {
 }
 
 }  // namespace lamina::kernels::cpu::avx512
-LAMINA_END_AVX512_BF16
+LAMINA_END_AVX512
