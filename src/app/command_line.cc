@@ -86,6 +86,12 @@ void add_model(CLI::App& app, ModelOptions& options) {
            options.kv_cache_dtype,
            "KV cache: auto (as --dtype), bfloat16, float16 or float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));
+  flags
+      .add("--quantization",
+           options.quantization,
+           "Quantised weights of a GGUF file: auto (products in int8 where the processor has them, "
+           "and --dtype is not float32), gguf (always) or none (decoded to --dtype)")
+      ->check(CLI::IsMember({"auto", "gguf", "none"}));
   flags.add("--block-size", options.block_size, "Tokens of a KV block")->check(CLI::Range(1, 1024));
   flags.add_parsed(
       "--max-model-len",

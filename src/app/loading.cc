@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "convert/converter.h"
 #include "convert/tensor_parallel.h"
+#include "kernels/quantized.h"
 #include "model/builder.h"
 #include "model/rope_scaling.h"
 
@@ -67,6 +68,11 @@ std::string token_text(const Tokenizer& tokenizer, std::optional<int32_t> id) {
   return id ? std::string(tokenizer.token_bytes(*id)) : std::string();
 }
 
+bool keeps_quantized(const ModelOptions& options, DType dtype) {
+  if (options.quantization != "auto") return options.quantization == "gguf";
+  return kernels::has_fast_quantized_linear() && dtype != DType::kF32;
+}
+
 // Slices the model and loads each tensor-parallel rank's share of the weights.
 void load_ranks(const ModelOptions& options, const ModelFiles& files, ModelProgram& program) {
   const Graph graph = build_graph(files.config(), program.dtype);
@@ -75,7 +81,9 @@ void load_ranks(const ModelOptions& options, const ModelFiles& files, ModelProgr
     ModelShard& shard = program.ranks.emplace_back();
     shard.sliced =
         convert_model(shard_graph(graph, rank, options.tensor_parallel_size), rewrites).sliced;
-    shard.weights = files.load_weights(shard.sliced.graph, progress_bar());
+    shard.weights = files.load_weights(
+        shard.sliced.graph,
+        {.progress = progress_bar(), .keeps_quantized = keeps_quantized(options, program.dtype)});
   }
 }
 
@@ -126,9 +134,8 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
     loaded.chat_template = load_template(chat_template, *loaded.files);
   }
   log_info(
-      "{}: {} layers, {} heads, {} KV heads of {}, {} ranks, {} weights ({} MiB), sequences up to "
-      "{} "
-      "tokens",
+      "{}: {} layers, {} heads, {} KV heads of {}, {} ranks, {} weights ({} MiB{}), sequences up to "
+      "{} tokens",
       config.model_type,
       program.num_layers(),
       program.num_ranks() * program.attention().num_heads,
@@ -137,6 +144,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
       program.num_ranks(),
       options.dtype,
       weight_bytes(program) >> 20,
+      program.quantized_format() ? ", quantised" : "",
       program.max_model_len);
   return loaded;
 }

@@ -15,6 +15,7 @@ struct ModelOptions {
   std::string model;  // Hugging Face folder or GGUF file
   std::string dtype = "bfloat16";
   std::string kv_cache_dtype = "auto";
+  std::string quantization = "auto";
   int32_t block_size = 16;
   int64_t max_model_len = -1;  // -1: the model's own limit
   int32_t max_num_seqs = 64;

@@ -110,12 +110,28 @@ std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> str
   return models;
 }
 
+std::optional<BlockFormat> ModelProgram::quantized_format() const {
+  const ModelShard& rank = ranks.front();
+  for (const Node& node : rank.sliced.graph.nodes()) {
+    if (node.kind != OpKind::kWeight) continue;
+    if (const auto matrix = rank.weights->find_quantized(node.name)) return matrix->format;
+  }
+  return std::nullopt;
+}
+
 DecodeWork ModelProgram::decode_work() const {
   DecodeWork work;
   for (const ModelShard& rank : ranks) {
     const SliceWork of_rank = total_work(rank.sliced);
     work.weight_bytes += static_cast<double>(of_rank.weight_bytes_read);
     work.flop_per_token += static_cast<double>(of_rank.flop);
+    for (const Node& node : rank.sliced.graph.nodes()) {
+      if (node.kind != OpKind::kWeight) continue;
+      const std::optional<QuantizedMatrix> matrix = rank.weights->find_quantized(node.name);
+      if (!matrix) continue;
+      work.weight_bytes += static_cast<double>(matrix->size_bytes()) -
+                           static_cast<double>(node.type.row_bytes());
+    }
   }
   const KvLayout layout = kv_layout(num_kv_heads());
   work.kv_bytes_per_position =

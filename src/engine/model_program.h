@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -58,6 +59,8 @@ struct ModelProgram {
   [[nodiscard]] AttentionCoreConfig attention_core(int32_t rank,
                                                    const HeadRange& kv_heads,
                                                    int32_t num_blocks) const;
+  // Of the first weight that is kept quantised, if any is.
+  [[nodiscard]] std::optional<BlockFormat> quantized_format() const;
   // What a decoding step has to do, over all ranks.
   [[nodiscard]] DecodeWork decode_work() const;
   // Without blocks: those come with a session.

@@ -94,12 +94,12 @@ TEST(FamiliesTest, NamesMayLackTheOutermostModule) {
   const Graph graph = build_graph(config_of("gpt2"), DType::kF32);
   std::vector<StoredTensor> tensors =
       open_safetensors(test::fixture_path("models/gpt2") / "model.safetensors");
-  const auto whole = load_graph_weights(graph, tensors, nullptr);
+  const auto whole = load_graph_weights(graph, tensors, {});
   for (StoredTensor& tensor : tensors) {
     ASSERT_TRUE(tensor.name.starts_with("transformer."));
     tensor.name = tensor.name.substr(std::string_view("transformer.").size());
   }
-  const auto bare = load_graph_weights(graph, tensors, nullptr);
+  const auto bare = load_graph_weights(graph, tensors, {});
   EXPECT_EQ(bare->fingerprint(), whole->fingerprint());
 }
 

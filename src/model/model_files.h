@@ -18,6 +18,13 @@ namespace lamina {
 // Called with bytes of weights done and bytes in all, from the loading thread.
 using LoadProgress = std::function<void(uint64_t, uint64_t)>;
 
+struct LoadOptions {
+  LoadProgress progress = nullptr;
+  // Weights of products and embeddings that the file holds quantised stay so (find_quantized() of
+  // the store has them); otherwise every weight is decoded to the graph's dtype.
+  bool keeps_quantized = false;
+};
+
 class ModelFiles {
  public:
   virtual ~ModelFiles() = default;
@@ -32,7 +39,7 @@ class ModelFiles {
   // stored tensor, where the files lack one or have it with another shape than the graph says;
   // kResourceExhausted.
   [[nodiscard]] virtual std::unique_ptr<WeightStore> load_weights(
-      const Graph& graph, const LoadProgress& progress) const = 0;
+      const Graph& graph, const LoadOptions& options) const = 0;
 };
 
 // What a model is, without its weights: `path` is a model as for open_model(), whose weights need

@@ -19,8 +19,8 @@ TEST(SharedModels, ShardsHoldTheSingleFileRounded) {
   EXPECT_EQ(sharded->config().stored_dtype, DType::kBF16);
   EXPECT_EQ(single->generation_defaults().eos_ids, (std::vector<int32_t>{1, 2}));
   const Graph graph = build_graph(single->config(), DType::kBF16);
-  const auto a = single->load_weights(graph, nullptr);
-  const auto b = sharded->load_weights(graph, nullptr);
+  const auto a = single->load_weights(graph, {});
+  const auto b = sharded->load_weights(graph, {});
   EXPECT_EQ(a->fingerprint(), b->fingerprint());
   EXPECT_EQ(a->resident_bytes(), b->resident_bytes());
   for (int32_t layer_idx = 0; layer_idx < single->config().num_layers; ++layer_idx) {
@@ -36,7 +36,7 @@ TEST(SharedModels, ShardsHoldTheSingleFileRounded) {
 TEST(SharedModels, AStoredHeadStandsForTheEmbedding) {
   LAMINA_SKIP_WITHOUT_SHARED("data/models/tinystories-656K");
   const auto files = open_model(test::shared_path("data/models/tinystories-656K"));
-  const auto store = files->load_weights(build_graph(files->config(), DType::kF32), nullptr);
+  const auto store = files->load_weights(build_graph(files->config(), DType::kF32), {});
   EXPECT_EQ(files->config().head_dim, 16);
   EXPECT_EQ(store->get("model.embed_tokens.weight").shape, (Shape{2048, 128}));
 }

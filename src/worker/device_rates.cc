@@ -9,6 +9,7 @@
 #include "device/buffer.h"
 #include "kernels/attention.h"
 #include "kernels/linear.h"
+#include "kernels/quantized.h"
 #include "kv/kv_cache.h"
 
 namespace lamina {
@@ -84,12 +85,17 @@ double measure_kv_bandwidth(StreamView stream) {
 
 namespace {
 
+// Zeros, on pages of our own.
+Buffer touched_buffer(size_t size_bytes) {
+  Buffer memory(MemoryKind::kHost, size_bytes);
+  std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{0});
+  return memory;
+}
+
 // Seconds of x [m, k] times weights [n, k], the best of several: what the device can do.
 double best_product_seconds(StreamView stream, DType dtype, int64_t m, int64_t n, int64_t k) {
   const auto buffer = [&](int64_t count) {
-    Buffer memory(MemoryKind::kHost, static_cast<size_t>(count) * dtype_bytes(dtype));
-    std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{0});
-    return memory;
+    return touched_buffer(static_cast<size_t>(count) * dtype_bytes(dtype));
   };
   const Buffer x = buffer(m * k);
   const Buffer weights = buffer(n * k);
@@ -101,15 +107,36 @@ double best_product_seconds(StreamView stream, DType dtype, int64_t m, int64_t n
   return seconds_of_runs(4, [&] { return kernels::linear(args, stream); }).front();
 }
 
+// The same with quantised weights.
+double best_quantized_seconds(StreamView stream, DType dtype, int64_t m, QuantizedMatrix weight) {
+  const auto buffer = [&](int64_t count) {
+    return touched_buffer(static_cast<size_t>(count) * dtype_bytes(dtype));
+  };
+  const Buffer x = buffer(m * weight.columns);
+  const Buffer out = buffer(m * weight.rows);
+  const Buffer blocks = touched_buffer(weight.size_bytes());
+  weight.data = blocks.data();
+  const kernels::QuantizedLinearArgs args{.x = {x.data(), dtype, {m, weight.columns}},
+                                          .weight = weight,
+                                          .bias = {},
+                                          .out = {out.data(), dtype, {m, weight.rows}}};
+  return seconds_of_runs(4, [&] { return kernels::quantized_linear(args, stream); }).front();
+}
+
 }  // namespace
 
-DeviceRates measure_product_rates(StreamView stream, DType dtype) {
+DeviceRates measure_product_rates(StreamView stream,
+                                  DType dtype,
+                                  std::optional<BlockFormat> format) {
   constexpr int64_t kDepth = 2048;
   constexpr int64_t kReadRows = 16384;  // more than caches hold, mostly
   constexpr int64_t kTokens = 96;
   constexpr int64_t kRows = 512;
   const double read_s = best_product_seconds(stream, dtype, 1, kReadRows, kDepth);
-  const double compute_s = best_product_seconds(stream, dtype, kTokens, kRows, kDepth);
+  const double compute_s =
+      format ? best_quantized_seconds(
+                   stream, dtype, kTokens, {.format = *format, .rows = kRows, .columns = kDepth})
+             : best_product_seconds(stream, dtype, kTokens, kRows, kDepth);
   const auto read_bytes =
       static_cast<double>(kReadRows * kDepth) * static_cast<double>(dtype_bytes(dtype));
   return {.read_bytes_per_s = read_bytes / read_s,

@@ -2,9 +2,12 @@
 // that are printed beside measured times, and what shares of the KV cache follow.
 #pragma once
 
+#include <optional>
+
 #include "device/stream.h"
 #include "plan/decode_bounds.h"
 #include "tensor/dtype.h"
+#include "tensor/quantized_matrix.h"
 
 namespace lamina {
 
@@ -13,7 +16,9 @@ namespace lamina {
 double measure_kv_bandwidth(StreamView stream);
 
 // Products of one row, which read weights, and of many, which compute: the best of several runs;
-// takes some tens of milliseconds.
-DeviceRates measure_product_rates(StreamView stream, DType dtype);
+// takes some tens of milliseconds. The rate of computing is that of weights in `format`, if given.
+DeviceRates measure_product_rates(StreamView stream,
+                                  DType dtype,
+                                  std::optional<BlockFormat> format);
 
 }  // namespace lamina

@@ -48,7 +48,7 @@ ModelProgram load_fixture(const std::filesystem::path& folder,
   for (int32_t rank = 0; rank < num_ranks; ++rank) {
     ModelShard& shard = program.ranks.emplace_back();
     shard.sliced = convert_model(shard_graph(graph, rank, num_ranks), rewrites).sliced;
-    shard.weights = files->load_weights(shard.sliced.graph, nullptr);
+    shard.weights = files->load_weights(shard.sliced.graph, {});
   }
   return program;
 }

@@ -33,8 +33,8 @@ class GgufModel final : public ModelFiles {
     return make_gguf_tokenizer(read_gguf_vocabulary(file_.metadata));
   }
   [[nodiscard]] std::unique_ptr<WeightStore> load_weights(
-      const Graph& graph, const LoadProgress& progress) const override {
-    return load_graph_weights(graph, tensors_, progress);
+      const Graph& graph, const LoadOptions& options) const override {
+    return load_graph_weights(graph, tensors_, options);
   }
 
  private:

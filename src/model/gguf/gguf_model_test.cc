@@ -62,7 +62,7 @@ class GgufModelFixture : public ::testing::TestWithParam<ModelCase> {};
 TEST_P(GgufModelFixture, GivesHuggingFaceWeights) {
   const ModelCase& model = GetParam();
   const auto files = open_fixture(model.file + ".gguf");
-  const auto store = files->load_weights(build_graph(files->config(), DType::kF32), nullptr);
+  const auto store = files->load_weights(build_graph(files->config(), DType::kF32), {});
   const int64_t q = 4 * model.head_dim;
   const int64_t kv = 2 * model.head_dim;
   expect_formula(*store, "model.embed_tokens.weight", {10, 8});
@@ -134,7 +134,7 @@ TEST(GgufModel, GivesARanksRowsOfAFusedProjection) {
   }
   Graph graph;
   graph.add_weight("qkv", {DType::kF32, RowAxis::kFixed, {16, 8}}, source);
-  const auto store = files->load_weights(graph, nullptr);
+  const auto store = files->load_weights(graph, {});
   const TensorView qkv = store->get("qkv");
   for (int64_t row = 0; row < 16; ++row) {
     const std::string name = prefix + (row < 8 ? "q" : row < 12 ? "k" : "v") + "_proj.weight";

@@ -100,8 +100,8 @@ class HfModel final : public ModelFiles {
     return lamina::load_tokenizer(model_dir_);
   }
   [[nodiscard]] std::unique_ptr<WeightStore> load_weights(
-      const Graph& graph, const LoadProgress& progress) const override {
-    return load_graph_weights(graph, tensors_, progress);
+      const Graph& graph, const LoadOptions& options) const override {
+    return load_graph_weights(graph, tensors_, options);
   }
 
  private:

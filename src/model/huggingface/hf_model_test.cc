@@ -26,8 +26,8 @@ TEST_P(HfFixture, LoadsInEveryDtype) {
   const auto files = open_model(test::fixture_path("models") / GetParam());
   const ModelConfig& config = files->config();
   const Graph f32_graph = build_graph(config, DType::kF32);
-  const auto f32 = files->load_weights(f32_graph, nullptr);
-  const auto bf16 = files->load_weights(build_graph(config, DType::kBF16), nullptr);
+  const auto f32 = files->load_weights(f32_graph, {});
+  const auto bf16 = files->load_weights(build_graph(config, DType::kBF16), {});
   for (const std::string& name : {std::string("model.embed_tokens.weight"),
                                   std::string("model.layers.2.self_attn.k_proj.weight")}) {
     const TensorView a = f32->get(name);
@@ -40,7 +40,7 @@ TEST_P(HfFixture, LoadsInEveryDtype) {
   }
   EXPECT_EQ(2 * bf16->resident_bytes(), f32->resident_bytes());
   EXPECT_NE(f32->fingerprint(), bf16->fingerprint());
-  EXPECT_EQ(f32->fingerprint(), files->load_weights(f32_graph, nullptr)->fingerprint());
+  EXPECT_EQ(f32->fingerprint(), files->load_weights(f32_graph, {})->fingerprint());
   EXPECT_EQ(files->generation_defaults().eos_ids, (std::vector<int32_t>{2}));
   EXPECT_EQ(files->generation_defaults().bos_id, 1);
   EXPECT_EQ(files->chat_template(), std::nullopt);
@@ -97,7 +97,7 @@ TEST(HfModel, LetsHeadAndEmbeddingStandForEachOtherWhereOneIsNamed) {
   const auto load = [&](const std::vector<std::string>& named,
                         const std::vector<std::string>& stored) {
     folder.write("model.safetensors", weights(stored));
-    return open_model(folder.path())->load_weights(graph_of(named), nullptr);
+    return open_model(folder.path())->load_weights(graph_of(named), {});
   };
   for (const std::string& named : {head, embedding}) {
     for (const std::string& stored : {head, embedding}) {
@@ -125,12 +125,12 @@ TEST(HfModel, ReadsShards) {
                    {DType::kF32, RowAxis::kFixed, Shape{2}},
                    stack(whole_tensor("model.norm.weight", {1}),
                          whole_tensor("model.embed_tokens.weight", {1})));
-  const auto store = files->load_weights(graph, nullptr);
+  const auto store = files->load_weights(graph, {});
   EXPECT_EQ(*store->get("model.embed_tokens.weight").as<float>(), 1.0F);
   EXPECT_EQ(*store->get("model.norm.weight").as<float>(), 2.0F);
   EXPECT_EQ(store->get("both").as<float>()[0], 2.0F);
   EXPECT_EQ(store->get("both").as<float>()[1], 1.0F);
-  EXPECT_THAT(error_of([&] { files->load_weights(graph_of({"unlisted"}), nullptr); }),
+  EXPECT_THAT(error_of([&] { files->load_weights(graph_of({"unlisted"}), {}); }),
               HasSubstr("lack tensor 'unlisted'"));
 }
 
@@ -145,11 +145,11 @@ TEST(HfModel, ReadsMxfp4) {
                         std::string(8, '\x11') + std::string(8, '\xFF') + '\x80'));
   Graph graph;
   graph.add_weight("w_blocks", {DType::kBF16, RowAxis::kFixed, Shape{1, 1, 32}});
-  const auto store = open_model(folder.path())->load_weights(graph, nullptr);
+  const auto store = open_model(folder.path())->load_weights(graph, {});
   const auto* values = store->get("w_blocks").as<BFloat16>();
   for (int i = 0; i < 32; ++i) EXPECT_EQ(to_f32(values[i]), i < 16 ? 1.0F : -12.0F) << i;
   EXPECT_THAT(
-      error_of([&] { open_model(folder.path())->load_weights(graph_of({"w_scales"}), nullptr); }),
+      error_of([&] { open_model(folder.path())->load_weights(graph_of({"w_scales"}), {}); }),
       HasSubstr("'w_scales' has dtype U8, which is not supported"));
 }
 

@@ -72,7 +72,7 @@ TEST(Mxfp4Pairs, DecodeToTheSpecifiedValues) {
   const Shape shape{kExperts, kRows, kGroups * 32};
   Graph graph;
   graph.add_weight("w", {DType::kF32, RowAxis::kFixed, shape}, whole_tensor("w_blocks", shape));
-  const auto store = load_graph_weights(graph, tensors, nullptr);
+  const auto store = load_graph_weights(graph, tensors, {});
   const float* values = store->get("w").as<float>();
   const size_t last_block = (kNumScales - 1) * 32;
   for (size_t i = 0; i < last_block; ++i) {
@@ -100,7 +100,7 @@ TEST(Mxfp4Pairs, AreTakenApartByRowsAndColumns) {
   }
   Graph graph;
   graph.add_weight("w", {DType::kF32, RowAxis::kFixed, Shape{kExperts, kRows, 40}}, source);
-  const auto store = load_graph_weights(graph, tensors, nullptr);
+  const auto store = load_graph_weights(graph, tensors, {});
   const float* value = store->get("w").as<float>();
   for (int64_t row = 0; row < kExperts * kRows; ++row) {
     const int64_t in_expert = row % kRows;

@@ -4,8 +4,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <new>
+#include <optional>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -16,6 +18,7 @@
 #include "model/weights/fingerprint.h"
 #include "model/weights/part_reader.h"
 #include "model/weights/printable.h"
+#include "model/weights/quantized_reader.h"
 
 namespace lamina {
 namespace {
@@ -31,12 +34,20 @@ constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 struct ResolvedWeight {
   const Node* node = nullptr;
   std::vector<const StoredTensor*> tensors;
+  std::optional<BlockFormat> format = {};  // it stays quantised, in that format
 
   [[nodiscard]] const WeightSource& source() const {
     return std::get<WeightAttrs>(node->attrs).source;
   }
   [[nodiscard]] DType dtype() const { return node->type.dtype; }
-  [[nodiscard]] size_t size_bytes() const { return static_cast<size_t>(node->type.row_bytes()); }
+  // Without memory. Quantised weights alone.
+  [[nodiscard]] QuantizedMatrix matrix() const {
+    const Shape& shape = node->type.row_shape;
+    return {.format = *format, .rows = shape[0], .columns = shape[1]};
+  }
+  [[nodiscard]] size_t size_bytes() const {
+    return format ? matrix().size_bytes() : static_cast<size_t>(node->type.row_bytes());
+  }
 };
 
 // Finds what a graph names among the tensors of a model's files.
@@ -112,6 +123,30 @@ class Resolver {
   std::set<std::string_view> named_;
 };
 
+// Ids of the weights that are used as wholes, by operators that take them quantised.
+std::set<ValueId> usable_quantized(const Graph& graph) {
+  std::set<ValueId> usable;
+  std::set<ValueId> unusable;
+  for (const Node& node : graph.nodes()) {
+    const bool is_plain_embedding = node.kind == OpKind::kEmbedding &&
+                                    std::get_if<EmbeddingAttrs>(&node.attrs) == nullptr;
+    const size_t place = is_plain_embedding ? 0 : node.kind == OpKind::kLinear ? 1 : SIZE_MAX;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      (i == place ? usable : unusable).insert(node.inputs[i]);
+    }
+  }
+  for (const ValueId id : unusable) usable.erase(id);
+  return usable;
+}
+
+void choose_quantized(const Graph& graph, std::span<ResolvedWeight> weights) {
+  const std::set<ValueId> usable = usable_quantized(graph);
+  for (ResolvedWeight& weight : weights) {
+    if (!usable.contains(weight.node->id) || weight.node->type.row_shape.rank() != 2) continue;
+    weight.format = quantized_format(weight.source(), weight.tensors);
+  }
+}
+
 constexpr std::align_val_t kWeightAlignment{64};  // a cache line, an AVX-512 vector
 
 struct AlignedDelete {
@@ -153,8 +188,19 @@ class LoadedWeights final : public WeightStore {
     add(node, memory.get());
     owned_.push_back(std::move(memory));
   }
+  void add_quantized(const Node& node, QuantizedMatrix matrix, OwnedBytes memory) {
+    matrix.data = memory.get();
+    quantized_.emplace(node.name, matrix);
+    owned_.push_back(std::move(memory));
+  }
   // Once, after the last weight.
   void seal() {
+    for (const auto& [name, matrix] : quantized_) {
+      const auto size_bytes = static_cast<int64_t>(matrix.size_bytes());
+      fingerprint_ =
+          hash_tensor(fingerprint_, name, TensorView(matrix.data, DType::kU8, {size_bytes}));
+      resident_bytes_ += matrix.size_bytes();
+    }
     for (const auto& [name, tensor] : weights_) {
       fingerprint_ = hash_tensor(fingerprint_, name, tensor);
       resident_bytes_ += tensor.size_bytes();
@@ -170,6 +216,11 @@ class LoadedWeights final : public WeightStore {
     }
     return found->second;
   }
+  [[nodiscard]] std::optional<QuantizedMatrix> find_quantized(
+      std::string_view name) const override {
+    const auto found = quantized_.find(name);
+    return found == quantized_.end() ? std::nullopt : std::optional(found->second);
+  }
 
  private:
   void add(const Node& node, std::byte* data) {
@@ -177,6 +228,7 @@ class LoadedWeights final : public WeightStore {
   }
 
   std::map<std::string, TensorView, std::less<>> weights_;
+  std::map<std::string, QuantizedMatrix, std::less<>> quantized_;
   std::vector<OwnedBytes> owned_;
   std::set<std::shared_ptr<const MappedFile>> files_;
   uint64_t resident_bytes_ = 0;
@@ -232,16 +284,34 @@ OwnedBytes put_together(const ResolvedWeight& weight, Tally& tally) {
   return memory;
 }
 
+OwnedBytes quantize(const ResolvedWeight& weight, Tally& tally) {
+  OwnedBytes memory = allocate(weight);
+  QuantizedMatrix matrix = weight.matrix();
+  matrix.data = memory.get();
+  std::memset(matrix.data, 0, matrix.size_bytes());
+  int64_t row = 0;
+  for (size_t i = 0; i < weight.tensors.size(); ++i) {
+    const WeightPart& part = weight.source()[i];
+    read_quantized(
+        *weight.tensors[i], part, matrix, row, [&](size_t bytes) { tally.add(bytes); });
+    row += part.rows.num_rows();
+  }
+  return memory;
+}
+
 }  // namespace
 
 std::unique_ptr<WeightStore> load_graph_weights(const Graph& graph,
                                                 std::span<const StoredTensor> tensors,
-                                                const LoadProgress& progress) {
-  const std::vector<ResolvedWeight> weights = Resolver(graph, tensors).resolve();
+                                                const LoadOptions& options) {
+  std::vector<ResolvedWeight> weights = Resolver(graph, tensors).resolve();
+  if (options.keeps_quantized) choose_quantized(graph, weights);
   auto store = std::make_unique<LoadedWeights>();
-  Tally tally(weights, progress);
+  Tally tally(weights, options.progress);
   for (const ResolvedWeight& weight : weights) {
-    if (const std::byte* data = bytes_in_place(weight)) {
+    if (weight.format) {
+      store->add_quantized(*weight.node, weight.matrix(), quantize(weight, tally));
+    } else if (const std::byte* data = bytes_in_place(weight)) {
       store->add_mapped(*weight.node, data, weight.tensors.front()->file);
       tally.add(weight.size_bytes());
     } else {

@@ -42,7 +42,7 @@ Graph graph_of(std::span<const StoredTensor> tensors, DType dtype) {
 std::unique_ptr<WeightStore> load_all(std::span<const StoredTensor> tensors,
                                       DType dtype,
                                       const LoadProgress& progress = nullptr) {
-  return load_graph_weights(graph_of(tensors, dtype), tensors, progress);
+  return load_graph_weights(graph_of(tensors, dtype), tensors, {.progress = progress});
 }
 
 std::vector<float> values_of(const TensorView& tensor) {
@@ -114,7 +114,7 @@ TEST(LoadedWeights, UseAlignedRowsInPlace) {
   add("column", take_columns(whole, 1, 1));
   add("strided", take_rows(whole, {0, 1, 2, 2}));
   graph.add_weight("bf16", {DType::kBF16, RowAxis::kFixed, Shape{3, 2}}, whole);
-  const auto store = load_graph_weights(graph, tensors, nullptr);
+  const auto store = load_graph_weights(graph, tensors, {});
   EXPECT_EQ(store->get("whole").data, tensors[0].data());
   EXPECT_EQ(store->get("rows").data, tensors[0].data() + 8);
   EXPECT_EQ(values_of(store->get("rows")), (std::vector<float>{3, 4, 5, 6}));
@@ -136,7 +136,7 @@ TEST(LoadedWeights, RefuseWhatTheGraphDoesNotFit) {
     Graph graph;
     const Shape shape{num_rows(source), num_columns(source)};
     graph.add_weight("w", {DType::kF32, RowAxis::kFixed, shape}, source);
-    return error_of([&] { load_graph_weights(graph, tensors, nullptr); });
+    return error_of([&] { load_graph_weights(graph, tensors, {}); });
   };
   EXPECT_THAT(refusal(whole_tensor("a", {4, 1})),
               HasSubstr("tensor 'a' has shape [2, 2], the configuration implies [4, 1]"));
@@ -245,9 +245,10 @@ TEST_P(LoadedWeightsMemory, StaysWithinItsBoundAtEveryMoment) {
   graph.add_weight("w", {DType::kBF16, RowAxis::kFixed, Shape{4, kWidth, kWidth}}, source());
   const int64_t before = resident_bytes();
   int64_t peak = 0;
-  const auto store = load_graph_weights(graph, tensors, [&](uint64_t, uint64_t) {
-    peak = std::max(peak, resident_bytes() - before);
-  });
+  const auto store = load_graph_weights(
+      graph, tensors, {.progress = [&](uint64_t, uint64_t) {
+        peak = std::max(peak, resident_bytes() - before);
+      }});
   constexpr int64_t kResult = 2 * 4 * kWidth * kWidth;
   EXPECT_EQ(store->resident_bytes(), static_cast<uint64_t>(kResult));
   EXPECT_GT(peak, kResult / 2);

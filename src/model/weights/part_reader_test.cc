@@ -2,8 +2,10 @@
 // arrays of values.
 #include "model/weights/part_reader.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
+#include <array>
+#include <cmath>
 #include <map>
 
 #include "base/rng.h"
@@ -58,7 +60,9 @@ std::vector<std::vector<float>> turned(const std::vector<std::vector<float>>& ro
 // Tensors of one encoding with random content, each in a file of its own.
 class Tensors {
  public:
-  explicit Tensors(StoredType type) : type_(type) {}
+  // Content of blocks is bytes below `byte_limit`: as f16, numbers.
+  explicit Tensors(StoredType type, uint64_t byte_limit = 0x70)
+      : type_(type), byte_limit_(byte_limit) {}
 
   Derived add(const std::string& name, const Shape& shape, int32_t interleaved_heads = 0) {
     StoredTensor tensor{.name = name,
@@ -85,8 +89,7 @@ class Tensors {
       for (float& value : values) value = rng_.next_float() - 0.5F;
       encode_from_f32(values, *dtype, reinterpret_cast<std::byte*>(bytes.data()));
     } else {
-      // Small bytes, so that scales in f16 are numbers.
-      for (char& byte : bytes) byte = static_cast<char>(rng_.next_below(0x70));
+      for (char& byte : bytes) byte = static_cast<char>(rng_.next_below(byte_limit_));
     }
     return bytes;
   }
@@ -113,6 +116,7 @@ class Tensors {
   }
 
   StoredType type_;
+  uint64_t byte_limit_;
   Rng rng_{11};
   TemporaryFolder folder_;
   std::vector<StoredTensor> tensors_;
@@ -125,7 +129,7 @@ void expect_loaded(const Tensors& tensors,
   const Shape shape{num_rows(derived.source), num_columns(derived.source)};
   Graph graph;
   graph.add_weight("w", {dtype, RowAxis::kFixed, shape}, derived.source);
-  const auto store = load_graph_weights(graph, tensors.list(), nullptr);
+  const auto store = load_graph_weights(graph, tensors.list(), {});
   const TensorView weight = store->get("w");
   ASSERT_EQ(weight.shape, shape) << what;
   ASSERT_EQ(derived.rows.size(), static_cast<size_t>(shape[0])) << what;
@@ -258,6 +262,125 @@ INSTANTIATE_TEST_SUITE_P(
                                          StoredType::kQ4_K,
                                          StoredType::kQ6_K),
                        ::testing::Values(DType::kF32, DType::kF16, DType::kBF16)));
+
+// A graph with one weight, used by a product.
+Graph product_with(const WeightSource& source) {
+  Graph graph;
+  const Shape shape{num_rows(source), num_columns(source)};
+  const ValueId x = graph.add_input("x", {DType::kBF16, RowAxis::kTokens, {shape[1]}});
+  const ValueId w = graph.add_weight("w", {DType::kBF16, RowAxis::kFixed, shape}, source);
+  graph.add(OpKind::kLinear, "y", {x, w});
+  return graph;
+}
+
+class QuantizedReading : public ::testing::TestWithParam<StoredType> {
+ protected:
+  // How far a value may be from what the file says, given the largest magnitude around it.
+  static float tolerance(float largest) {
+    switch (GetParam()) {
+      case StoredType::kQ8_0:
+      case StoredType::kQ4_0:
+      case StoredType::kQ4_1:
+        return 1e-6F * largest;
+      case StoredType::kQ4_K:  // f16 scales and minima; the smallest f16 is 2^-24
+        return largest / 1024.0F + 16.0F * 0x1p-25F;
+      default:
+        return largest / 250.0F + 128.0F * 0x1p-25F;
+    }
+  }
+  void expect(const Derived& derived, BlockFormat format, std::string_view what) {
+    const auto store = load_graph_weights(
+        product_with(derived.source), tensors_.list(), {.keeps_quantized = true});
+    const auto matrix = store->find_quantized("w");
+    ASSERT_TRUE(matrix) << what;
+    ASSERT_EQ(matrix->format, format) << what;
+    ASSERT_EQ(matrix->rows, static_cast<int64_t>(derived.rows.size())) << what;
+    ASSERT_EQ(store->resident_bytes(), matrix->size_bytes());
+    for (int64_t row = 0; row < matrix->rows; ++row) {
+      const auto& expected = derived.rows[static_cast<size_t>(row)];
+      for (int64_t block = 0; block < matrix->num_blocks(); ++block) {
+        std::array<float, kQuantBlock> values{};
+        matrix->get_block(row, block, values);
+        const auto of_block = std::span(expected).subspan(
+            static_cast<size_t>(block * kQuantBlock), kQuantBlock);
+        // Q4_K: a scale and its minimum may be larger than what is left of their difference.
+        const int64_t span = GetParam() == StoredType::kQ4_K ? 256 : kQuantBlock;
+        const int64_t begin = block * kQuantBlock / span * span;
+        float largest = 0.0F;
+        for (int64_t i = begin; i < std::min(begin + span, matrix->columns); ++i) {
+          largest = std::max(largest, std::fabs(expected[static_cast<size_t>(i)]));
+        }
+        for (size_t i = 0; i < values.size(); ++i) {
+          ASSERT_NEAR(values[i], of_block[i], tolerance(largest))
+              << what << ", row " << row << " block " << block << " column " << i;
+        }
+      }
+    }
+  }
+  static BlockFormat own_format() {
+    switch (GetParam()) {
+      case StoredType::kQ4_0:
+      case StoredType::kQ4_1:
+      case StoredType::kQ4_K:
+        return BlockFormat::kInt4;
+      default:
+        return BlockFormat::kInt8;
+    }
+  }
+  Tensors tensors_{GetParam(), 0x30};  // scales below 1, as in models
+};
+
+TEST_P(QuantizedReading, KeepsTheValues) {
+  const Derived matrix = tensors_.add("m", {70, 512});
+  expect(matrix, own_format(), "whole");
+  expect(rows_of(matrix, {1, 2, 7, 9}), own_format(), "pattern");
+  expect(columns_of(matrix, 256, 256), own_format(), "columns of whole blocks");
+  const Derived q = tensors_.add("q", {48, 256}, 4);
+  const Derived v = tensors_.add("v", {24, 256});
+  expect(stacked(q, v), own_format(), "interleaved heads, fused");
+}
+
+TEST_P(QuantizedReading, LeavesOthersDecoded) {
+  const Derived matrix = tensors_.add("m", {64, 512});
+  const auto is_kept = [&](const Graph& graph) {
+    return load_graph_weights(graph, tensors_.list(), {.keeps_quantized = true})
+        ->find_quantized("w")
+        .has_value();
+  };
+  EXPECT_TRUE(is_kept(product_with(matrix.source)));
+  EXPECT_FALSE(is_kept(product_with(columns_of(matrix, 16, 256).source))) << "inside blocks";
+  EXPECT_FALSE(is_kept(product_with(turned(matrix).source))) << "transposed";
+  Graph shared = product_with(matrix.source);
+  const ValueId ids = shared.add_input("ids", {DType::kI32, RowAxis::kTokens, {}});
+  shared.add(OpKind::kEmbedding, "rows", {shared.node(1).id, ids});
+  EXPECT_TRUE(is_kept(shared)) << "an embedding too";
+  shared.add(OpKind::kEmbedding, "shard", {shared.node(1).id, ids}, EmbeddingAttrs{});
+  EXPECT_FALSE(is_kept(shared)) << "used otherwise too";
+  EXPECT_FALSE(load_graph_weights(product_with(matrix.source), tensors_.list(), {})
+                   ->find_quantized("w"))
+      << "not asked for";
+}
+
+TEST(QuantizedReadingOf, ScalesTooLargeForF16IsRefused) {
+  Tensors tensors(StoredType::kQ4_K, 0x78);
+  const Derived matrix = tensors.add("m", {64, 512});
+  EXPECT_THAT(test::error_of([&] {
+                load_graph_weights(
+                    product_with(matrix.source), tensors.list(), {.keeps_quantized = true});
+              }),
+              ::testing::HasSubstr("--quantization none"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Encodings,
+                         QuantizedReading,
+                         ::testing::Values(StoredType::kQ8_0,
+                                           StoredType::kQ4_0,
+                                           StoredType::kQ4_1,
+                                           StoredType::kQ5_0,
+                                           StoredType::kQ5_1,
+                                           StoredType::kQ4_K,
+                                           StoredType::kQ5_K,
+                                           StoredType::kQ6_K));
 
 }  // namespace
 }  // namespace lamina
