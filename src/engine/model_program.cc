@@ -75,6 +75,7 @@ AttentionCoreConfig ModelProgram::attention_core(int32_t rank,
   const int32_t group = attention().num_heads / attention().num_kv_heads;
   const HeadRange heads = {kv_heads.begin * group, kv_heads.end * group};
   AttentionCoreConfig config{.kv = kv_layout(kv_heads.count()),
+                             .q_dtype = dtype,
                              .num_blocks = num_blocks,
                              .num_heads = heads.count(),
                              .max_sequences = max_num_seqs,

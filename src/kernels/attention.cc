@@ -6,6 +6,7 @@
 #include "kernels/cpu/append_kv.h"
 #include "kernels/cpu/merge_partials.h"
 #include "kernels/cpu/ragged_attention.h"
+#include "kernels/cpu/ragged_attention_bf16.h"
 
 namespace lamina::kernels {
 namespace {
@@ -37,6 +38,28 @@ Status check_parameters(const RaggedAttentionArgs& args) {
   return check_per_head("sinks", args.sinks, args.q.shape[1]);
 }
 
+KvShape shape_of(const TensorView& k_cache, const TensorView& v_cache, DType q_dtype) {
+  return {.dtype = k_cache.dtype,
+          .q_dtype = q_dtype,
+          .block_size = k_cache.shape[2],
+          .key_dim = k_cache.shape[3],
+          .value_dim = v_cache.empty() ? 0 : v_cache.shape[3]};
+}
+
+Status check_order(std::string_view op,
+                   KvOrder order,
+                   const TensorView& k_cache,
+                   const TensorView& v_cache,
+                   DType q_dtype) {
+  if (order == KvOrder::kRows) return {};
+  if (preferred_order(shape_of(k_cache, v_cache, q_dtype)) == KvOrder::kPairs) return {};
+  return invalid_argument(fmt::format("{}: pairs in k_cache {}, v_cache {} for {}",
+                                      op,
+                                      describe(k_cache),
+                                      describe(v_cache),
+                                      dtype_name(q_dtype)));
+}
+
 Status check_slots(const AppendKvArgs& args) {
   const auto num_tokens = static_cast<size_t>(args.k.shape[0]);
   const int64_t num_slots = args.k_cache.shape[0] * args.k_cache.shape[2];
@@ -65,6 +88,7 @@ Status check(const AppendKvArgs& args) {
     LAMINA_RETURN_IF_ERROR(
         check_tensor(kOp, "v", args.v, wanted.with(2, args.v_cache.shape[3]), args.k.dtype));
   }
+  LAMINA_RETURN_IF_ERROR(check_order(kOp, args.order, args.k_cache, args.v_cache, args.k.dtype));
   return check_slots(args);
 }
 
@@ -110,6 +134,7 @@ Status check(const RaggedAttentionArgs& args) {
   }
   LAMINA_RETURN_IF_ERROR(check_outputs(args));
   LAMINA_RETURN_IF_ERROR(check_parameters(args));
+  LAMINA_RETURN_IF_ERROR(check_order(kOp, args.order, args.k_cache, args.v_cache, args.q.dtype));
   const int64_t window = args.window ? *args.window : -1;
   return check_batch(kOp, args.batch, args.k_cache, num_tokens, window);
 }
@@ -125,6 +150,10 @@ Status check(const AttentionPartial& into, const AttentionPartial& from) {
 }
 
 }  // namespace
+
+KvOrder preferred_order(const KvShape& shape) {
+  return cpu::reads_pairs(shape) ? KvOrder::kPairs : KvOrder::kRows;
+}
 
 Status append_kv(const AppendKvArgs& args, StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check(args));

@@ -30,10 +30,30 @@ struct RaggedBatch {
   [[nodiscard]] int64_t num_tokens() const { return query_begin.empty() ? 0 : query_begin.back(); }
 };
 
+// How the elements of a block lie within a head.
+//   kRows   token after token: [block_size, D]
+//   kPairs  for products in pairs of bf16, streams of whole vectors: keys [D / 2, block_size, 2],
+//           neighbouring elements of a key side by side; values [block_size / 2, Dv, 2], the same
+//           element of neighbouring tokens side by side
+// Shapes of caches are the same. One cache has one order from its first append on.
+enum class KvOrder : uint8_t { kRows, kPairs };
+
+// What the caller of a cache has to know of it.
+struct KvShape {
+  DType dtype = DType::kBF16;    // of the cache
+  DType q_dtype = DType::kBF16;  // of the queries that will meet it
+  int64_t block_size = 0;
+  int64_t key_dim = 0;
+  int64_t value_dim = 0;  // 0: values lie in the keys
+};
+// The order that attention on this machine reads fastest. kPairs is refused where it is not this.
+[[nodiscard]] KvOrder preferred_order(const KvShape& shape);
+
 // Writes k and v of this step's tokens into the cache at their places. Writing by place makes a
 // replay harmless.
 //   k [N, Hkv, D], v [N, Hkv, Dv], any dtype of the float three
 //   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv]; converted to their dtype
+//   order: of both caches; kPairs takes k of the cache's dtype
 //   slot_mapping [N]: token i goes to offset s % block_size of block s / block_size; no two alike
 // v and v_cache are both empty views where values lie in the keys (latent attention).
 // Errors: kInvalidArgument on shapes that do not fit, or a slot outside [0, P * block_size).
@@ -44,6 +64,7 @@ struct AppendKvArgs {
   TensorView k_cache;
   TensorView v_cache;
   std::span<const int64_t> slot_mapping;
+  KvOrder order = KvOrder::kRows;
 };
 [[nodiscard]] Status append_kv(const AppendKvArgs& args, StreamView stream);
 
@@ -85,6 +106,7 @@ struct RaggedAttentionArgs {
   std::span<const float> sinks;         // [Hq] or empty
   AttentionPhase phase = AttentionPhase::kWhole;
   TensorView state{};
+  KvOrder order = KvOrder::kRows;
 };
 [[nodiscard]] Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream);
 

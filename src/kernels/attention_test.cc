@@ -23,6 +23,7 @@ struct Dimensions {
   int64_t block_size = 16;
   DType q_dtype = DType::kF32;
   DType kv_dtype = DType::kF32;
+  KvOrder order = KvOrder::kRows;
 };
 
 struct SequenceSpec {
@@ -66,14 +67,16 @@ class Fixture {
     return {query_begin_, context_len_, tables_, max_blocks_};
   }
   [[nodiscard]] RaggedAttentionArgs args(const TestTensor& out, const TestTensor& lse) const {
-    return {q_.view(),
-            k_cache_.view(),
-            v_cache_.view(),
-            out.view(),
-            lse.view(),
-            batch(),
-            1.0F / std::sqrt(static_cast<float>(dimensions_.head_dim)),
-            std::nullopt};
+    RaggedAttentionArgs args{q_.view(),
+                             k_cache_.view(),
+                             v_cache_.view(),
+                             out.view(),
+                             lse.view(),
+                             batch(),
+                             1.0F / std::sqrt(static_cast<float>(dimensions_.head_dim)),
+                             std::nullopt};
+    args.order = dimensions_.order;
+    return args;
   }
   [[nodiscard]] TestTensor make_out(DType dtype) const {
     TestTensor out(dtype, q_.view().shape);
@@ -123,7 +126,8 @@ class Fixture {
                     values_[b].view(),
                     k_cache_.view(),
                     v_cache_.view(),
-                    slots_of(whole, dimensions_.block_size)});
+                    slots_of(whole, dimensions_.block_size),
+                    dimensions_.order});
   }
 };
 
@@ -186,10 +190,23 @@ TEST(RaggedAttention, ReferenceAgreesWithTheDefinition) {
   }
 }
 
-void expect_cpu_agrees(const Dimensions& dimensions,
-                       std::optional<int32_t> window,
-                       DType out_dtype,
-                       uint64_t seed) {
+// Calls body() with the dimensions, in each order that their caches may have.
+template <typename Body>
+void for_each_order(Dimensions dimensions, const Body& body) {
+  dimensions.order = KvOrder::kRows;
+  body(dimensions);
+  dimensions.order = preferred_order({.dtype = dimensions.kv_dtype,
+                                      .q_dtype = dimensions.q_dtype,
+                                      .block_size = dimensions.block_size,
+                                      .key_dim = dimensions.head_dim,
+                                      .value_dim = dimensions.head_dim});
+  if (dimensions.order != KvOrder::kRows) body(dimensions);
+}
+
+void expect_cpu_agrees_in_order(const Dimensions& dimensions,
+                                std::optional<int32_t> window,
+                                DType out_dtype,
+                                uint64_t seed) {
   const Fixture fixture(dimensions, odd_batch(dimensions.block_size), seed);
   const TestTensor out = fixture.make_out(out_dtype);
   const TestTensor lse = fixture.make_lse();
@@ -216,15 +233,29 @@ void expect_cpu_agrees(const Dimensions& dimensions,
   expect_near(lse, expected_lse, 4.0F, what + " lse");
 }
 
+void expect_cpu_agrees(const Dimensions& dimensions,
+                       std::optional<int32_t> window,
+                       DType out_dtype,
+                       uint64_t seed) {
+  for_each_order(dimensions, [&](const Dimensions& ordered) {
+    expect_cpu_agrees_in_order(ordered, window, out_dtype, seed);
+  });
+}
+
 TEST(RaggedAttention, AgreesWithReferenceOverShapes) {
   for_each_target([&] {
     uint64_t seed = 100;
     for (const auto& [num_heads, num_kv_heads] :
          {std::pair{1, 1}, {3, 3}, {8, 1}, {8, 8}, {9, 3}, {24, 8}}) {
       for (const int64_t head_dim : {8, 16, 32, 64, 80, 128}) {
-        const Dimensions dimensions = {
-            .num_heads = num_heads, .num_kv_heads = num_kv_heads, .head_dim = head_dim};
-        expect_cpu_agrees(dimensions, std::nullopt, DType::kF32, ++seed);
+        for (const DType dtype : {DType::kF32, DType::kBF16}) {
+          const Dimensions dimensions = {.num_heads = num_heads,
+                                         .num_kv_heads = num_kv_heads,
+                                         .head_dim = head_dim,
+                                         .q_dtype = dtype,
+                                         .kv_dtype = dtype};
+          expect_cpu_agrees(dimensions, std::nullopt, DType::kF32, ++seed);
+        }
       }
     }
   });
@@ -233,12 +264,18 @@ TEST(RaggedAttention, AgreesWithReferenceOverShapes) {
 TEST(RaggedAttention, AgreesWithReferenceOverBlocksAndWindows) {
   for_each_target([&] {
     uint64_t seed = 200;
-    for (const int64_t block_size : {1, 2, 5, 16, 32, 100}) {
+    for (const int64_t block_size : {1, 2, 5, 16, 32, 48, 100}) {
       for (const int32_t window : {0, 1, 2, 16, 63, 64, 65, 1000}) {
-        expect_cpu_agrees({.num_heads = 4, .num_kv_heads = 2, .block_size = block_size},
-                          window,
-                          DType::kF32,
-                          ++seed);
+        for (const DType dtype : {DType::kF32, DType::kBF16}) {
+          expect_cpu_agrees({.num_heads = 4,
+                             .num_kv_heads = 2,
+                             .block_size = block_size,
+                             .q_dtype = dtype,
+                             .kv_dtype = dtype},
+                            window,
+                            DType::kF32,
+                            ++seed);
+        }
       }
     }
   });
@@ -288,27 +325,39 @@ TestTensor attend_part(const Fixture& fixture,
   return out;
 }
 
+// A sequence asked in chunks of any size gives the bits that it gives as a whole.
+void expect_chunks_agree(const Dimensions& dimensions, std::optional<int32_t> window) {
+  const int64_t length = 150;
+  const Fixture fixture(dimensions, {{length, length}}, 5);
+  const TestTensor whole = attend_part(fixture, 0, length, window, 2);
+  ASSERT_EQ(attend_part(fixture, 0, length, window, 1), whole);
+  for (const int64_t chunk : {1, 7, 64}) {
+    for (int64_t begin = 0; begin < length; begin += chunk) {
+      const int64_t count = std::min(chunk, length - begin);
+      const TestTensor part = attend_part(fixture, begin, count, window, 2);
+      ASSERT_EQ(0,
+                std::memcmp(part.view().data,
+                            whole.view().rows(begin, count).data,
+                            part.view().size_bytes()))
+          << "position " << begin << " chunk " << chunk << " q " << dtype_name(dimensions.q_dtype)
+          << " kv " << dtype_name(dimensions.kv_dtype);
+    }
+  }
+}
+
 TEST(RaggedAttention, DecodeAndPrefillGiveTheSameBits) {
   for_each_target([&] {
     for (const auto& window : {std::optional<int32_t>(), std::optional<int32_t>(50)}) {
       for (const DType kv_dtype : kFloatDTypes) {
-        const int64_t length = 150;
-        const Fixture fixture(
-            {.num_heads = 6, .num_kv_heads = 2, .head_dim = 40, .kv_dtype = kv_dtype},
-            {{length, length}},
-            5);
-        const TestTensor whole = attend_part(fixture, 0, length, window, 2);
-        ASSERT_EQ(attend_part(fixture, 0, length, window, 1), whole);
-        for (const int64_t chunk : {1, 7, 64}) {
-          for (int64_t begin = 0; begin < length; begin += chunk) {
-            const int64_t count = std::min(chunk, length - begin);
-            const TestTensor part = attend_part(fixture, begin, count, window, 2);
-            ASSERT_EQ(0,
-                      std::memcmp(part.view().data,
-                                  whole.view().rows(begin, count).data,
-                                  part.view().size_bytes()))
-                << "position " << begin << " chunk " << chunk;
-          }
+        for (const DType q_dtype : {DType::kF32, kv_dtype}) {
+          for_each_order({.num_heads = 6,
+                          .num_kv_heads = 2,
+                          .head_dim = 48,
+                          .q_dtype = q_dtype,
+                          .kv_dtype = kv_dtype},
+                         [&](const Dimensions& dimensions) {
+                           expect_chunks_agree(dimensions, window);
+                         });
         }
       }
     }
@@ -468,6 +517,42 @@ TEST(AppendKv, AgreesWithReferenceAndReplays) {
       }
     }
   });
+}
+
+TEST(AppendKv, PutsPairsWhereTheReferenceDoes) {
+  cpu::set_bf16_dot_use(cpu::Bf16DotUse::kWhereSupported);
+  Dimensions dimensions{.num_heads = 3,
+                        .num_kv_heads = 3,
+                        .head_dim = 32,
+                        .q_dtype = DType::kBF16,
+                        .kv_dtype = DType::kBF16,
+                        .order = KvOrder::kPairs};
+  const Fixture fixture(dimensions, odd_batch(16), 11);
+  Rng rng(12);
+  const TestTensor k = TestTensor::random(DType::kBF16, fixture.q_.view().shape, rng);
+  const TestTensor v = TestTensor::random(DType::kBF16, fixture.q_.view().shape, rng);
+  const TestTensor k_cache = fixture.k_cache_;
+  const TestTensor v_cache = fixture.v_cache_;
+  const TestTensor k_actual = fixture.k_cache_;
+  const TestTensor v_actual = fixture.v_cache_;
+  const std::vector<int64_t> slots = slots_of(fixture.batch(), 16);
+  ref::append_kv({k.view(), v.view(), k_cache.view(), v_cache.view(), slots, KvOrder::kPairs});
+  ThreadPool pool(2);
+  const AppendKvArgs args = {
+      k.view(), v.view(), k_actual.view(), v_actual.view(), slots, KvOrder::kPairs};
+  const Status status = append_kv(args, StreamView(pool));
+  if (cpu::uses_bf16_dot()) {
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_EQ(k_actual, k_cache);
+    EXPECT_EQ(v_actual, v_cache);
+  } else {
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  }
+  // The order of rows is another one.
+  const TestTensor in_rows = fixture.k_cache_;
+  ref::append_kv({k.view(), v.view(), in_rows.view(), v_cache.view(), slots});
+  EXPECT_FALSE(in_rows == k_cache);
+  cpu::set_bf16_dot_use(cpu::Bf16DotUse::kWhereFast);
 }
 
 // Ties, subnormals, overflow, infinities and NaN convert as the scalar functions do.

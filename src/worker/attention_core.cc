@@ -23,6 +23,11 @@ AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView strea
     : config_(config),
       stream_(stream),
       cache_(config.kv, config.num_blocks, MemoryKind::kHost),
+      order_(kernels::preferred_order({.dtype = config.kv.dtype,
+                                       .q_dtype = config.q_dtype,
+                                       .block_size = config.kv.block_size,
+                                       .key_dim = config.kv.head_dim,
+                                       .value_dim = config.kv.latent ? 0 : config.kv.value_dim})),
       tables_(config.max_sequences, config.max_blocks_per_sequence, config.num_blocks),
       steps_(static_cast<size_t>(config.num_micro_batches)) {
   const auto max_sequences = static_cast<size_t>(config.max_sequences);
@@ -149,7 +154,10 @@ kernels::RaggedAttentionArgs AttentionCore::attention_args(const Step& step,
           .window = layer.window,
           .soft_cap = layer.soft_cap,
           .alibi_slopes = layer.alibi_slopes,
-          .sinks = step.is_partial ? std::span<const float>() : std::span(layer.sinks)};
+          .sinks = step.is_partial ? std::span<const float>() : std::span(layer.sinks),
+          .phase = kernels::AttentionPhase::kWhole,
+          .state = {},
+          .order = order_};
 }
 
 TensorView AttentionCore::state_view(const Step& step) const {
@@ -177,7 +185,8 @@ Status AttentionCore::append(int32_t micro_batch, int32_t layer_idx, TensorView 
                              .v = config_.kv.latent ? TensorView() : v,
                              .k_cache = cache_.keys(layer_idx),
                              .v_cache = cache_.values(layer_idx),
-                             .slot_mapping = current.slot_mapping},
+                             .slot_mapping = current.slot_mapping,
+                             .order = order_},
                             stream_);
 }
 

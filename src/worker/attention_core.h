@@ -19,6 +19,7 @@ namespace lamina {
 
 struct AttentionCoreConfig {
   KvLayout kv;  // num_kv_heads: of this worker
+  DType q_dtype = DType::kBF16;
   int32_t num_blocks = 0;
   int32_t num_heads = 0;      // query heads of this worker
   int32_t max_sequences = 0;  // slots
@@ -95,6 +96,7 @@ class AttentionCore {
   AttentionCoreConfig config_;
   StreamView stream_;
   KvCache cache_;
+  kernels::KvOrder order_;
   BlockTables tables_;
   std::vector<Step> steps_;  // by micro-batch
   int32_t num_blocks_used_ = 0;

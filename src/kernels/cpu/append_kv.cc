@@ -25,6 +25,48 @@ HWY_INLINE void copy_row(const From* from, int64_t count, To* to) {
   }
 }
 
+// The elements of a row, `stride` elements apart.
+template <typename T>
+HWY_INLINE void scatter(const T* from, int64_t count, T* to, int64_t stride) {
+  for (int64_t i = 0; i < count; ++i) to[i * stride] = from[i];
+}
+
+// A key of a head whose block begins at `block`, as KvOrder::kPairs has it: two elements side by
+// side, the next two block_size pairs on.
+template <typename T>
+HWY_INLINE void scatter_key(const T* from, int64_t count, T* block, int64_t block_size, int64_t token) {
+  for (int64_t i = 0; i < count; i += 2) {
+    T* pair = block + (i / 2 * block_size + token) * 2;
+    pair[0] = from[i];
+    pair[1] = from[i + 1];
+  }
+}
+
+// Tokens [begin, end), as KvOrder::kPairs has them.
+template <typename T>
+void append_pairs(const AppendKvArgs& args, int64_t begin, int64_t end) {
+  const int64_t block_size = args.k_cache.shape[2];
+  const int64_t key_dim = args.k_cache.shape[3];
+  const int64_t value_dim = args.v_cache.shape[3];
+  for (int64_t t = begin; t < end; ++t) {
+    const int64_t slot = args.slot_mapping[static_cast<size_t>(t)];
+    const int64_t block = slot / block_size;
+    const int64_t token = slot % block_size;
+    for (int64_t head = 0; head < args.k_cache.shape[1]; ++head) {
+      scatter_key(args.k.row<T>(t) + head * key_dim,
+                  key_dim,
+                  args.k_cache.row<T>(block) + head * block_size * key_dim,
+                  block_size,
+                  token);
+      T* values = args.v_cache.row<T>(block) + head * block_size * value_dim;
+      scatter(args.v.row<T>(t) + head * value_dim,
+              value_dim,
+              values + token / 2 * 2 * value_dim + token % 2,
+              2);
+    }
+  }
+}
+
 // Tokens [begin, end).
 template <typename From, typename To>
 void append_tokens(const AppendKvArgs& args, int64_t begin, int64_t end) {
@@ -54,7 +96,12 @@ void append_typed(const AppendKvArgs& args, ThreadPool& pool) {
   pool.parallel_for(
       args.k.shape[0],
       ceil_div(kMinElements, args.k.row_elements()),
-      [&args](int64_t begin, int64_t end) { append_tokens<From, To>(args, begin, end); });
+      [&args](int64_t begin, int64_t end) {
+        if constexpr (std::is_same_v<From, To>) {
+          if (args.order == KvOrder::kPairs) return append_pairs<To>(args, begin, end);
+        }
+        append_tokens<From, To>(args, begin, end);
+      });
 }
 
 template <typename From>

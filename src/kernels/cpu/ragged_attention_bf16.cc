@@ -1,17 +1,19 @@
-// The online softmax of ragged_attention.cc in pairs of bf16, with the same promises. Each tile of
-// 64 keys is laid out once in panels, in which a vector holds one pair of 16 keys (pairs along the
-// head dimension) or of 16 elements of a value (pairs of keys); then all rows of the task meet it,
-// four at a time, by broadcasting their own pairs. While a tile is laid out, the next is fetched.
-//   A row sees keys through a mask: others count as scores of minus infinity and values of zero, so
-// a row's bits do not depend on which other rows are met beside it.
+// The online softmax of ragged_attention.cc in pairs of bf16, with the same promises. A vector holds
+// one pair of 16 keys (pairs along the head dimension) or of 16 elements of a value (pairs of keys);
+// all rows of a task meet each tile of 64 keys, four at a time, by broadcasting their own pairs.
+// Caches of KvOrder::kPairs are read as they lie; of others each tile is first laid out in panels
+// of that order. While a tile is met, the next is fetched.
+//   A row sees keys through a mask: others count as scores of minus infinity, and values that
+// nobody may see as zeros, so a row's bits do not depend on which rows are met beside it.
 #include "kernels/cpu/ragged_attention_bf16.h"
 
-#include <array>
 #include <cmath>
 
 #include "base/checked_math.h"
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/avx512-inl.h"
+#include "kernels/cpu/bf16_tiles-inl.h"
+#include "kernels/cpu/instruction_set.h"
 #include "kernels/cpu/scratch.h"
 
 LAMINA_BEGIN_AVX512
@@ -21,162 +23,31 @@ namespace {
 using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
 
 constexpr int64_t kTileRows = 4;  // with 4 vectors each: 16 accumulators
-constexpr int64_t kKeyVectors = kTileKeys / kLanes;
-constexpr int64_t kTilePairs = kTileKeys / 2;  // pairs of keys
 
-// Work space of one task, cut from one scratch allocation.
+// Work space of one task beside its tiles.
 struct Space {
-  int64_t key_dim = 0;  // in whole vectors of bf16, as all widths here
-  int64_t value_dim = 0;
+  int64_t key_dim = 0;  // in whole vectors of bf16
+  int64_t num_key_pairs = 0;
+  int64_t value_dim = 0;        // in whole vectors of f32
   BFloat16* queries = nullptr;  // [rows, key_dim]
-  BFloat16* keys = nullptr;     // [key_dim / 2, kTileKeys, 2]
-  BFloat16* values = nullptr;   // [kTilePairs, value_dim, 2]
-  BFloat16* zeros = nullptr;    // [max(key_dim, value_dim)]: in place of keys that are not seen
   RowSums rows;
 
-  Space(const RaggedAttentionArgs& args, const AttentionTask& task, Scratch& scratch)
-      : key_dim(round_up(args.q.shape[2], kPairs)),
-        value_dim(round_up(cpu::value_dim(args), kPairs)) {
-    const int64_t count = num_rows(args, task);
-    const int64_t num_zeros = std::max(key_dim, value_dim);
-    const int64_t num_bf16 = kTileKeys * (key_dim + value_dim) + count * key_dim + num_zeros;
+  static int64_t num_floats(const RaggedAttentionArgs& args, const AttentionTask& task) {
     static_assert(sizeof(RowState) == 2 * sizeof(float));
-    float* memory = scratch.floats(static_cast<size_t>(num_bf16 / 2 + count * (value_dim + 2)));
-    keys = reinterpret_cast<BFloat16*>(memory);  // panels first: they want whole cache lines
-    values = keys + kTileKeys * key_dim;
-    queries = values + kTileKeys * value_dim;
-    zeros = queries + count * key_dim;
-    float* sums = memory + num_bf16 / 2;
+    const int64_t widths =
+        round_up(args.q.shape[2], kPairs) / 2 + round_up(cpu::value_dim(args), kLanes) + 2;
+    return num_rows(args, task) * widths;
+  }
+  Space(const RaggedAttentionArgs& args, const AttentionTask& task, float* memory)
+      : key_dim(round_up(args.q.shape[2], kPairs)),
+        num_key_pairs((args.q.shape[2] + 1) / 2),
+        value_dim(round_up(cpu::value_dim(args), kLanes)),
+        queries(reinterpret_cast<BFloat16*>(memory)) {
+    const int64_t count = num_rows(args, task);
+    float* sums = memory + count * key_dim / 2;
     rows = {reinterpret_cast<RowState*>(sums + count * value_dim), sums, value_dim};
-    std::fill_n(zeros, num_zeros, BFloat16());
   }
 };
-
-// Where the rows of a tile lie in the cache.
-struct TileRows {
-  std::array<const BFloat16*, kTileKeys> keys;
-  std::array<const BFloat16*, kTileKeys> values;
-  uint64_t held = 0;  // keys within the range and in blocks that are held here
-};
-
-// Fetches the rows of the tile that comes next into the second-level cache, some at a time between
-// the parts of the work on this one: at once they would wait for each other.
-class Fetcher {
- public:
-  // fetch() will be called `num_calls` times; rows are of so many elements.
-  Fetcher(const TileRows& rows, int64_t key_width, int64_t value_width, int64_t num_calls)
-      : rows_(rows),
-        key_width_(key_width),
-        value_width_(value_width),
-        step_(ceil_div(kTileKeys, num_calls)) {}
-
-  void fetch() {
-    const int64_t end = std::min(next_ + step_, kTileKeys);
-    for (; next_ < end; ++next_) {
-      const auto i = static_cast<size_t>(next_);
-      for (int64_t k = 0; k < key_width_; k += kPairs) {
-        _mm_prefetch(rows_.keys[i] + k, _MM_HINT_T1);
-      }
-      for (int64_t k = 0; k < value_width_; k += kPairs) {
-        _mm_prefetch(rows_.values[i] + k, _MM_HINT_T1);
-      }
-    }
-  }
-
- private:
-  const TileRows& rows_;
-  int64_t key_width_;
-  int64_t value_width_;
-  int64_t step_;
-  int64_t next_ = 0;
-};
-
-// Bits [begin, end), as far as they are bits of a tile.
-uint64_t bit_range(int64_t begin, int64_t end) {
-  begin = std::clamp<int64_t>(begin, 0, kTileKeys);
-  end = std::clamp<int64_t>(end, 0, kTileKeys);
-  if (begin >= end) return 0;
-  return (~uint64_t{0} >> (kTileKeys - (end - begin))) << begin;
-}
-
-// The tile from position `tile` on, as far as it lies in `range`.
-void locate(const RaggedAttentionArgs& args,
-            const AttentionTask& task,
-            const Space& space,
-            KeyRange range,
-            int64_t tile,
-            TileRows& rows) {
-  const bool is_latent = args.v_cache.empty();
-  const int64_t block_size = args.k_cache.shape[2];
-  const int32_t* table = args.batch.block_tables.data() + task.b * args.batch.max_blocks;
-  const int64_t begin = std::max(tile, range.begin);
-  const int64_t end = std::min(tile + kTileKeys, range.end);
-  rows.keys.fill(space.zeros);
-  rows.values.fill(space.zeros);
-  rows.held = 0;
-  for (int64_t j = begin; j < end;) {
-    const int64_t run_end = std::min(round_up(j + 1, block_size), end);
-    const int32_t block = table[j / block_size];
-    if (block != kNoBlock) {
-      const int64_t row = task.kv_head * block_size + j % block_size;
-      const BFloat16* key = args.k_cache.row<BFloat16>(block) + row * args.k_cache.shape[3];
-      const BFloat16* value =
-          is_latent ? key : args.v_cache.row<BFloat16>(block) + row * args.v_cache.shape[3];
-      const int64_t value_stride = (is_latent ? args.k_cache : args.v_cache).shape[3];
-      for (int64_t i = j; i < run_end; ++i) {
-        rows.keys[static_cast<size_t>(i - tile)] = key + (i - j) * args.k_cache.shape[3];
-        rows.values[static_cast<size_t>(i - tile)] = value + (i - j) * value_stride;
-      }
-      rows.held |= bit_range(j - tile, run_end - tile);
-    }
-    j = run_end;
-  }
-}
-
-void lay_out_keys(const TileRows& rows, int64_t width, Space& space, Fetcher& fetcher) {
-  for (int64_t group = 0; group < kTileKeys; group += kLanes) {
-    fetcher.fetch();
-    for (int64_t k = 0; k < space.key_dim; k += kPairs) {
-      const __mmask32 mask = first_pairs(width - k);
-      __m512i pairs[kLanes];
-#pragma GCC unroll 16
-      for (int64_t i = 0; i < kLanes; ++i) {
-        const auto key = static_cast<size_t>(group + i);
-        pairs[i] = load_bf16(mask, rows.keys[key] + k);
-      }
-      transpose_16x16(pairs);
-      BFloat16* panel = space.keys + (k * kTileKeys + 2 * group);
-#pragma GCC unroll 16
-      for (int64_t i = 0; i < kLanes; ++i) {
-        _mm512_store_si512(panel + 2 * i * kTileKeys, pairs[i]);
-      }
-    }
-  }
-}
-
-void lay_out_values(const TileRows& rows, int64_t width, Space& space, Fetcher& fetcher) {
-  // Lanes of 16 bits: element i of the even key, of the odd key, i + 1 of the even key, ...
-  alignas(64) static constexpr auto kOrder = [] {
-    std::array<std::array<uint16_t, kPairs>, 2> order{};
-    for (size_t i = 0; i < 2 * kPairs; ++i) {
-      order[i / kPairs][i % kPairs] = static_cast<uint16_t>(i / 2 + (i % 2) * kPairs);
-    }
-    return order;
-  }();
-  const __m512i lower = _mm512_load_si512(kOrder[0].data());
-  const __m512i upper = _mm512_load_si512(kOrder[1].data());
-  BFloat16* panel = space.values;
-  for (size_t key = 0; key < kTileKeys; key += 2) {
-    if (key % 16 == 0) fetcher.fetch();
-    for (int64_t k = 0; k < space.value_dim; k += kPairs, panel += 2 * kPairs) {
-      const __mmask32 mask = first_pairs(width - k);
-      const __m512i even = load_bf16(mask, rows.values[key] + k);
-      const __m512i odd = load_bf16(mask, rows.values[key + 1] + k);
-      _mm512_store_si512(panel, _mm512_permutex2var_epi16(even, lower, odd));
-      _mm512_store_si512(panel + kPairs, _mm512_permutex2var_epi16(even, upper, odd));
-    }
-  }
-}
 
 // What up to kTileRows rows that are met together have of their own.
 struct RowMasks {
@@ -187,7 +58,10 @@ struct RowMasks {
 
 // scores[r] = query row r . keys of the tile.
 template <int kRows>
-HWY_INLINE void score_keys(const Space& space, int64_t row, float (&scores)[kTileRows][kTileKeys]) {
+HWY_INLINE void score_keys(const Space& space,
+                           const Tile& tile,
+                           int64_t row,
+                           float (&scores)[kTileRows][kTileKeys]) {
   __m512 sums[kRows][kKeyVectors];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
@@ -195,14 +69,19 @@ HWY_INLINE void score_keys(const Space& space, int64_t row, float (&scores)[kTil
     for (int v = 0; v < kKeyVectors; ++v) sums[r][v] = _mm512_setzero_ps();
   }
   const BFloat16* queries = space.queries + row * space.key_dim;
-  const BFloat16* keys = space.keys;
-  for (int64_t k = 0; k < space.key_dim; k += 2, keys += 2 * kTileKeys) {
+  const BFloat16* keys[kKeyVectors];
+#pragma GCC unroll 4
+  for (size_t v = 0; v < kKeyVectors; ++v) keys[v] = tile.keys[v];
+  for (int64_t k = 0; k < space.num_key_pairs; ++k) {
     __m512i pairs[kKeyVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kKeyVectors; ++v) pairs[v] = load_bf16(keys + v * kPairs);
+    for (int v = 0; v < kKeyVectors; ++v) {
+      pairs[v] = load_bf16(keys[v]);
+      keys[v] += tile.key_stride;
+    }
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const __m512i query = broadcast_pair(queries + r * space.key_dim + k);
+      const __m512i query = broadcast_pair(queries + r * space.key_dim + 2 * k);
 #pragma GCC unroll 4
       for (int v = 0; v < kKeyVectors; ++v) sums[r][v] = dot_pairs(sums[r][v], query, pairs[v]);
     }
@@ -274,6 +153,7 @@ HWY_INLINE float update_softmax(const RaggedAttentionArgs& args,
 // sums = sums * shrink + weights . values, over kVectors vectors of the values from `column` on.
 template <int kRows, int kVectors>
 HWY_INLINE void add_values(const Space& space,
+                           const Tile& tile,
                            int64_t row,
                            int64_t column,
                            const BFloat16 (&weights)[kTileRows][kTileKeys],
@@ -288,8 +168,8 @@ HWY_INLINE void add_values(const Space& space,
       sums[r][v] = _mm512_mul_ps(before, _mm512_set1_ps(shrinks[r]));
     }
   }
-  const BFloat16* values = space.values + 2 * column;
-  for (int64_t pair = 0; pair < kTilePairs; ++pair, values += 2 * space.value_dim) {
+  for (int64_t pair = 0; pair < kTilePairs; ++pair) {
+    const BFloat16* values = tile.values[static_cast<size_t>(pair)] + 2 * column;
     __m512i pairs[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) pairs[v] = load_bf16(values + v * kPairs);
@@ -309,43 +189,46 @@ HWY_INLINE void add_values(const Space& space,
   }
 }
 
-// Rows [row, row + kRows) meet the tile from position `tile` on, which lies in the panels.
+// Rows [row, row + kRows) meet the tile from position `begin` on.
 template <int kRows>
 HWY_NOINLINE void meet_rows(const RaggedAttentionArgs& args,
                             Space& space,
+                            const Tile& tile,
                             int64_t row,
-                            int64_t tile,
+                            int64_t begin,
                             const RowMasks& masks,
                             Fetcher& fetcher) {
   alignas(64) float scores[kTileRows][kTileKeys];
   alignas(64) BFloat16 weights[kTileRows][kTileKeys];
   float shrinks[kTileRows];
   fetcher.fetch();
-  score_keys<kRows>(space, row, scores);
+  score_keys<kRows>(space, tile, row, scores);
   fetcher.fetch();
   for (int r = 0; r < kRows; ++r) {
     shrinks[r] = update_softmax(args,
                                 scores[r],
                                 masks.visible[r],
                                 masks.slope[r],
-                                tile - masks.position[r],
+                                begin - masks.position[r],
                                 space.rows.states[row + r],
                                 weights[r]);
   }
   fetcher.fetch();
   int64_t column = 0;
   for (; column + 4 * kLanes <= space.value_dim; column += 4 * kLanes) {
-    add_values<kRows, 4>(space, row, column, weights, shrinks);
+    add_values<kRows, 4>(space, tile, row, column, weights, shrinks);
   }
-  if (column < space.value_dim) add_values<kRows, 2>(space, row, column, weights, shrinks);
+  for (; column < space.value_dim; column += kLanes) {
+    add_values<kRows, 1>(space, tile, row, column, weights, shrinks);
+  }
 }
 
-// All rows of a task meet the tile from position `tile` on.
+// All rows of a task meet the tile from position `begin` on.
 void meet_tile(const RaggedAttentionArgs& args,
                const AttentionTask& task,
                Space& space,
-               uint64_t held,
-               int64_t tile,
+               const Tile& tile,
+               int64_t begin,
                Fetcher& fetcher) {
   const int64_t group = group_size(args);
   const int64_t count = num_rows(args, task);
@@ -358,7 +241,7 @@ void meet_tile(const RaggedAttentionArgs& args,
       const int64_t head = task.kv_head * group + (row + r) % group;
       masks.position[r] = position;
       masks.visible[r] =
-          held & bit_range(first_visible(args, position) - tile, position + 1 - tile);
+          tile.held & bit_range(first_visible(args, position) - begin, position + 1 - begin);
       if (!args.alibi_slopes.empty()) {
         masks.slope[r] = args.alibi_slopes[static_cast<size_t>(head)];
       }
@@ -367,16 +250,16 @@ void meet_tile(const RaggedAttentionArgs& args,
     if (any == 0) continue;
     switch (height) {
       case 1:
-        meet_rows<1>(args, space, row, tile, masks, fetcher);
+        meet_rows<1>(args, space, tile, row, begin, masks, fetcher);
         break;
       case 2:
-        meet_rows<2>(args, space, row, tile, masks, fetcher);
+        meet_rows<2>(args, space, tile, row, begin, masks, fetcher);
         break;
       case 3:
-        meet_rows<3>(args, space, row, tile, masks, fetcher);
+        meet_rows<3>(args, space, tile, row, begin, masks, fetcher);
         break;
       default:
-        meet_rows<4>(args, space, row, tile, masks, fetcher);
+        meet_rows<4>(args, space, tile, row, begin, masks, fetcher);
         break;
     }
   }
@@ -416,29 +299,40 @@ void store_rows(const RaggedAttentionArgs& args, const AttentionTask& task, cons
   }
 }
 
+// Meets the tiles of a task.
+template <typename Tiles>
+void meet_tiles(const RaggedAttentionArgs& args,
+                const AttentionTask& task,
+                Space& space,
+                BFloat16* memory) {
+  const KeyRange range = key_range(args, task);
+  Tiles tiles({args, task, range}, memory);
+  const int64_t num_fetches =
+      Tiles::kFetches + 3 * ceil_div(num_rows(args, task), kTileRows);
+  const int64_t first = range.begin / kTileKeys * kTileKeys;
+  tiles.locate(first);
+  for (int64_t begin = first; begin < range.end; begin += kTileKeys) {
+    tiles.advance();
+    tiles.locate(begin + kTileKeys);
+    if (tiles.held() == 0) continue;
+    Fetcher fetcher;
+    tiles.add_next(fetcher);
+    fetcher.plan(num_fetches);
+    meet_tile(args, task, space, tiles.take(fetcher), begin, fetcher);
+  }
+}
+
+template <typename Tiles>
 void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
   thread_local Scratch scratch;
-  Space space(args, task, scratch);
+  // Tiles first: they want whole cache lines.
+  const int64_t tile_floats = round_up(Tiles::memory_size(args), kPairs) / 2;
+  float* memory =
+      scratch.floats(static_cast<size_t>(tile_floats + Space::num_floats(args, task)));
+  Space space(args, task, memory + tile_floats);
   load_queries(args, task, space);
   start_rows(args, task, space.rows);
-  const KeyRange range = key_range(args, task);
-  const int64_t value_width = value_dim(args);
-  TileRows tiles[2];
-  const int64_t first = range.begin / kTileKeys * kTileKeys;
-  locate(args, task, space, range, first, tiles[0]);
-  for (int64_t tile = first, i = 0; tile < range.end; tile += kTileKeys, i ^= 1) {
-    const TileRows& rows = tiles[i];
-    locate(args, task, space, range, tile + kTileKeys, tiles[i ^ 1]);
-    if (rows.held == 0) continue;
-    const int64_t num_groups = ceil_div(num_rows(args, task), kTileRows);
-    Fetcher fetcher(tiles[i ^ 1],
-                    args.q.shape[2],
-                    args.v_cache.empty() ? 0 : value_width,
-                    kKeyVectors + space.value_dim / kPairs + 3 * num_groups);
-    lay_out_keys(rows, args.q.shape[2], space, fetcher);
-    lay_out_values(rows, value_width, space, fetcher);
-    meet_tile(args, task, space, rows.held, tile, fetcher);
-  }
+  meet_tiles<Tiles>(args, task, space, reinterpret_cast<BFloat16*>(memory));
   if (args.phase == AttentionPhase::kCached) return save_rows(args, task, space.rows);
   if (args.out.dtype == DType::kF32) {
     store_rows<float>(args, task, space);
@@ -450,8 +344,24 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
 }  // namespace
 
 void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  for_each_attention_task(args, pool, [&args](const AttentionTask& task) { run_task(args, task); });
+  for_each_attention_task(args, pool, [&args](const AttentionTask& task) {
+    if (args.order == KvOrder::kPairs) {
+      run_task<PairTiles>(args, task);
+    } else {
+      run_task<RowTiles>(args, task);
+    }
+  });
 }
 
 }  // namespace lamina::kernels::cpu
 LAMINA_END_AVX512
+
+namespace lamina::kernels::cpu {
+
+bool reads_pairs(const KvShape& shape) {
+  return uses_bf16_dot() && shape.dtype == DType::kBF16 && shape.q_dtype == DType::kBF16 &&
+         shape.block_size % avx512::kLanes == 0 && shape.key_dim % 2 == 0 &&
+         shape.value_dim > 0 && shape.value_dim % avx512::kLanes == 0;
+}
+
+}  // namespace lamina::kernels::cpu

@@ -11,4 +11,7 @@ namespace lamina::kernels::cpu {
 // meet the values: an output is off by up to 2^-9 of the largest value that it averages.
 void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool);
 
+// Whether caches of that shape are to be of KvOrder::kPairs, which this kernel reads as they lie.
+[[nodiscard]] bool reads_pairs(const KvShape& shape);
+
 }  // namespace lamina::kernels::cpu

@@ -10,19 +10,29 @@
 namespace lamina::kernels::ref {
 namespace {
 
-// Where a position of a sequence lies in a cache [P, Hkv, block_size, D].
+// Where a token lies in a cache [P, Hkv, block_size, D]: row `token` of a head of a block.
 struct CacheSlot {
   int64_t block = 0;
-  int64_t offset = 0;  // of the head's row within the block, in elements
+  int64_t head = 0;
+  int64_t token = 0;
 };
 
 CacheSlot find_slot(
     const RaggedBatch& batch, const TensorView& cache, int64_t b, int64_t head, int64_t position) {
   const int64_t block_size = cache.shape[2];
-  const int64_t head_dim = cache.shape[3];
   const int64_t entry = b * batch.max_blocks + position / block_size;
-  return {batch.block_tables[static_cast<size_t>(entry)],
-          (head * block_size + position % block_size) * head_dim};
+  return {batch.block_tables[static_cast<size_t>(entry)], head, position % block_size};
+}
+
+// The place of element `i` of a token within its block. A cache of keys and one of values differ in
+// what stands in pairs.
+int64_t place_of(const TensorView& cache, const CacheSlot& slot, int64_t i, KvOrder order, bool is_key) {
+  const int64_t block_size = cache.shape[2];
+  const int64_t width = cache.shape[3];
+  const int64_t head_begin = slot.head * block_size * width;
+  if (order == KvOrder::kRows) return head_begin + slot.token * width + i;
+  if (is_key) return head_begin + (i / 2 * block_size + slot.token) * 2 + i % 2;
+  return head_begin + (slot.token / 2 * width + i) * 2 + slot.token % 2;
 }
 
 // Positions that the query at `position` sees, of those whose blocks are held here.
@@ -44,7 +54,7 @@ double score_of(const RaggedAttentionArgs& args,
   double dot = 0.0;
   for (int64_t d = 0; d < head_dim; ++d) {
     dot += double{get(args.q, t, head * head_dim + d)} *
-           double{get(args.k_cache, key.block, key.offset + d)};
+           double{get(args.k_cache, key.block, place_of(args.k_cache, key, d, args.order, true))};
   }
   double score = dot * double{args.scale};
   if (args.soft_cap) score = *args.soft_cap * std::tanh(score / *args.soft_cap);
@@ -79,7 +89,8 @@ void attend(const RaggedAttentionArgs& args, int64_t b, int64_t t, int64_t posit
     double sum = 0.0;
     for (size_t i = 0; i < keys.size(); ++i) {
       const CacheSlot slot = find_slot(args.batch, values, b, kv_head, keys[i]);
-      sum += weights[i] * double{get(values, slot.block, slot.offset + d)};
+      const int64_t place = place_of(values, slot, d, args.order, args.v_cache.empty());
+      sum += weights[i] * double{get(values, slot.block, place)};
     }
     put(args.out, t, head * value_dim + d, keys.empty() ? 0.0F : static_cast<float>(sum / total));
   }
@@ -89,18 +100,18 @@ void attend(const RaggedAttentionArgs& args, int64_t b, int64_t t, int64_t posit
 }  // namespace
 
 void append_kv(const AppendKvArgs& args) {
-  const auto append = [&](const TensorView& rows, const TensorView& cache, int64_t token) {
+  const auto append = [&](const TensorView& rows, const TensorView& cache, int64_t t, bool is_key) {
     const int64_t block_size = cache.shape[2];
     const int64_t width = cache.shape[3];
-    const int64_t slot = args.slot_mapping[static_cast<size_t>(token)];
+    const int64_t slot = args.slot_mapping[static_cast<size_t>(t)];
     for (int64_t i = 0; i < rows.shape[1] * width; ++i) {
-      const int64_t row = i / width * block_size + slot % block_size;
-      put(cache, slot / block_size, row * width + i % width, get(rows, token, i));
+      const CacheSlot at = {slot / block_size, i / width, slot % block_size};
+      put(cache, at.block, place_of(cache, at, i % width, args.order, is_key), get(rows, t, i));
     }
   };
   for (int64_t token = 0; token < args.k.shape[0]; ++token) {
-    append(args.k, args.k_cache, token);
-    if (!args.v_cache.empty()) append(args.v, args.v_cache, token);
+    append(args.k, args.k_cache, token, true);
+    if (!args.v_cache.empty()) append(args.v, args.v_cache, token, false);
   }
 }
 

@@ -1,0 +1,315 @@
+// Tiles of 64 keys as ragged_attention_bf16.cc meets them, from caches of either order: where their
+// pairs lie, and what of the next tile is fetched meanwhile. Included there only.
+#pragma once
+
+#include <array>
+
+#include "base/checked_math.h"
+#include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/avx512-inl.h"
+
+LAMINA_BEGIN_AVX512
+namespace lamina::kernels::cpu {
+namespace {
+
+using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
+
+constexpr int64_t kKeyVectors = kTileKeys / kLanes;
+constexpr int64_t kTilePairs = kTileKeys / 2;  // pairs of keys
+
+struct Tile {
+  // Of each 16 keys: pair i of the head dimension at keys + i * key_stride.
+  std::array<const BFloat16*, kKeyVectors> keys{};
+  int64_t key_stride = 0;
+  std::array<const BFloat16*, kTilePairs> values{};  // of each pair of keys: [value_dim, 2]
+  uint64_t held = 0;  // keys within the range and in blocks that are held here
+};
+
+// Bits [begin, end), as far as they are bits of a tile.
+inline uint64_t bit_range(int64_t begin, int64_t end) {
+  begin = std::clamp<int64_t>(begin, 0, kTileKeys);
+  end = std::clamp<int64_t>(end, 0, kTileKeys);
+  if (begin >= end) return 0;
+  return (~uint64_t{0} >> (kTileKeys - (end - begin))) << begin;
+}
+
+// Fetches cache lines into the second-level cache, some at a time between the parts of the work on
+// the tile before: at once they would wait for each other.
+class Fetcher {
+ public:
+  // `num_lines` lines, `stride` elements apart.
+  void add(const BFloat16* begin, int64_t num_lines, int64_t stride) {
+    chunks_[static_cast<size_t>(num_chunks_++)] = {begin, num_lines, stride};
+    num_lines_ += num_lines;
+  }
+  // Before the first fetch(): how often it will be called.
+  void plan(int64_t num_calls) { step_ = ceil_div(num_lines_, num_calls); }
+
+  void fetch() {
+    int64_t left = step_;
+    while (left > 0 && chunk_ < num_chunks_) {
+      const Chunk& chunk = chunks_[static_cast<size_t>(chunk_)];
+      const int64_t end = std::min(line_ + left, chunk.num_lines);
+      left -= end - line_;
+      for (; line_ < end; ++line_) _mm_prefetch(chunk.begin + line_ * chunk.stride, _MM_HINT_T1);
+      if (line_ < chunk.num_lines) return;
+      line_ = 0;
+      ++chunk_;
+    }
+  }
+
+ private:
+  struct Chunk {
+    const BFloat16* begin;
+    int64_t num_lines;
+    int64_t stride;
+  };
+  std::array<Chunk, 2 * kTileKeys> chunks_;
+  int64_t num_chunks_ = 0;
+  int64_t num_lines_ = 0;
+  int64_t step_ = 0;
+  int64_t chunk_ = 0;
+  int64_t line_ = 0;
+};
+
+// The cache of a task: positions that lie in `range` and in blocks that are held here.
+struct TaskCache {
+  const RaggedAttentionArgs& args;
+  const AttentionTask& task;
+  KeyRange range;
+
+  [[nodiscard]] int64_t block_size() const { return args.k_cache.shape[2]; }
+  [[nodiscard]] int32_t block_of(int64_t position) const {
+    const int64_t entry = task.b * args.batch.max_blocks + position / block_size();
+    return args.batch.block_tables[static_cast<size_t>(entry)];
+  }
+  // The first element of the task's head in a block.
+  [[nodiscard]] const BFloat16* head_of(const TensorView& cache, int32_t block) const {
+    return cache.row<BFloat16>(block) + task.kv_head * cache.shape[2] * cache.shape[3];
+  }
+};
+
+// Tiles of caches of KvOrder::kPairs, read as they lie. locate() finds the next tile and add_next()
+// names its lines; advance() makes it the present one, which take() gives, if it is held at all:
+// valid until the next take(), which calls fetch() kFetches times.
+class PairTiles {
+ public:
+  static constexpr int64_t kFetches = 0;
+  // Elements of memory that it needs, which begins with a cache line.
+  static int64_t memory_size(const RaggedAttentionArgs& args) { return 4 * value_dim(args); }
+  PairTiles(const TaskCache& cache, BFloat16* memory)
+      : cache_(cache),
+        width_(value_dim(cache.args)),
+        zeros_(memory),
+        edge_(memory + 2 * width_) {
+    std::fill_n(zeros_, 2 * width_, BFloat16());
+  }
+
+  // The tile from position `tile` on.
+  void locate(int64_t tile) {
+    const int64_t block_size = cache_.block_size();
+    Tile& found = tiles_[next_];
+    found.key_stride = 2 * block_size;
+    found.keys.fill(nullptr);
+    found.values.fill(zeros_);
+    found.held = 0;
+    for (int64_t group = 0; group < kKeyVectors; ++group) {
+      const int64_t first = tile + group * kLanes;
+      const int64_t begin = std::max(first, cache_.range.begin);
+      const int64_t end = std::min(first + kLanes, cache_.range.end);
+      const int32_t block = begin < end ? cache_.block_of(first) : kNoBlock;
+      if (block == kNoBlock) continue;
+      const int64_t token = first % block_size;
+      found.held |= bit_range(begin - tile, end - tile);
+      found.keys[static_cast<size_t>(group)] =
+          cache_.head_of(cache_.args.k_cache, block) + 2 * token;
+      const BFloat16* values = cache_.head_of(cache_.args.v_cache, block) + token * width_;
+      for (int64_t pair = 0; first + 2 * pair < end; ++pair) {
+        found.values[static_cast<size_t>(group * kLanes / 2 + pair)] = values + 2 * pair * width_;
+      }
+    }
+  }
+  void add_next(Fetcher& fetcher) const {
+    const Tile& found = tiles_[next_];
+    for (size_t group = 0; group < kKeyVectors; ++group) {
+      if (found.keys[group] == nullptr) continue;
+      fetcher.add(found.keys[group], cache_.args.k_cache.shape[3] / 2, found.key_stride);
+      fetcher.add(found.values[group * kLanes / 2], kLanes * width_ / kPairs, kPairs);
+    }
+  }
+  [[nodiscard]] uint64_t held() const { return tiles_[1 - next_].held; }
+  const Tile& take(Fetcher& /*fetcher*/) {
+    Tile& taken = tiles_[1 - next_];
+    // A key that is not seen may be anything, its scores are masked; a value must be a number.
+    const BFloat16* some_keys = nullptr;
+    for (const BFloat16* keys : taken.keys) some_keys = keys != nullptr ? keys : some_keys;
+    for (const BFloat16*& keys : taken.keys) keys = keys != nullptr ? keys : some_keys;
+    const int last = 63 - __builtin_clzll(taken.held);
+    if (last % 2 == 0) mask_second(taken.values[static_cast<size_t>(last / 2)]);
+    return taken;
+  }
+  void advance() { next_ = 1 - next_; }
+
+ private:
+  // Puts zeros in place of the second of a pair of keys.
+  void mask_second(const BFloat16*& pair) {
+    for (int64_t i = 0; i < 2 * width_; i += 2) {
+      edge_[i] = pair[i];
+      edge_[i + 1] = BFloat16();
+    }
+    pair = edge_;
+  }
+
+  TaskCache cache_;
+  int64_t width_;
+  BFloat16* zeros_;  // [2 * value_dim]
+  BFloat16* edge_;   // [value_dim, 2]
+  Tile tiles_[2];
+  size_t next_ = 0;
+};
+
+// Tiles of caches of KvOrder::kRows, laid out in panels; otherwise as PairTiles.
+class RowTiles {
+ public:
+  static constexpr int64_t kFetches = 2 * kKeyVectors;
+  static int64_t memory_size(const RaggedAttentionArgs& args) {
+    const int64_t key_dim = round_up(args.q.shape[2], kPairs);
+    const int64_t width = round_up(value_dim(args), kPairs);
+    return kTileKeys * (key_dim + width) + std::max(key_dim, width);
+  }
+  RowTiles(const TaskCache& cache, BFloat16* memory)
+      : cache_(cache),
+        key_dim_(round_up(cache.args.q.shape[2], kPairs)),
+        width_(round_up(value_dim(cache.args), kPairs)),
+        keys_(memory),
+        values_(keys_ + kTileKeys * key_dim_),
+        zeros_(values_ + kTileKeys * width_) {
+    std::fill_n(zeros_, std::max(key_dim_, width_), BFloat16());
+    panels_.key_stride = 2 * kTileKeys;
+    for (int64_t i = 0; i < kKeyVectors; ++i) {
+      panels_.keys[static_cast<size_t>(i)] = keys_ + i * kPairs;
+    }
+    for (int64_t i = 0; i < kTilePairs; ++i) {
+      panels_.values[static_cast<size_t>(i)] = values_ + i * 2 * width_;
+    }
+  }
+
+  void locate(int64_t tile) {
+    const int64_t begin = std::max(tile, cache_.range.begin);
+    const int64_t end = std::min(tile + kTileKeys, cache_.range.end);
+    Rows& found = rows_[next_];
+    found.keys.fill(zeros_);
+    found.values.fill(zeros_);
+    found.held = 0;
+    for (int64_t j = begin; j < end;) {
+      const int64_t run_end = std::min(round_up(j + 1, cache_.block_size()), end);
+      const int32_t block = cache_.block_of(j);
+      if (block != kNoBlock) {
+        add_rows(found, block, j - tile, run_end - tile, j % cache_.block_size());
+      }
+      j = run_end;
+    }
+  }
+  void add_next(Fetcher& fetcher) const {
+    const Rows& found = rows_[next_];
+    for (size_t i = 0; i < kTileKeys; ++i) {
+      if ((found.held >> i & 1) == 0) continue;
+      fetcher.add(found.keys[i], key_dim_ / kPairs, kPairs);
+      if (!is_latent()) fetcher.add(found.values[i], width_ / kPairs, kPairs);
+    }
+  }
+  [[nodiscard]] uint64_t held() const { return rows_[1 - next_].held; }
+  const Tile& take(Fetcher& fetcher) {
+    const Rows& taken = rows_[1 - next_];
+    lay_out_keys(taken, fetcher);
+    lay_out_values(taken, fetcher);
+    panels_.held = taken.held;
+    return panels_;
+  }
+  void advance() { next_ = 1 - next_; }
+
+ private:
+  // Where the rows of a tile lie in the cache.
+  struct Rows {
+    std::array<const BFloat16*, kTileKeys> keys;
+    std::array<const BFloat16*, kTileKeys> values;
+    uint64_t held = 0;
+  };
+
+  [[nodiscard]] bool is_latent() const { return cache_.args.v_cache.empty(); }
+
+  // Rows [begin, end) of a tile, the first of which is token `token` of a block.
+  void add_rows(Rows& rows, int32_t block, int64_t begin, int64_t end, int64_t token) const {
+    const TensorView& k_cache = cache_.args.k_cache;
+    const TensorView& v_cache = is_latent() ? k_cache : cache_.args.v_cache;
+    const BFloat16* key = cache_.head_of(k_cache, block) + token * k_cache.shape[3];
+    const BFloat16* value = cache_.head_of(v_cache, block) + token * v_cache.shape[3];
+    for (int64_t i = begin; i < end; ++i) {
+      rows.keys[static_cast<size_t>(i)] = key + (i - begin) * k_cache.shape[3];
+      rows.values[static_cast<size_t>(i)] = value + (i - begin) * v_cache.shape[3];
+    }
+    rows.held |= bit_range(begin, end);
+  }
+
+  // Keys transposed, 16 keys by 16 pairs at a time.
+  void lay_out_keys(const Rows& rows, Fetcher& fetcher) {
+    const int64_t width = cache_.args.q.shape[2];
+    for (int64_t group = 0; group < kTileKeys; group += kLanes) {
+      fetcher.fetch();
+      for (int64_t k = 0; k < key_dim_; k += kPairs) {
+        const __mmask32 mask = first_pairs(width - k);
+        __m512i pairs[kLanes];
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) {
+          pairs[i] = load_bf16(mask, rows.keys[static_cast<size_t>(group + i)] + k);
+        }
+        transpose_16x16(pairs);
+        BFloat16* panel = keys_ + (k * kTileKeys + 2 * group);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) {
+          _mm512_store_si512(panel + 2 * i * kTileKeys, pairs[i]);
+        }
+      }
+    }
+  }
+
+  // Neighbouring values interleaved.
+  void lay_out_values(const Rows& rows, Fetcher& fetcher) {
+    // Lanes of 16 bits: element i of the even key, of the odd key, i + 1 of the even key, ...
+    alignas(64) static constexpr auto kOrder = [] {
+      std::array<std::array<uint16_t, kPairs>, 2> order{};
+      for (size_t i = 0; i < 2 * kPairs; ++i) {
+        order[i / kPairs][i % kPairs] = static_cast<uint16_t>(i / 2 + (i % 2) * kPairs);
+      }
+      return order;
+    }();
+    const __m512i lower = _mm512_load_si512(kOrder[0].data());
+    const __m512i upper = _mm512_load_si512(kOrder[1].data());
+    const int64_t width = value_dim(cache_.args);
+    BFloat16* panel = values_;
+    for (size_t key = 0; key < kTileKeys; key += 2) {
+      if (key % kLanes == 0) fetcher.fetch();
+      for (int64_t k = 0; k < width_; k += kPairs, panel += 2 * kPairs) {
+        const __mmask32 mask = first_pairs(width - k);
+        const __m512i even = load_bf16(mask, rows.values[key] + k);
+        const __m512i odd = load_bf16(mask, rows.values[key + 1] + k);
+        _mm512_store_si512(panel, _mm512_permutex2var_epi16(even, lower, odd));
+        _mm512_store_si512(panel + kPairs, _mm512_permutex2var_epi16(even, upper, odd));
+      }
+    }
+  }
+
+  TaskCache cache_;
+  int64_t key_dim_;
+  int64_t width_;
+  BFloat16* keys_;    // [key_dim / 2, kTileKeys, 2]
+  BFloat16* values_;  // [kTilePairs, value_dim, 2]
+  BFloat16* zeros_;   // in place of rows that are not seen
+  Rows rows_[2];
+  size_t next_ = 0;
+  Tile panels_;
+};
+
+}  // namespace
+}  // namespace lamina::kernels::cpu
+LAMINA_END_AVX512
