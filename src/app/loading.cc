@@ -134,7 +134,8 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
     loaded.chat_template = load_template(chat_template, *loaded.files);
   }
   log_info(
-      "{}: {} layers, {} heads, {} KV heads of {}, {} ranks, {} weights ({} MiB{}), sequences up to "
+      "{}: {} layers, {} heads, {} KV heads of {}, {} ranks, {} weights ({} MiB{}), sequences up "
+      "to "
       "{} tokens",
       config.model_type,
       program.num_layers(),

@@ -130,8 +130,8 @@ DecodeWork ModelProgram::decode_work() const {
       if (node.kind != OpKind::kWeight) continue;
       const std::optional<QuantizedMatrix> matrix = rank.weights->find_quantized(node.name);
       if (!matrix) continue;
-      work.weight_bytes += static_cast<double>(matrix->size_bytes()) -
-                           static_cast<double>(node.type.row_bytes());
+      work.weight_bytes +=
+          static_cast<double>(matrix->size_bytes()) - static_cast<double>(node.type.row_bytes());
     }
   }
   const KvLayout layout = kv_layout(num_kv_heads());

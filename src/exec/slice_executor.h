@@ -106,11 +106,11 @@ class SliceExecutor {
   MemoryPlan plan_;
   Buffer scratch_;
   std::vector<MicroBatch> micro_batches_;
-  std::vector<TensorView> weights_;      // by value id; empty views for the rest
+  std::vector<TensorView> weights_;                        // by value id; empty views for the rest
   std::vector<std::optional<QuantizedMatrix>> quantized_;  // by value id; weights kept so
-  std::vector<TensorView> parts_;        // of an exchange, by rank
-  const MicroBatch* current_ = nullptr;  // whose slice runs, or ran last
-  int32_t slice_idx_ = 0;                // that slice
+  std::vector<TensorView> parts_;                          // of an exchange, by rank
+  const MicroBatch* current_ = nullptr;                    // whose slice runs, or ran last
+  int32_t slice_idx_ = 0;                                  // that slice
 };
 
 }  // namespace lamina

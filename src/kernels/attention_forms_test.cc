@@ -181,27 +181,27 @@ TEST(AttentionForms, AQueryDoesNotSeeItsBatch) {
     for (const Form& form : kForms) {
       if (form.key_dim > 256) continue;
       Problem all(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
-    all.for_each_order([&] {
-      TestTensor out = all.make_out(DType::kBF16);
-      ThreadPool pool(3);
-      ASSERT_TRUE(ragged_attention(all.args(out, all.make_lse()), StreamView(pool)).ok());
-      for (const int32_t query : {0, 7, 29}) {
-        Problem one(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
-        one.order = all.order;
-        one.query_begin = {0, 1};
-        one.context_len = {90 - 29 + query};
-        one.tables.resize(static_cast<size_t>(one.max_blocks));
-        TestTensor row = one.make_out(DType::kBF16);
-        const TestTensor row_lse = one.make_lse();
-        RaggedAttentionArgs args = one.args(row, row_lse);
-        args.q = args.q.rows(query, 1);
-        ThreadPool single(1);
-        ASSERT_TRUE(ragged_attention(args, StreamView(single)).ok());
-        for (int64_t i = 0; i < row.size(); ++i) {
-          ASSERT_EQ(row.at(i), out.at(query * row.size() + i)) << form.name << " query " << query;
+      all.for_each_order([&] {
+        TestTensor out = all.make_out(DType::kBF16);
+        ThreadPool pool(3);
+        ASSERT_TRUE(ragged_attention(all.args(out, all.make_lse()), StreamView(pool)).ok());
+        for (const int32_t query : {0, 7, 29}) {
+          Problem one(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
+          one.order = all.order;
+          one.query_begin = {0, 1};
+          one.context_len = {90 - 29 + query};
+          one.tables.resize(static_cast<size_t>(one.max_blocks));
+          TestTensor row = one.make_out(DType::kBF16);
+          const TestTensor row_lse = one.make_lse();
+          RaggedAttentionArgs args = one.args(row, row_lse);
+          args.q = args.q.rows(query, 1);
+          ThreadPool single(1);
+          ASSERT_TRUE(ragged_attention(args, StreamView(single)).ok());
+          for (int64_t i = 0; i < row.size(); ++i) {
+            ASSERT_EQ(row.at(i), out.at(query * row.size() + i)) << form.name << " query " << query;
+          }
         }
-      }
-    });
+      });
     }
   });
 }
@@ -272,26 +272,26 @@ TEST(AttentionForms, PhasesGiveTheBitsOfTheWhole) {
           problem.tables[i] = kNoBlock;
         }
         problem.for_each_order([&] {
-        const TestTensor expected = problem.make_out(DType::kF32);
-        const TestTensor expected_lse = problem.make_lse();
-        const TestTensor out = problem.make_out(DType::kF32);
-        const TestTensor lse = problem.make_lse();
-        const Shape rows = expected.view().shape;
-        TestTensor state(DType::kF32, rows.with(2, rows[2] + 2));
-        state.poison();
-        ThreadPool pool(2);
-        RaggedAttentionArgs args = problem.args(expected, expected_lse);
-        ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
-        args.state = state.view();
-        args.out = args.lse = TensorView();
-        args.phase = AttentionPhase::kCached;
-        ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
-        args.out = out.view();
-        args.lse = lse.view();
-        args.phase = AttentionPhase::kRest;
-        ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
-        ASSERT_EQ(out, expected) << form.name;
-        ASSERT_EQ(lse, expected_lse) << form.name;
+          const TestTensor expected = problem.make_out(DType::kF32);
+          const TestTensor expected_lse = problem.make_lse();
+          const TestTensor out = problem.make_out(DType::kF32);
+          const TestTensor lse = problem.make_lse();
+          const Shape rows = expected.view().shape;
+          TestTensor state(DType::kF32, rows.with(2, rows[2] + 2));
+          state.poison();
+          ThreadPool pool(2);
+          RaggedAttentionArgs args = problem.args(expected, expected_lse);
+          ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
+          args.state = state.view();
+          args.out = args.lse = TensorView();
+          args.phase = AttentionPhase::kCached;
+          ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
+          args.out = out.view();
+          args.lse = lse.view();
+          args.phase = AttentionPhase::kRest;
+          ASSERT_TRUE(ragged_attention(args, StreamView(pool)).ok());
+          ASSERT_EQ(out, expected) << form.name;
+          ASSERT_EQ(lse, expected_lse) << form.name;
         });
       }
     }

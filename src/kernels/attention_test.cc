@@ -335,10 +335,10 @@ void expect_chunks_agree(const Dimensions& dimensions, std::optional<int32_t> wi
     for (int64_t begin = 0; begin < length; begin += chunk) {
       const int64_t count = std::min(chunk, length - begin);
       const TestTensor part = attend_part(fixture, begin, count, window, 2);
-      ASSERT_EQ(0,
-                std::memcmp(part.view().data,
-                            whole.view().rows(begin, count).data,
-                            part.view().size_bytes()))
+      ASSERT_EQ(
+          0,
+          std::memcmp(
+              part.view().data, whole.view().rows(begin, count).data, part.view().size_bytes()))
           << "position " << begin << " chunk " << chunk << " q " << dtype_name(dimensions.q_dtype)
           << " kv " << dtype_name(dimensions.kv_dtype);
     }
@@ -350,14 +350,13 @@ TEST(RaggedAttention, DecodeAndPrefillGiveTheSameBits) {
     for (const auto& window : {std::optional<int32_t>(), std::optional<int32_t>(50)}) {
       for (const DType kv_dtype : kFloatDTypes) {
         for (const DType q_dtype : {DType::kF32, kv_dtype}) {
-          for_each_order({.num_heads = 6,
-                          .num_kv_heads = 2,
-                          .head_dim = 48,
-                          .q_dtype = q_dtype,
-                          .kv_dtype = kv_dtype},
-                         [&](const Dimensions& dimensions) {
-                           expect_chunks_agree(dimensions, window);
-                         });
+          for_each_order(
+              {.num_heads = 6,
+               .num_kv_heads = 2,
+               .head_dim = 48,
+               .q_dtype = q_dtype,
+               .kv_dtype = kv_dtype},
+              [&](const Dimensions& dimensions) { expect_chunks_agree(dimensions, window); });
         }
       }
     }

@@ -12,10 +12,11 @@ namespace {
 
 Status check_matrix(std::string_view op, const QuantizedMatrix& matrix) {
   if (matrix.data != nullptr && matrix.columns % kQuantBlock == 0) return {};
-  return invalid_argument(fmt::format("{}: a quantised matrix [{}, {}] without data or whole blocks",
-                                      op,
-                                      matrix.rows,
-                                      matrix.columns));
+  return invalid_argument(
+      fmt::format("{}: a quantised matrix [{}, {}] without data or whole blocks",
+                  op,
+                  matrix.rows,
+                  matrix.columns));
 }
 
 Status check(const QuantizedLinearArgs& args) {
@@ -26,8 +27,7 @@ Status check(const QuantizedLinearArgs& args) {
   LAMINA_RETURN_IF_ERROR(
       check_tensor(kOp, "x", args.x, {num_tokens, args.weight.columns}, args.x.dtype));
   if (!args.bias.empty()) {
-    LAMINA_RETURN_IF_ERROR(
-        check_tensor(kOp, "bias", args.bias, {args.weight.rows}, args.x.dtype));
+    LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "bias", args.bias, {args.weight.rows}, args.x.dtype));
   }
   const DType out_dtype = args.out.dtype == DType::kF32 ? DType::kF32 : args.x.dtype;
   return check_tensor(kOp, "out", args.out, {num_tokens, args.weight.rows}, out_dtype);
@@ -38,8 +38,7 @@ Status check_embedding(const QuantizedMatrix& table, const TensorView& ids, cons
   LAMINA_RETURN_IF_ERROR(check_matrix(kOp, table));
   LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "ids", ids, {ids.shape[0]}, DType::kI32));
   LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "out", out, 2));
-  LAMINA_RETURN_IF_ERROR(
-      check_tensor(kOp, "out", out, {ids.shape[0], table.columns}, out.dtype));
+  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "out", out, {ids.shape[0], table.columns}, out.dtype));
   for (int64_t i = 0; i < ids.shape[0]; ++i) {
     const int32_t id = *ids.row<int32_t>(i);
     if (id >= 0 && id < table.rows) continue;

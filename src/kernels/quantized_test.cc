@@ -178,14 +178,12 @@ TEST(QuantizedLinear, RowsDependOnNothingElse) {
       for (const int64_t begin : {0, 5, 34}) {
         TestTensor out(DType::kF32, {count, 203});
         ThreadPool pool(2);
-        ASSERT_TRUE(quantized_linear(
-                        {x.view().rows(begin, count), weight.view(), {}, out.view()},
-                        StreamView(pool))
+        ASSERT_TRUE(quantized_linear({x.view().rows(begin, count), weight.view(), {}, out.view()},
+                                     StreamView(pool))
                         .ok());
         ASSERT_EQ(0,
-                  std::memcmp(out.view().data,
-                              all.view().rows(begin, count).data,
-                              out.view().size_bytes()))
+                  std::memcmp(
+                      out.view().data, all.view().rows(begin, count).data, out.view().size_bytes()))
             << name_of(format) << " rows " << begin << " + " << count;
       }
     }
@@ -234,9 +232,8 @@ TEST(QuantizedEmbedding, PicksRows) {
       for (int64_t k = 0; k < 64; ++k) ASSERT_EQ(out.at(i * 64 + k), dense.at(id * 64 + k));
     }
     const TestTensor wrong = TestTensor::of_i32({3, 20, 0, 3});
-    EXPECT_EQ(
-        quantized_embedding(table.view(), wrong.view(), out.view(), StreamView(pool)).code(),
-        StatusCode::kInvalidArgument);
+    EXPECT_EQ(quantized_embedding(table.view(), wrong.view(), out.view(), StreamView(pool)).code(),
+              StatusCode::kInvalidArgument);
   }
 }
 

@@ -19,7 +19,8 @@ class WeightStore {
   // Throws Error kNotFound, naming it, for what the graph did not name.
   [[nodiscard]] virtual TensorView get(std::string_view name) const = 0;
   // The weight of that name where it is kept quantised: get() does not have it then.
-  [[nodiscard]] virtual std::optional<QuantizedMatrix> find_quantized(std::string_view name) const = 0;
+  [[nodiscard]] virtual std::optional<QuantizedMatrix> find_quantized(
+      std::string_view name) const = 0;
   // Bytes held in memory of our own plus bytes used in mapped files.
   [[nodiscard]] virtual uint64_t resident_bytes() const = 0;
   // 64-bit hash of names, shapes, dtypes and a sample of the content: two processes with the same

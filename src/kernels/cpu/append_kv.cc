@@ -34,7 +34,8 @@ HWY_INLINE void scatter(const T* from, int64_t count, T* to, int64_t stride) {
 // A key of a head whose block begins at `block`, as KvOrder::kPairs has it: two elements side by
 // side, the next two block_size pairs on.
 template <typename T>
-HWY_INLINE void scatter_key(const T* from, int64_t count, T* block, int64_t block_size, int64_t token) {
+HWY_INLINE void scatter_key(
+    const T* from, int64_t count, T* block, int64_t block_size, int64_t token) {
   for (int64_t i = 0; i < count; i += 2) {
     T* pair = block + (i / 2 * block_size + token) * 2;
     pair[0] = from[i];
@@ -93,15 +94,15 @@ void append_tokens(const AppendKvArgs& args, int64_t begin, int64_t end) {
 template <typename From, typename To>
 void append_typed(const AppendKvArgs& args, ThreadPool& pool) {
   constexpr int64_t kMinElements = 32 * 1024;  // some microseconds: worth waking a thread for
-  pool.parallel_for(
-      args.k.shape[0],
-      ceil_div(kMinElements, args.k.row_elements()),
-      [&args](int64_t begin, int64_t end) {
-        if constexpr (std::is_same_v<From, To>) {
-          if (args.order == KvOrder::kPairs) return append_pairs<To>(args, begin, end);
-        }
-        append_tokens<From, To>(args, begin, end);
-      });
+  pool.parallel_for(args.k.shape[0],
+                    ceil_div(kMinElements, args.k.row_elements()),
+                    [&args](int64_t begin, int64_t end) {
+                      if constexpr (std::is_same_v<From, To>) {
+                        if (args.order == KvOrder::kPairs)
+                          return append_pairs<To>(args, begin, end);
+                      }
+                      append_tokens<From, To>(args, begin, end);
+                    });
 }
 
 template <typename From>

@@ -98,10 +98,7 @@ class PairTiles {
   // Elements of memory that it needs, which begins with a cache line.
   static int64_t memory_size(const RaggedAttentionArgs& args) { return 4 * value_dim(args); }
   PairTiles(const TaskCache& cache, BFloat16* memory)
-      : cache_(cache),
-        width_(value_dim(cache.args)),
-        zeros_(memory),
-        edge_(memory + 2 * width_) {
+      : cache_(cache), width_(value_dim(cache.args)), zeros_(memory), edge_(memory + 2 * width_) {
     std::fill_n(zeros_, 2 * width_, BFloat16());
   }
 

@@ -35,8 +35,7 @@ bool uses_bf16_dot() {
 }
 
 bool uses_int8_dot() {
-  static const bool supported =
-      supports_bf16_dot() && __builtin_cpu_supports("avx512vnni") != 0;
+  static const bool supported = supports_bf16_dot() && __builtin_cpu_supports("avx512vnni") != 0;
   return supported;
 }
 

@@ -1,7 +1,7 @@
-// The product of x, rounded to int8, with a panel of 16 weight rows: each lane sums a row, so no sum
-// runs across lanes. A block of 32 columns is eight int8 dot products of four columns for all rows
-// of the panel, exact in int32; then the sums of the block, scaled, are added to the f32 ones. What
-// a panel needs of x are its blocks' integers, four at a time in every lane, and their scales.
+// The product of x, rounded to int8, with a panel of 16 weight rows: each lane sums a row, so no
+// sum runs across lanes. A block of 32 columns is eight int8 dot products of four columns for all
+// rows of the panel, exact in int32; then the sums of the block, scaled, are added to the f32 ones.
+// What a panel needs of x are its blocks' integers, four at a time in every lane, and their scales.
 #include "kernels/cpu/quantized.h"
 
 #include <bit>
@@ -62,8 +62,7 @@ void round_token(const QuantizedJob& job, int64_t token) {
     const __m512i lower_int = _mm512_cvtps_epi32(_mm512_mul_ps(lower, inverse));
     const __m512i upper_int = _mm512_cvtps_epi32(_mm512_mul_ps(upper, inverse));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(values), _mm512_cvtsepi32_epi8(lower_int));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + kLanes),
-                     _mm512_cvtsepi32_epi8(upper_int));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + kLanes), _mm512_cvtsepi32_epi8(upper_int));
     const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(lower_int, upper_int));
     scales[b] = largest / 127.0F;
     offsets[b] = weight.format == BlockFormat::kInt4
@@ -134,8 +133,8 @@ HWY_INLINE void multiply_panel(const QuantizedJob& job,
     for (int t = 0; t < kTokens; ++t) {
       const int8_t* columns = x + t * weight.columns + b * kQuantBlock;
       const int64_t at = t * num_blocks + b;
-      __m512i even = kIsInt4 ? _mm512_setzero_si512()
-                             : _mm512_set1_epi32(static_cast<int32_t>(offsets[at]));
+      __m512i even =
+          kIsInt4 ? _mm512_setzero_si512() : _mm512_set1_epi32(static_cast<int32_t>(offsets[at]));
       __m512i odd = _mm512_setzero_si512();
 #pragma GCC unroll 4
       for (int g = 0; g < kGroups; g += 2) {
@@ -261,13 +260,12 @@ void quantized_linear(const QuantizedLinearArgs& args, ThreadPool& pool) {
   thread_local Scratch scratch;
   const QuantizedJob job = {&args, make_rounded(args, scratch)};
   const int64_t num_tokens = args.x.shape[0];
-  constexpr int64_t kMinElements = 16 * 1024;      // of x: some microseconds
+  constexpr int64_t kMinElements = 16 * 1024;  // of x: some microseconds
   constexpr int64_t kMinProducts = 512 * 1024;
   pool.parallel_for(num_tokens,
                     ceil_div(kMinElements, args.weight.columns),
                     [&job](int64_t begin, int64_t end) { round_tokens(job, begin, end); });
-  const int64_t panel_work =
-      kPanelRows * args.weight.columns * std::max<int64_t>(num_tokens, 1);
+  const int64_t panel_work = kPanelRows * args.weight.columns * std::max<int64_t>(num_tokens, 1);
   pool.parallel_for(args.weight.num_panels(),
                     ceil_div(kMinProducts, panel_work),
                     [&job](int64_t begin, int64_t end) {

@@ -1,4 +1,5 @@
-// quantized_linear() on the CPU, where uses_int8_dot(): arguments are those that passed their checks.
+// quantized_linear() on the CPU, where uses_int8_dot(): arguments are those that passed their
+// checks.
 #pragma once
 
 #include "device/thread_pool.h"

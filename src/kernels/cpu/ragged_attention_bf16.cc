@@ -1,8 +1,8 @@
-// The online softmax of ragged_attention.cc in pairs of bf16, with the same promises. A vector holds
-// one pair of 16 keys (pairs along the head dimension) or of 16 elements of a value (pairs of keys);
-// all rows of a task meet each tile of 64 keys, four at a time, by broadcasting their own pairs.
-// Caches of KvOrder::kPairs are read as they lie; of others each tile is first laid out in panels
-// of that order. While a tile is met, the next is fetched.
+// The online softmax of ragged_attention.cc in pairs of bf16, with the same promises. A vector
+// holds one pair of 16 keys (pairs along the head dimension) or of 16 elements of a value (pairs of
+// keys); all rows of a task meet each tile of 64 keys, four at a time, by broadcasting their own
+// pairs. Caches of KvOrder::kPairs are read as they lie; of others each tile is first laid out in
+// panels of that order. While a tile is met, the next is fetched.
 //   A row sees keys through a mask: others count as scores of minus infinity, and values that
 // nobody may see as zeros, so a row's bits do not depend on which rows are met beside it.
 #include "kernels/cpu/ragged_attention_bf16.h"
@@ -307,8 +307,7 @@ void meet_tiles(const RaggedAttentionArgs& args,
                 BFloat16* memory) {
   const KeyRange range = key_range(args, task);
   Tiles tiles({args, task, range}, memory);
-  const int64_t num_fetches =
-      Tiles::kFetches + 3 * ceil_div(num_rows(args, task), kTileRows);
+  const int64_t num_fetches = Tiles::kFetches + 3 * ceil_div(num_rows(args, task), kTileRows);
   const int64_t first = range.begin / kTileKeys * kTileKeys;
   tiles.locate(first);
   for (int64_t begin = first; begin < range.end; begin += kTileKeys) {
@@ -327,8 +326,7 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
   thread_local Scratch scratch;
   // Tiles first: they want whole cache lines.
   const int64_t tile_floats = round_up(Tiles::memory_size(args), kPairs) / 2;
-  float* memory =
-      scratch.floats(static_cast<size_t>(tile_floats + Space::num_floats(args, task)));
+  float* memory = scratch.floats(static_cast<size_t>(tile_floats + Space::num_floats(args, task)));
   Space space(args, task, memory + tile_floats);
   load_queries(args, task, space);
   start_rows(args, task, space.rows);
@@ -360,8 +358,8 @@ namespace lamina::kernels::cpu {
 
 bool reads_pairs(const KvShape& shape) {
   return uses_bf16_dot() && shape.dtype == DType::kBF16 && shape.q_dtype == DType::kBF16 &&
-         shape.block_size % avx512::kLanes == 0 && shape.key_dim % 2 == 0 &&
-         shape.value_dim > 0 && shape.value_dim % avx512::kLanes == 0;
+         shape.block_size % avx512::kLanes == 0 && shape.key_dim % 2 == 0 && shape.value_dim > 0 &&
+         shape.value_dim % avx512::kLanes == 0;
 }
 
 }  // namespace lamina::kernels::cpu

@@ -26,7 +26,8 @@ CacheSlot find_slot(
 
 // The place of element `i` of a token within its block. A cache of keys and one of values differ in
 // what stands in pairs.
-int64_t place_of(const TensorView& cache, const CacheSlot& slot, int64_t i, KvOrder order, bool is_key) {
+int64_t place_of(
+    const TensorView& cache, const CacheSlot& slot, int64_t i, KvOrder order, bool is_key) {
   const int64_t block_size = cache.shape[2];
   const int64_t width = cache.shape[3];
   const int64_t head_begin = slot.head * block_size * width;

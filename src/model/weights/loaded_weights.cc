@@ -128,8 +128,8 @@ std::set<ValueId> usable_quantized(const Graph& graph) {
   std::set<ValueId> usable;
   std::set<ValueId> unusable;
   for (const Node& node : graph.nodes()) {
-    const bool is_plain_embedding = node.kind == OpKind::kEmbedding &&
-                                    std::get_if<EmbeddingAttrs>(&node.attrs) == nullptr;
+    const bool is_plain_embedding =
+        node.kind == OpKind::kEmbedding && std::get_if<EmbeddingAttrs>(&node.attrs) == nullptr;
     const size_t place = is_plain_embedding ? 0 : node.kind == OpKind::kLinear ? 1 : SIZE_MAX;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       (i == place ? usable : unusable).insert(node.inputs[i]);
@@ -292,8 +292,7 @@ OwnedBytes quantize(const ResolvedWeight& weight, Tally& tally) {
   int64_t row = 0;
   for (size_t i = 0; i < weight.tensors.size(); ++i) {
     const WeightPart& part = weight.source()[i];
-    read_quantized(
-        *weight.tensors[i], part, matrix, row, [&](size_t bytes) { tally.add(bytes); });
+    read_quantized(*weight.tensors[i], part, matrix, row, [&](size_t bytes) { tally.add(bytes); });
     row += part.rows.num_rows();
   }
   return memory;

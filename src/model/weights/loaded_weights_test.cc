@@ -245,10 +245,9 @@ TEST_P(LoadedWeightsMemory, StaysWithinItsBoundAtEveryMoment) {
   graph.add_weight("w", {DType::kBF16, RowAxis::kFixed, Shape{4, kWidth, kWidth}}, source());
   const int64_t before = resident_bytes();
   int64_t peak = 0;
-  const auto store = load_graph_weights(
-      graph, tensors, {.progress = [&](uint64_t, uint64_t) {
-        peak = std::max(peak, resident_bytes() - before);
-      }});
+  const auto store = load_graph_weights(graph, tensors, {.progress = [&](uint64_t, uint64_t) {
+                                          peak = std::max(peak, resident_bytes() - before);
+                                        }});
   constexpr int64_t kResult = 2 * 4 * kWidth * kWidth;
   EXPECT_EQ(store->resident_bytes(), static_cast<uint64_t>(kResult));
   EXPECT_GT(peak, kResult / 2);

@@ -301,8 +301,8 @@ class QuantizedReading : public ::testing::TestWithParam<StoredType> {
       for (int64_t block = 0; block < matrix->num_blocks(); ++block) {
         std::array<float, kQuantBlock> values{};
         matrix->get_block(row, block, values);
-        const auto of_block = std::span(expected).subspan(
-            static_cast<size_t>(block * kQuantBlock), kQuantBlock);
+        const auto of_block =
+            std::span(expected).subspan(static_cast<size_t>(block * kQuantBlock), kQuantBlock);
         // Q4_K: a scale and its minimum may be larger than what is left of their difference.
         const int64_t span = GetParam() == StoredType::kQ4_K ? 256 : kQuantBlock;
         const int64_t begin = block * kQuantBlock / span * span;
@@ -356,8 +356,8 @@ TEST_P(QuantizedReading, LeavesOthersDecoded) {
   EXPECT_TRUE(is_kept(shared)) << "an embedding too";
   shared.add(OpKind::kEmbedding, "shard", {shared.node(1).id, ids}, EmbeddingAttrs{});
   EXPECT_FALSE(is_kept(shared)) << "used otherwise too";
-  EXPECT_FALSE(load_graph_weights(product_with(matrix.source), tensors_.list(), {})
-                   ->find_quantized("w"))
+  EXPECT_FALSE(
+      load_graph_weights(product_with(matrix.source), tensors_.list(), {})->find_quantized("w"))
       << "not asked for";
 }
 

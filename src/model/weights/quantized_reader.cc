@@ -91,8 +91,7 @@ Block q8_0_block(const std::byte* stored) {
 // four lie in the low bits of scales[i] and scales[4 + i], the others are put together.
 std::array<float, 2> q4_k_scales(const std::byte* stored, int64_t i) {
   const auto* scales = reinterpret_cast<const uint8_t*>(stored) + 4;
-  const int scale =
-      i < 4 ? scales[i] & 63 : (scales[i + 4] & 0xF) | (scales[i - 4] >> 6) << 4;
+  const int scale = i < 4 ? scales[i] & 63 : (scales[i + 4] & 0xF) | (scales[i - 4] >> 6) << 4;
   const int minimum = i < 4 ? scales[i + 4] & 63 : scales[i + 4] >> 4 | (scales[i] >> 6) << 4;
   return {half_at(stored) * static_cast<float>(scale),
           -half_at(stored + 2) * static_cast<float>(minimum)};

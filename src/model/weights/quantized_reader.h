@@ -21,8 +21,8 @@ namespace lamina {
 std::optional<BlockFormat> quantized_format(const WeightSource& source,
                                             std::span<const StoredTensor* const> tensors);
 
-// Writes the rows of `part` to `out` from row `first_row` on. `wrote` as for read_part(). Throws Error
-// kInvalidArgument, naming the tensor, if a scale is no number of f16's range.
+// Writes the rows of `part` to `out` from row `first_row` on. `wrote` as for read_part(). Throws
+// Error kInvalidArgument, naming the tensor, if a scale is no number of f16's range.
 void read_quantized(const StoredTensor& tensor,
                     const WeightPart& part,
                     const QuantizedMatrix& out,

@@ -1,5 +1,5 @@
-// StoredMatrix: a tensor of a model file as a matrix, read piece by piece; the pages of the file are
-// let go behind the reader. Used by the readers of this room.
+// StoredMatrix: a tensor of a model file as a matrix, read piece by piece; the pages of the file
+// are let go behind the reader. Used by the readers of this room.
 #pragma once
 
 #include <algorithm>
