@@ -6,7 +6,7 @@
 
 Weights are a tile of random blocks over and over, beginning elsewhere in every tensor. The tile's length is a prime, so
 rows differ. Magnitudes are about 1 / sqrt(row length), norms are ones: activations stay finite. The same seed gives the
-same bytes in both formats. A GGUF file has a vocabulary of made-up words; a safetensors folder has none and is served
+same weights in both formats. A GGUF file has a vocabulary of made-up words; a safetensors folder has none and is served
 with --skip-tokenizer-init."""
 import argparse
 import dataclasses
@@ -153,19 +153,27 @@ def make_tile(type_name, row_length, seed):
     return bytes(tile)
 
 
-def write_tensor(file, tensor, type_name, seed):
+def tensor_parts(tensor, type_name, seed):
+    """A tensor's bytes, in parts."""
     size = tensor.num_bytes(TYPES[type_name])
     if tensor.is_norm:
         ones = {"f32": b"\x00\x00\x80\x3f", "bf16": b"\x80\x3f", "f16": b"\x00\x3c"}
-        file.write(ones[type_name] * tensor.num_elements)
+        yield ones[type_name] * tensor.num_elements
         return
     tile = memoryview(make_tile(type_name, tensor.shape[1], seed))
     begin = random.Random(f"{seed} {tensor.name}").randrange(TILE_BLOCKS) * TYPES[type_name].block_bytes
     while size > 0:
         part = tile[begin:begin + size]
-        file.write(part)
+        yield part
         size -= len(part)
         begin = 0
+
+
+def interleave_heads(data, num_rows, head_dim):
+    """Rows in the order that GGUF's llama has those of q and k: the halves of a head by turns."""
+    size = len(data) // num_rows
+    order = [head + i // 2 + i % 2 * (head_dim // 2) for head in range(0, num_rows, head_dim) for i in range(head_dim)]
+    return b"".join(data[row * size:(row + 1) * size] for row in order)
 
 
 def config_json(arch, torch_dtype):
@@ -198,7 +206,7 @@ def write_safetensors(folder, arch, type_name, seed=1):
     with open(folder / "model.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors:
-            write_tensor(file, tensor, type_name, seed)
+            file.writelines(tensor_parts(tensor, type_name, seed))
 
 
 def gguf_text(text):
@@ -304,8 +312,11 @@ def write_gguf(path, name, arch, type_name, seed=1):
             file.write(bytes(-file.tell() % ALIGNMENT))
             if tensor.gguf_name == "rope_freqs.weight":
                 file.write(llama3_divisors(arch))
-            else:
-                write_tensor(file, tensor, tensor_type, seed)
+                continue
+            parts = tensor_parts(tensor, tensor_type, seed)
+            if arch.model_type == "llama" and tensor.gguf_name.endswith(("attn_q.weight", "attn_k.weight")):
+                parts = [interleave_heads(b"".join(parts), tensor.shape[0], arch.head_dim)]
+            file.writelines(parts)
         file.write(bytes(-file.tell() % ALIGNMENT))
 
 

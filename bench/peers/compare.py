@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Lamina beside llama.cpp: the same GGUF file, the same cores and load, in turns. README.md says how to get llama.cpp.
+
+  bench/peers/compare.py --llama-venv VENV [--points 1x512 16x128] [--rounds 3] [--mode colocated]
+
+A point is BATCHxCONTEXT, decoding, or prefill-TOKENS; with q: before it, of the quantised model. Lamina is measured over
+HTTP: the time between tokens of a stream while all sequences decode. llama.cpp is called through its C API, without a
+server, and decodes at the context that Lamina's sequences had.
+
+The bound of a step is max(weights' bytes / bandwidth, products / FLOP/s), and the same of attention over each sequence's
+keys and values, one after the other. Bandwidth and FLOP/s are lamina_bench_kernels', measured each round, or given."""
+import argparse
+import dataclasses
+import http.client
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests/e2e"), str(ROOT / "bench"), str(ROOT / "bench/peers")]
+import harness  # noqa: E402
+from gguf_shape import Machine, read_shape  # noqa: E402
+from random_model import ARCHITECTURES, write_gguf  # noqa: E402
+
+POINTS = ["1x512", "16x128", "16x2048", "64x2048", "prefill-512", "q:1x512", "q:16x128", "q:prefill-512"]
+RANDOM_MODEL = ROOT / "build/peers/TinyLlama-1.1B-bf16.gguf"
+STEPS = 64           # measured
+WARM_UP_STEPS = 8
+PREFILL_REPEATS = 5
+CHUNK = 512          # tokens of a step of Lamina, its default: prompts are run in such parts
+TIMEOUT_S = 3600     # the prompts of 64 x 2048 take their time
+ROOM = 1024          # tokens that sequences may go on for while the last prompts are run
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    text: str
+    is_quantised: bool
+    batch: int
+    context: int
+    is_prefill: bool
+
+
+def parse_point(text):
+    found = re.fullmatch(r"(q:)?(?:(\d+)x(\d+)|prefill-(\d+))", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no point: 16x128, prefill-512, q:1x512")
+    quantised, batch, context, prefill = found.groups()
+    return Point(text, quantised is not None, int(batch or 1), int(context or prefill), prefill is not None)
+
+
+def pin(threads):
+    return "taskset", "-c", f"0-{threads - 1}"
+
+
+class Lamina(harness.Process):
+    """`lamina serve` on the first cores."""
+
+    def __init__(self, model, threads, batch, max_model_len, mode):
+        super().__init__("serve", model, "--port", 0, "--mode", mode, "--threads", threads, "--skip-tokenizer-init",
+                         "--max-num-seqs", batch, "--max-num-batched-tokens", CHUNK, "--max-model-len", max_model_len,
+                         prefix=pin(threads))
+        self.port = int(self.wait_for_line(r"ready after .*http://\S+:(\d+)", timeout=300).group(1))
+
+    api_key = None
+    request = harness.Server.request
+    metrics = harness.Server.metrics
+    metric = harness.Server.metric
+    stream = harness.Server.stream
+
+    def connect(self):
+        return harness.Server.connect(self, TIMEOUT_S)
+
+    def __exit__(self, *_):
+        self.kill()  # sequences are still decoding
+
+    def body(self, prompt_len, max_tokens):
+        return {"prompt": [1000 + i for i in range(prompt_len)], "max_tokens": max_tokens, "temperature": 0,
+                "ignore_eos": True, "return_token_ids": True}
+
+    def start_in_background(self, body):
+        def ask():
+            try:
+                status, answer, _ = self.request("POST", "/v1/completions", body)
+                print(f"a request ended early: {status} {str(answer)[:200]}", file=sys.stderr)
+            except (OSError, http.client.HTTPException):
+                pass  # the server is killed at the end
+
+        threading.Thread(target=ask, daemon=True).start()
+
+    def mean_context(self, batch):
+        return (self.metric("vllm:prompt_tokens_total") + self.metric("vllm:generation_tokens_total")) / batch
+
+    def decode(self, batch, context):
+        """Tokens a second of `batch` sequences, and their mean context, which is about `context`."""
+        # While later prompts are run, a part a step, the earlier sequences go on.
+        drift = batch * context // (2 * CHUNK) + WARM_UP_STEPS + STEPS // 2
+        body = self.body(max(1, context - drift), context + ROOM - (context - drift))
+        for _ in range(batch - 1):
+            self.start_in_background(body)
+        while self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting") < batch - 1:
+            time.sleep(0.05)
+        # The last one to come is the last to start, and from then on has a token of every step.
+        times = []
+        for event in self.stream("/v1/completions", body):
+            now = time.perf_counter()
+            times += [now] * sum(len(choice.get("token_ids") or []) for choice in event["choices"])
+            if len(times) > WARM_UP_STEPS + STEPS:
+                break
+        assert self.metric("vllm:num_requests_running") == batch, "the sequences do not decode together"
+        assert self.metric("vllm:num_preemptions_total") == 0, "the KV cache is too small"
+        step = (times[WARM_UP_STEPS + STEPS] - times[WARM_UP_STEPS]) / STEPS
+        return batch / step, round(self.mean_context(batch) - STEPS / 2)
+
+    def prefill(self, num_tokens):
+        """Tokens a second of a prompt, until its first token."""
+        seconds = []
+        for _ in range(PREFILL_REPEATS + 1):
+            start = time.perf_counter()
+            status, answer, _ = self.request("POST", "/v1/completions", self.body(num_tokens, 1))
+            seconds.append(time.perf_counter() - start)
+            assert status == 200, answer
+        return num_tokens / statistics.median(seconds[1:])  # the first one warms up
+
+
+def measure_lamina(model, point, options):
+    with Lamina(model, options.threads, point.batch, point.context + ROOM, options.mode) as server:
+        if point.is_prefill:
+            return server.prefill(point.context), point.context
+        return server.decode(point.batch, point.context)
+
+
+def measure_llama(model, point, context, options):
+    what = ("--prefill", context, "--repeats", PREFILL_REPEATS) if point.is_prefill else (
+        "--decode", point.batch, context, "--steps", STEPS)
+    command = [*pin(options.threads), options.llama_venv / "bin/python", ROOT / "bench/peers/llama_peer.py", model,
+               "--threads", options.threads, *what]
+    output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output)["tokens_per_s"]
+
+
+def measure_machine(options):
+    """What the machine gives now, or None."""
+    if options.bandwidth and options.flops:
+        return Machine(options.bandwidth * 1e9, options.flops * 1e9)
+    program = pathlib.Path(harness.BINARY).parent / "lamina_bench_kernels"
+    if not program.exists():
+        return None
+    with subprocess.Popen([*pin(options.threads), program, str(options.threads)], stdout=subprocess.PIPE, text=True) as run:
+        # Its first line; the kernels after it are not wanted here.
+        found = re.search(r"reads ([\d.]+) GB/s.* ([\d.]+) GFLOP/s", run.stdout.readline())
+        run.kill()
+    bandwidth, flops = (1e9 * float(number) for number in found.groups())
+    print(f"  reads {bandwidth / 1e9:.1f} GB/s, multiplies and adds {flops / 1e9:.0f} GFLOP/s", flush=True)
+    return Machine(options.bandwidth * 1e9 if options.bandwidth else bandwidth,
+                   options.flops * 1e9 if options.flops else flops)
+
+
+def measure(point, models, machine, options):
+    model = models[point.is_quantised]
+    lamina, context = measure_lamina(model, point, options)
+    llama = measure_llama(model, point, context, options)
+    figures = {"lamina": lamina, "llama.cpp": llama, "ratio": lamina / llama, "context": context}
+    if machine:
+        shape = read_shape(model)
+        figures["bound"] = (shape.prefill_bound(context, machine) if point.is_prefill
+                            else shape.decode_bound(point.batch, context, machine))
+        figures["of bound"] = lamina / figures["bound"]
+    print(f"  {point.text:14} " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
+    return figures
+
+
+def print_table(results, rounds):
+    print(f"\ntokens/s, medians of {rounds}\n\n| point | context | Lamina | llama.cpp | Lamina / llama.cpp | bound | Lamina / bound |\n"
+          "|---|---|---|---|---|---|---|")
+    for text, rows in results.items():
+        median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        bound = f"{median['bound']:.1f} | {median['of bound']:.2f}" if "bound" in median else "- | -"
+        print(f"| {text} | {median['context']:.0f} | {median['lamina']:.1f} | {median['llama.cpp']:.1f} | {median['ratio']:.2f} "
+              f"| {bound} |")
+
+
+def check(options):
+    if options.llama_venv is None or not (options.llama_venv / "bin/python").exists():
+        raise SystemExit("llama.cpp is missing: make an environment with it as bench/peers/README.md says, and name it with "
+                         "--llama-venv or in LLAMA_CPP_VENV")
+    if not pathlib.Path(harness.BINARY).exists():
+        raise SystemExit(f"{harness.BINARY} is missing: scripts/run builds it, or name another with --binary")
+    if any(point.is_quantised for point in options.points) and not options.quantised.exists():
+        raise SystemExit(f"{options.quantised} is missing: scripts/run fetches the default model, or name another with "
+                         "--quantised")
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", nargs="+", type=parse_point, default=[parse_point(text) for text in POINTS],
+                        help=" ".join(POINTS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--mode", choices=("disaggregated", "colocated"), default="disaggregated")
+    parser.add_argument("--model", type=pathlib.Path, help="GGUF file (default: a random TinyLlama-1.1B, bf16)")
+    parser.add_argument("--quantised", type=pathlib.Path, default=harness.DEFAULT_MODEL, help="GGUF file of the points with q:")
+    parser.add_argument("--bandwidth", type=float, help="GB/s, instead of measuring it")
+    parser.add_argument("--flops", type=float, help="GFLOP/s of all threads, instead of measuring it")
+    parser.add_argument("--llama-venv", type=pathlib.Path, default=os.environ.get("LLAMA_CPP_VENV"))
+    parser.add_argument("--binary", type=pathlib.Path, default=pathlib.Path(harness.BINARY))
+    return parser.parse_args()
+
+
+def main():
+    options = parse_options()
+    harness.BINARY = str(options.binary.resolve())
+    check(options)
+    if options.model is None:
+        options.model = RANDOM_MODEL
+        if not RANDOM_MODEL.exists():
+            # Room beyond its own 2048 tokens, so that contexts of that length can go on.
+            arch = dataclasses.replace(ARCHITECTURES["TinyLlama-1.1B"], max_len=8192)
+            write_gguf(RANDOM_MODEL, "TinyLlama-1.1B", arch, "bf16")
+    models = {False: options.model, True: options.quantised}
+    results = {}
+    for i in range(options.rounds):
+        print(f"round {i + 1}", flush=True)
+        machine = measure_machine(options)
+        if machine is None and i == 0:
+            print("  no bound: build lamina_bench_kernels beside lamina, or give --bandwidth and --flops")
+        for point in options.points:
+            results.setdefault(point.text, []).append(measure(point, models, machine, options))
+    print_table(results, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
