@@ -29,13 +29,14 @@ from gguf_shape import Machine, read_shape  # noqa: E402
 from random_model import ARCHITECTURES, write_gguf  # noqa: E402
 
 POINTS = ["1x512", "16x128", "16x2048", "64x2048", "prefill-512", "q:1x512", "q:16x128", "q:prefill-512"]
-RANDOM_MODEL = ROOT / "build/peers/TinyLlama-1.1B-bf16.gguf"
+RANDOM_MODEL = "TinyLlama-1.1B"
 STEPS = 64           # measured
 WARM_UP_STEPS = 8
 PREFILL_REPEATS = 5
 CHUNK = 512          # tokens of a step of Lamina, its default: prompts are run in such parts
 TIMEOUT_S = 3600     # the prompts of 64 x 2048 take their time
 ROOM = 1024          # tokens that sequences may go on for while the last prompts are run
+QUIET_SHARE = 0.1    # of the cores' time that others may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,29 @@ class Lamina(harness.Process):
         return num_tokens / statistics.median(seconds[1:])  # the first one warms up
 
 
+def busy_share(cores, seconds=0.5):
+    """The share of the first cores' time that somebody takes."""
+    def read():
+        lines = pathlib.Path("/proc/stat").read_text().splitlines()[1:1 + cores]
+        times = [[int(number) for number in line.split()[1:]] for line in lines]
+        return sum(map(sum, times)), sum(row[3] + row[4] for row in times)  # all; idle and waiting for disks
+
+    total, idle = read()
+    time.sleep(seconds)
+    total_after, idle_after = read()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
+
+
+def wait_for_quiet(options):
+    """Threads that wait for each other by spinning, as llama.cpp's do, get nowhere beside another program."""
+    deadline = time.monotonic() + options.patience
+    while (share := busy_share(options.threads)) > QUIET_SHARE:
+        if time.monotonic() > deadline:
+            print(f"  other programs take {share:.0%} of the cores: the next figure is worth little", flush=True)
+            return
+        time.sleep(1)
+
+
 def measure_lamina(model, point, options):
     with Lamina(model, options.threads, point.batch, point.context + ROOM, options.mode) as server:
         if point.is_prefill:
@@ -147,6 +171,7 @@ def measure_llama(model, point, context, options):
 
 def measure_machine(options):
     """What the machine gives now, or None."""
+    wait_for_quiet(options)
     if options.bandwidth and options.flops:
         return Machine(options.bandwidth * 1e9, options.flops * 1e9)
     program = pathlib.Path(harness.BINARY).parent / "lamina_bench_kernels"
@@ -164,7 +189,9 @@ def measure_machine(options):
 
 def measure(point, models, machine, options):
     model = models[point.is_quantised]
+    wait_for_quiet(options)
     lamina, context = measure_lamina(model, point, options)
+    wait_for_quiet(options)
     llama = measure_llama(model, point, context, options)
     figures = {"lamina": lamina, "llama.cpp": llama, "ratio": lamina / llama, "context": context}
     if machine:
@@ -177,13 +204,13 @@ def measure(point, models, machine, options):
 
 
 def print_table(results, rounds):
-    print(f"\ntokens/s, medians of {rounds}\n\n| point | context | Lamina | llama.cpp | Lamina / llama.cpp | bound | Lamina / bound |\n"
-          "|---|---|---|---|---|---|---|")
+    print(f"\ntokens/s, medians of {rounds}\n\n"
+          "| point | context | Lamina | llama.cpp | Lamina / llama.cpp | bound | Lamina / bound |\n|---|---|---|---|---|---|---|")
     for text, rows in results.items():
         median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
         bound = f"{median['bound']:.1f} | {median['of bound']:.2f}" if "bound" in median else "- | -"
-        print(f"| {text} | {median['context']:.0f} | {median['lamina']:.1f} | {median['llama.cpp']:.1f} | {median['ratio']:.2f} "
-              f"| {bound} |")
+        print(f"| {text} | {median['context']:.0f} | {median['lamina']:.1f} | {median['llama.cpp']:.1f} "
+              f"| {median['ratio']:.2f} | {bound} |")
 
 
 def check(options):
@@ -205,12 +232,28 @@ def parse_options():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mode", choices=("disaggregated", "colocated"), default="disaggregated")
     parser.add_argument("--model", type=pathlib.Path, help="GGUF file (default: a random TinyLlama-1.1B, bf16)")
-    parser.add_argument("--quantised", type=pathlib.Path, default=harness.DEFAULT_MODEL, help="GGUF file of the points with q:")
+    parser.add_argument("--quantised", type=pathlib.Path, default=harness.DEFAULT_MODEL,
+                        help="GGUF file of the points with q:")
     parser.add_argument("--bandwidth", type=float, help="GB/s, instead of measuring it")
     parser.add_argument("--flops", type=float, help="GFLOP/s of all threads, instead of measuring it")
     parser.add_argument("--llama-venv", type=pathlib.Path, default=os.environ.get("LLAMA_CPP_VENV"))
+    parser.add_argument("--layers", type=int, help="fewer layers of the random model: a quicker look")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for other programs to leave the cores")
     parser.add_argument("--binary", type=pathlib.Path, default=pathlib.Path(harness.BINARY))
     return parser.parse_args()
+
+
+def random_model(layers):
+    """The file of the random model, written if it is not there."""
+    arch = ARCHITECTURES[RANDOM_MODEL]
+    # Room beyond its own 2048 tokens, so that contexts of that length can go on.
+    arch = dataclasses.replace(arch, max_len=8192, layers=layers or arch.layers)
+    path = ROOT / f"build/peers/{RANDOM_MODEL}-{arch.layers}-layers-bf16.gguf"
+    if not path.exists():
+        part = path.with_suffix(".part")
+        write_gguf(part, RANDOM_MODEL, arch, "bf16")
+        part.rename(path)
+    return path
 
 
 def main():
@@ -218,11 +261,7 @@ def main():
     harness.BINARY = str(options.binary.resolve())
     check(options)
     if options.model is None:
-        options.model = RANDOM_MODEL
-        if not RANDOM_MODEL.exists():
-            # Room beyond its own 2048 tokens, so that contexts of that length can go on.
-            arch = dataclasses.replace(ARCHITECTURES["TinyLlama-1.1B"], max_len=8192)
-            write_gguf(RANDOM_MODEL, "TinyLlama-1.1B", arch, "bf16")
+        options.model = random_model(options.layers)
     models = {False: options.model, True: options.quantised}
     results = {}
     for i in range(options.rounds):
