@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -257,6 +258,7 @@ def random_model(layers):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server ends with this program
     options = parse_options()
     harness.BINARY = str(options.binary.resolve())
     check(options)
