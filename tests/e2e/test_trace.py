@@ -86,4 +86,6 @@ def test_every_arrow_has_both_ends_in_spans(events):
     assert kinds.keys() >= {"q", "k, v", "carried"}, kinds
     outside = [begin for key, begin in begins.items() if not is_inside(begin) or not is_inside(ends[key])]
     assert not outside, (len(outside), len(begins), outside[:3])
-    assert all(ends[key]["ts"] >= begin["ts"] for key, begin in begins.items())
+    # A worker's clock is its own: how it differs from the server's is an estimate.
+    assert all(ends[key]["ts"] >= begin["ts"] - 100 for key, begin in begins.items())
+    assert all(ends[key]["ts"] >= begin["ts"] for key, begin in begins.items() if begin["name"] == "carried")

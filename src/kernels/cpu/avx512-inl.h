@@ -85,19 +85,17 @@ HWY_INLINE __m128 sum_lanes_of_4(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
   return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
 }
 
-// e^x for x <= 0, within 2^-22 of itself; 0 from -104 down. Cody-Waite reduction and a polynomial.
-HWY_INLINE __m512 exp_of_negative(__m512 x) {
-  x = _mm512_max_ps(x, _mm512_set1_ps(-104.0F));
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)),
-                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4F), r);
-  __m512 sum = _mm512_set1_ps(1.9875691e-4F);
-  for (const float coefficient : {1.3981999e-3F, 8.3334519e-3F, 4.1665796e-2F, 0.16666666F, 0.5F}) {
+// 2^(x - top) for an integer `top` >= x, within 2^-22 of itself. What is rounded does not depend on
+// `top`: for another one the result is another by a power of two, exactly. A polynomial (Cephes).
+HWY_INLINE __m512 exp2_below(__m512 x, __m512 top) {
+  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 r = _mm512_sub_ps(x, n);  // exact
+  __m512 sum = _mm512_set1_ps(1.5353362e-4F);
+  for (const float coefficient :
+       {1.3398874e-3F, 9.6184374e-3F, 5.5503325e-2F, 0.24022648F, 0.6931472F, 1.0F}) {
     sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(coefficient));
   }
-  sum = _mm512_fmadd_ps(_mm512_mul_ps(r, r), sum, _mm512_add_ps(r, _mm512_set1_ps(1.0F)));
-  return _mm512_scalef_ps(sum, n);
+  return _mm512_scalef_ps(sum, _mm512_sub_ps(n, top));
 }
 
 // rows[i] lane j <-> rows[j] lane i, of 32-bit lanes.

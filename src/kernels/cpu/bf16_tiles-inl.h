@@ -9,10 +9,7 @@
 #include "kernels/cpu/avx512-inl.h"
 
 LAMINA_BEGIN_AVX512
-namespace lamina::kernels::cpu {
-namespace {
-
-using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
+namespace lamina::kernels::cpu::avx512 {
 
 constexpr int64_t kKeyVectors = kTileKeys / kLanes;
 constexpr int64_t kTilePairs = kTileKeys / 2;  // pairs of keys
@@ -307,6 +304,5 @@ class RowTiles {
   Tile panels_;
 };
 
-}  // namespace
-}  // namespace lamina::kernels::cpu
+}  // namespace lamina::kernels::cpu::avx512
 LAMINA_END_AVX512

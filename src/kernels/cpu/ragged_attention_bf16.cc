@@ -22,6 +22,13 @@ namespace {
 
 using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
 
+// Scores are kept as powers of two, and those of a row refer to an integer power: so a softmax
+// weight that is rounded to bf16 is the same but for a factor of two whatever keys were met before.
+// A row whose keys are dealt out to several workers comes out as it would in one piece, but for the
+// order of f32 sums.
+constexpr float kLog2E = 1.44269504F;
+constexpr float kLn2 = 0.693147181F;
+
 constexpr int64_t kTileRows = 4;  // with 4 vectors each: 16 accumulators
 
 // Work space of one task beside its tiles.
@@ -93,16 +100,18 @@ HWY_INLINE void score_keys(const Space& space,
   }
 }
 
-// What is done to scores beyond the scale; `distance` is the position of the tile less the query's.
+// What is done to scores beyond the scale, which come as powers of e; `distance` is the position of
+// the tile less the query's.
 HWY_INLINE __m512 bend_scores(const RaggedAttentionArgs& args,
                               __m512 score,
                               float slope,
                               int64_t distance) {
-  if (args.soft_cap) {  // cap tanh(s / cap), tanh(y) = sign(y) (1 - e) / (1 + e), e = exp(-2 |y|)
+  if (args.soft_cap) {  // cap tanh(s / cap), tanh(y) = sign(y) (1 - e) / (1 + e), e = e^(-2 |y|)
     const __m512 cap = _mm512_set1_ps(*args.soft_cap);
     const __m512 one = _mm512_set1_ps(1.0F);
     const __m512 y = _mm512_div_ps(score, cap);
-    const __m512 e = exp_of_negative(_mm512_mul_ps(_mm512_abs_ps(y), _mm512_set1_ps(-2.0F)));
+    const __m512 e = exp2_below(_mm512_mul_ps(_mm512_abs_ps(y), _mm512_set1_ps(-2.0F * kLog2E)),
+                                _mm512_setzero_ps());
     const __m512 tanh = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
     const __m512 sign = _mm512_and_ps(y, _mm512_set1_ps(-0.0F));
     score = _mm512_mul_ps(_mm512_or_ps(tanh, sign), cap);
@@ -122,7 +131,8 @@ HWY_INLINE float update_softmax(const RaggedAttentionArgs& args,
                                 int64_t distance,
                                 RowState& state,
                                 BFloat16* weights) {
-  const __m512 scale = _mm512_set1_ps(args.scale);
+  const bool is_bent = args.soft_cap.has_value() || slope != 0.0F;
+  const __m512 scale = _mm512_set1_ps(is_bent ? args.scale : args.scale * kLog2E);
   const __m512 hidden = _mm512_set1_ps(kNegativeInfinity);
   __m512 tops = hidden;
   __m512 scores[kKeyVectors];
@@ -130,21 +140,24 @@ HWY_INLINE float update_softmax(const RaggedAttentionArgs& args,
   for (int v = 0; v < kKeyVectors; ++v) {
     const auto mask = static_cast<__mmask16>(visible >> (v * kLanes));
     const __m512 scaled = _mm512_mul_ps(_mm512_load_ps(raw + v * kLanes), scale);
-    const __m512 score = bend_scores(args, scaled, slope, distance + v * kLanes);
+    const __m512 score =
+        is_bent ? _mm512_mul_ps(bend_scores(args, scaled, slope, distance + v * kLanes),
+                                _mm512_set1_ps(kLog2E))
+                : scaled;
     scores[v] = _mm512_mask_mov_ps(hidden, mask, score);
     tops = _mm512_max_ps(tops, scores[v]);
   }
-  const float top = std::max(state.top, _mm512_reduce_max_ps(tops));
+  const float top = std::max(state.top, std::ceil(_mm512_reduce_max_ps(tops)));
   __m512 totals = _mm512_setzero_ps();
 #pragma GCC unroll 4
   for (int v = 0; v < kKeyVectors; ++v) {
     const auto mask = static_cast<__mmask16>(visible >> (v * kLanes));
-    const __m512 weight = exp_of_negative(_mm512_sub_ps(scores[v], _mm512_set1_ps(top)));
+    const __m512 weight = exp2_below(scores[v], _mm512_set1_ps(top));
     const __m512 seen = _mm512_maskz_mov_ps(mask, weight);
     totals = _mm512_add_ps(totals, seen);
     _mm256_store_si256(reinterpret_cast<__m256i*>(weights + v * kLanes), round_to_bf16(seen));
   }
-  const float shrink = state.top == top ? 1.0F : std::exp(state.top - top);
+  const float shrink = state.top == top ? 1.0F : std::exp2(state.top - top);
   state.total = state.total * shrink + _mm512_reduce_add_ps(totals);
   state.top = top;
   return shrink;
@@ -294,8 +307,18 @@ void store_rows(const RaggedAttentionArgs& args, const AttentionTask& task, cons
       }
       if (args.lse.empty()) continue;
       args.lse.row<float>(t)[head] =
-          saw_nothing ? kNegativeInfinity : state.top + std::log(state.total);
+          saw_nothing ? kNegativeInfinity : state.top * kLn2 + std::log(state.total);
     }
+  }
+}
+
+// What start_rows() made of the sinks, as this kernel has states: powers of two.
+void convert_sinks(const RaggedAttentionArgs& args, const AttentionTask& task, Space& space) {
+  if (args.sinks.empty() || args.phase == AttentionPhase::kRest) return;
+  for (int64_t row = 0; row < num_rows(args, task); ++row) {
+    const float sink = space.rows.states[row].top * kLog2E;
+    const float top = std::ceil(sink);
+    space.rows.states[row] = {top, std::exp2(sink - top)};
   }
 }
 
@@ -330,6 +353,7 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
   Space space(args, task, memory + tile_floats);
   load_queries(args, task, space);
   start_rows(args, task, space.rows);
+  convert_sinks(args, task, space);
   meet_tiles<Tiles>(args, task, space, reinterpret_cast<BFloat16*>(memory));
   if (args.phase == AttentionPhase::kCached) return save_rows(args, task, space.rows);
   if (args.out.dtype == DType::kF32) {

@@ -8,7 +8,7 @@
 namespace lamina::kernels::cpu {
 
 // As ragged_attention() of ragged_attention.h. Softmax weights are rounded to bf16 before they
-// meet the values: an output is off by up to 2^-9 of the largest value that it averages.
+// meet the values: an output is off by up to 2^-8 of the largest value that it averages.
 void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool);
 
 // Whether caches of that shape are to be of KvOrder::kPairs, which this kernel reads as they lie.
