@@ -2,8 +2,10 @@
 // are measured in the same run, by the same threads. Prints one line a case; asserts nothing.
 //   lamina_bench_kernels [num_threads]
 #include <fmt/format.h>
+#include <immintrin.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdlib>
 #include <functional>
@@ -16,89 +18,149 @@
 #include "device/buffer.h"
 #include "kernels/attention.h"
 #include "kernels/linear.h"
+#include "kernels/quantized.h"
 
 namespace lamina {
 namespace {
 
 using kernels::AttentionPartial;
 
-// Best of many calls body(i), i = 0, 1, ..., in seconds. Bodies are short, so that some run without
-// being interrupted even on a loaded machine; the best is what the code can do.
-double best_seconds(const std::function<void(int64_t)>& body) {
-  double best = 1e9;
+// The median of many calls body(i), i = 0, 1, ..., in seconds. Not the best: shared machines let a
+// short burst through at twice the bandwidth that lasts.
+double median_seconds(const std::function<void(int64_t)>& body) {
+  std::vector<double> seconds;
   const Deadline end = Deadline::after(std::chrono::milliseconds(500));
   for (int64_t i = 0; i < 8 || !end.has_passed(); ++i) {
     const TimePoint start = lamina::steady_clock().now();
     body(i);
     const Duration elapsed = lamina::steady_clock().now() - start;
-    best = std::min(best, std::chrono::duration<double>(elapsed).count());
+    seconds.push_back(std::chrono::duration<double>(elapsed).count());
   }
-  return best;
+  const auto middle = seconds.begin() + static_cast<ptrdiff_t>(seconds.size() / 2);
+  std::nth_element(seconds.begin(), middle, seconds.end());
+  return *middle;
 }
 
 struct Machine {
   double read_bytes = 0.0;  // per second, from memory
-  double flops = 0.0;       // per second, f32 multiply-adds counted twice
+  double f32_flops = 0.0;   // per second, multiply-adds counted twice
+  double bf16_flops = 0.0;  // the same of pairs of bf16; 0: no instruction for them
+
+  [[nodiscard]] double flops(DType dtype) const {
+    return dtype == DType::kBF16 ? std::max(f32_flops, bf16_flops) : f32_flops;
+  }
 };
 
 // Sums that compilers turn into plain vector code; GCC's vector type, since this file has no
 // Highway. Results are stored so that nothing is optimised away.
 typedef float Vector __attribute__((vector_size(32)));
 
+// Reads `count` vectors as kStreams streams side by side, fetching kAhead vectors ahead of each (0:
+// left to the processor).
+template <int kStreams, int kAhead>
 __attribute__((target("avx2,fma"))) float sum_vectors(const Vector* data, int64_t count) {
   Vector sums[8] = {};
-  for (int64_t i = 0; i + 8 <= count; i += 8) {
-    for (int lane = 0; lane < 8; ++lane) sums[lane] += data[i + lane];
+  const int64_t stride = count / kStreams / 8 * 8;
+  for (int64_t i = 0; i < stride; i += 8) {
+#pragma GCC unroll 4
+    for (int stream = 0; stream < kStreams; ++stream) {
+      const Vector* from = data + stream * stride + i;
+#pragma GCC unroll 8
+      for (int lane = 0; lane < 8; ++lane) {
+        if (kAhead > 0 && lane % 2 == 0) __builtin_prefetch(from + kAhead + lane, 0, 2);
+        sums[lane] += from[lane];
+      }
+    }
   }
   Vector total = {};
   for (const Vector& sum : sums) total += sum;
   return total[0];
 }
 
+// The best of several access patterns, from memory: parts are larger than the caches together.
 double measure_read(ThreadPool& pool) {
   constexpr size_t kPartBytes = size_t{1} << 24;
-  constexpr int64_t kNumParts = 32;  // more than the caches hold
+  constexpr int64_t kNumParts = 32;
   const Buffer memory(MemoryKind::kHost, kNumParts * kPartBytes);
   std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{0});
   volatile float sink = 0.0F;
-  const double seconds = best_seconds([&](int64_t call) {
-    const auto part = static_cast<size_t>(call % kNumParts);
-    const auto* data = reinterpret_cast<const Vector*>(memory.data() + part * kPartBytes);
-    pool.parallel_for(kPartBytes / sizeof(Vector), 4096, [&](int64_t begin, int64_t end) {
-      sink = sum_vectors(data + begin, end - begin);
+  double best = 0.0;
+  for (const auto sum : {sum_vectors<1, 0>,
+                         sum_vectors<1, 64>,
+                         sum_vectors<4, 0>,
+                         sum_vectors<4, 64>,
+                         sum_vectors<4, 256>}) {
+    const double seconds = median_seconds([&](int64_t call) {
+      const auto part = static_cast<size_t>(call % kNumParts);
+      const auto* data = reinterpret_cast<const Vector*>(memory.data() + part * kPartBytes);
+      pool.parallel_for(kPartBytes / sizeof(Vector), 4096, [&](int64_t begin, int64_t end) {
+        sink = sum(data + begin, end - begin);
+      });
     });
-  });
-  return static_cast<double>(kPartBytes) / seconds;
+    best = std::max(best, static_cast<double>(kPartBytes) / seconds);
+  }
+  return best;
 }
 
 typedef float WideVector __attribute__((vector_size(64)));
 
+// Sums differ from the start, or the compiler would compute one of them.
 #define LAMINA_FMA_LOOP(VectorType, isa)                                           \
   __attribute__((target(isa))) float multiply_add_##VectorType(int64_t steps) {    \
-    VectorType sums[10] = {};                                                      \
-    const VectorType factor = sums[0] + 0.5F;                                      \
-    for (int64_t i = 0; i < steps; ++i) {                                          \
-      _Pragma("GCC unroll 10") for (auto& sum : sums) sum = sum * factor + factor; \
+    VectorType sums[12];                                                           \
+    _Pragma("GCC unroll 12") for (int i = 0; i < 12; ++i) {                        \
+      sums[i] = VectorType{} + static_cast<float>(i);                              \
+    }                                                                              \
+    const VectorType factor = VectorType{} + 0.5F;                                 \
+    for (int64_t step = 0; step < steps; ++step) {                                 \
+      _Pragma("GCC unroll 12") for (auto& sum : sums) sum = sum * factor + factor; \
     }                                                                              \
     VectorType total = {};                                                         \
-    for (const auto& sum : sums) total += sum;                                     \
+    _Pragma("GCC unroll 12") for (const auto& sum : sums) total += sum;            \
     return total[0];                                                               \
   }
 LAMINA_FMA_LOOP(Vector, "avx2,fma")
 LAMINA_FMA_LOOP(WideVector, "avx512f")
 
-double measure_flops(ThreadPool& pool) {
+__attribute__((target("avx512f,avx512bf16"))) float dot_pairs(int64_t steps) {
+  __m512 sums[12];
+  __m512i pairs = _mm512_set1_epi32(0x3C003C00);
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
+  for (int64_t step = 0; step < steps; ++step) {
+    asm volatile("" : "+v"(pairs));
+#pragma GCC unroll 12
+    for (__m512& sum : sums) {
+      sum = _mm512_dpbf16_ps(sum, std::bit_cast<__m512bh>(pairs), std::bit_cast<__m512bh>(pairs));
+    }
+  }
+  float total = 0.0F;
+#pragma GCC unroll 12
+  for (const __m512& sum : sums) total += _mm512_reduce_add_ps(sum);
+  return total;
+}
+
+// FLOP per second of a loop of `flop_per_step`, on all threads.
+double measure_flops(ThreadPool& pool, float (*loop)(int64_t), int64_t flop_per_step) {
   constexpr int64_t kSteps = 50'000;
-  const bool is_wide = __builtin_cpu_supports("avx512f") != 0;
   volatile float sink = 0.0F;
-  const double seconds = best_seconds([&](int64_t /*call*/) {
+  const double seconds = median_seconds([&](int64_t /*call*/) {
     pool.parallel_for(pool.num_threads(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        sink = is_wide ? multiply_add_WideVector(kSteps) : multiply_add_Vector(kSteps);
-      }
+      for (int64_t i = begin; i < end; ++i) sink = loop(kSteps);
     });
   });
-  return static_cast<double>(pool.num_threads() * kSteps * 10 * 2 * (is_wide ? 16 : 8)) / seconds;
+  return static_cast<double>(pool.num_threads() * kSteps * flop_per_step) / seconds;
+}
+
+Machine measure_machine(ThreadPool& pool) {
+  Machine machine{.read_bytes = measure_read(pool)};
+  const bool is_wide = __builtin_cpu_supports("avx512f") != 0;
+  machine.f32_flops = is_wide ? measure_flops(pool, multiply_add_WideVector, 12 * 2 * 16)
+                              : measure_flops(pool, multiply_add_Vector, 12 * 2 * 8);
+  if (__builtin_cpu_supports("avx512bf16") != 0) {
+    machine.bf16_flops = measure_flops(pool, dot_pairs, 12 * 2 * 32);
+  }
+  return machine;
 }
 
 // A tensor of small random numbers.
@@ -124,7 +186,7 @@ void bench_linear(
   const Buffer weights = random_buffer(dtype, num_copies * n * k);
   const Buffer x = random_buffer(dtype, m * k);
   const Buffer out = random_buffer(dtype, m * n);
-  const double seconds = best_seconds([&](int64_t call) {
+  const double seconds = median_seconds([&](int64_t call) {
     std::byte* weight = weights.data() + call % num_copies * weight_bytes;
     throw_if_error(kernels::linear(
         {{x.data(), dtype, {m, k}}, {weight, dtype, {n, k}}, {}, {out.data(), dtype, {m, n}}},
@@ -133,7 +195,7 @@ void bench_linear(
   const double bytes = static_cast<double>(weight_bytes) / seconds;
   const double flops = static_cast<double>(2 * m * n * k) / seconds;
   fmt::print(
-      "linear {:8} M {:2} N {:4} K {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
+      "linear {:8} M {:3} N {:4} K {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
       dtype_name(dtype),
       m,
       n,
@@ -141,7 +203,34 @@ void bench_linear(
       bytes / 1e9,
       100 * bytes / machine.read_bytes,
       flops / 1e9,
-      100 * flops / machine.flops);
+      100 * flops / machine.flops(dtype));
+}
+
+void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix weight, int64_t m) {
+  constexpr DType kDType = DType::kBF16;
+  const auto weight_bytes = static_cast<int64_t>(weight.size_bytes());
+  const int64_t num_copies = std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
+  const Buffer weights(MemoryKind::kHost, static_cast<size_t>(num_copies * weight_bytes));
+  std::fill(weights.bytes().begin(), weights.bytes().end(), std::byte{1});
+  const Buffer x = random_buffer(kDType, m * weight.columns);
+  const Buffer out = random_buffer(kDType, m * weight.rows);
+  const double seconds = median_seconds([&](int64_t call) {
+    weight.data = weights.data() + call % num_copies * weight_bytes;
+    throw_if_error(kernels::quantized_linear({{x.data(), kDType, {m, weight.columns}},
+                                              weight,
+                                              {},
+                                              {out.data(), kDType, {m, weight.rows}}},
+                                             StreamView(pool)));
+  });
+  const double bytes = static_cast<double>(weight_bytes) / seconds;
+  fmt::print("linear {:8} M {:3} N {:4} K {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GOP/s\n",
+             weight.format == BlockFormat::kInt4 ? "int4" : "int8",
+             m,
+             weight.rows,
+             weight.columns,
+             bytes / 1e9,
+             100 * bytes / machine.read_bytes,
+             static_cast<double>(2 * m * weight.rows * weight.columns) / seconds / 1e9);
 }
 
 struct AttentionCase {
@@ -151,20 +240,20 @@ struct AttentionCase {
   int64_t num_sequences = 2;
   int64_t num_queries = 1;  // per sequence
   int64_t context = 512;
+  int64_t head_dim = 64;
 };
 
 void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCase& c) {
-  constexpr int64_t kHeadDim = 64;
   constexpr int64_t kBlockSize = 16;
   const int64_t max_blocks = c.context / kBlockSize;
-  const int64_t context_elements = 2 * c.num_kv_heads * c.context * kHeadDim;
+  const int64_t context_elements = 2 * c.num_kv_heads * c.context * c.head_dim;
   const int64_t batch_bytes =
       c.num_sequences * context_elements * static_cast<int64_t>(dtype_bytes(c.dtype));
   // Enough batches that keys come from memory.
   const int64_t num_batches = ceil_div(int64_t{128} << 20, batch_bytes);
   const int64_t num_tables = num_batches * c.num_sequences;
-  const Shape cache = {num_tables * max_blocks, c.num_kv_heads, kBlockSize, kHeadDim};
-  const Shape q_shape = {c.num_sequences * c.num_queries, c.num_heads, kHeadDim};
+  const Shape cache = {num_tables * max_blocks, c.num_kv_heads, kBlockSize, c.head_dim};
+  const Shape q_shape = {c.num_sequences * c.num_queries, c.num_heads, c.head_dim};
   const Buffer keys = random_buffer(c.dtype, cache.num_elements());
   const Buffer values = random_buffer(c.dtype, cache.num_elements());
   const Buffer q = random_buffer(c.dtype, q_shape.num_elements());
@@ -179,9 +268,14 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
       tables.push_back(static_cast<int32_t>(i * num_tables + b));
     }
   }
+  const kernels::KvOrder order = kernels::preferred_order({.dtype = c.dtype,
+                                                           .q_dtype = c.dtype,
+                                                           .block_size = kBlockSize,
+                                                           .key_dim = c.head_dim,
+                                                           .value_dim = c.head_dim});
   const std::vector<int32_t> contexts(static_cast<size_t>(c.num_sequences),
                                       static_cast<int32_t>(c.context));
-  const double seconds = best_seconds([&](int64_t call) {
+  const double seconds = median_seconds([&](int64_t call) {
     const auto table_size = static_cast<size_t>(c.num_sequences * max_blocks);
     const auto batch_idx = static_cast<size_t>(call % num_batches);
     const auto table = std::span(tables).subspan(batch_idx * table_size, table_size);
@@ -192,44 +286,67 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
                                               {},
                                               {bounds, contexts, table, max_blocks},
                                               0.125F,
-                                              std::nullopt},
+                                              std::nullopt,
+                                              {},
+                                              {},
+                                              {},
+                                              kernels::AttentionPhase::kWhole,
+                                              {},
+                                              order},
                                              StreamView(pool)));
   });
   const double bytes = static_cast<double>(batch_bytes) / seconds;
   const double flops =
       static_cast<double>(4 * q_shape.num_elements() * (c.context - c.num_queries / 2)) / seconds;
   fmt::print(
-      "attention {:8} heads {}/{} B {} T {:3} context {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} "
+      "attention {:8} heads {}/{} of {} B {} T {:3} context {:4}   {:6.1f} GB/s ({:3.0f} %)   "
+      "{:6.1f} "
       "GFLOP/s ({:3.0f} %)\n",
       dtype_name(c.dtype),
       c.num_heads,
       c.num_kv_heads,
+      c.head_dim,
       c.num_sequences,
       c.num_queries,
       c.context,
       bytes / 1e9,
       100 * bytes / machine.read_bytes,
       flops / 1e9,
-      100 * flops / machine.flops);
+      100 * flops / machine.flops(c.dtype));
 }
 
 void run(int num_threads) {
   ThreadPool pool(num_threads);
-  const Machine machine = {measure_read(pool), measure_flops(pool)};
-  fmt::print("{} threads: reads {:.1f} GB/s, multiplies and adds {:.1f} GFLOP/s\n",
-             num_threads,
-             machine.read_bytes / 1e9,
-             machine.flops / 1e9);
+  const Machine machine = measure_machine(pool);
+  fmt::print(
+      "{} threads: reads {:.1f} GB/s, multiplies and adds {:.1f} GFLOP/s, in pairs of bf16 "
+      "{:.1f}\n",
+      num_threads,
+      machine.read_bytes / 1e9,
+      machine.f32_flops / 1e9,
+      machine.bf16_flops / 1e9);
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
-    for (const auto& [n, k] : {std::pair{576, 1536}, {1536, 576}, {2048, 5632}}) {
-      for (const int64_t m : {1, 8, 64}) bench_linear(machine, pool, dtype, m, n, k);
+    for (const auto& [n, k] : {std::pair{576, 1536}, {1536, 576}, {2048, 5632}, {5632, 2048}}) {
+      for (const int64_t m : {1, 4, 16, 64, 512}) bench_linear(machine, pool, dtype, m, n, k);
+    }
+  }
+  for (const BlockFormat format : {BlockFormat::kInt4, BlockFormat::kInt8}) {
+    for (const int64_t m : {1, 4, 16, 64, 512}) {
+      bench_quantized(machine, pool, {.format = format, .rows = 5632, .columns = 2048}, m);
     }
   }
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
-    for (const int64_t context : {512, 4096}) {
+    for (const int64_t context : {1024, 4096}) {
+      for (const int64_t num_kv_heads : {32, 4}) {
+        bench_attention(machine,
+                        pool,
+                        {.dtype = dtype,
+                         .num_heads = 32,
+                         .num_kv_heads = num_kv_heads,
+                         .num_sequences = 8,
+                         .context = context});
+      }
       bench_attention(machine, pool, {.dtype = dtype, .context = context});
-      bench_attention(
-          machine, pool, {.dtype = dtype, .num_heads = 32, .num_kv_heads = 8, .context = context});
     }
     bench_attention(machine, pool, {.dtype = dtype, .num_sequences = 1, .num_queries = 512});
   }

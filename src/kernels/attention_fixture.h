@@ -129,8 +129,8 @@ class Fixture {
 };
 
 inline void Fixture::expect_naive(const TestTensor& out,
-                           std::optional<int32_t> window,
-                           const std::string& what) {
+                                  std::optional<int32_t> window,
+                                  const std::string& what) {
   const int64_t head_dim = dimensions_.head_dim;
   const int64_t group = dimensions_.num_heads / dimensions_.num_kv_heads;
   for (size_t b = 0; b < specs_.size(); ++b) {

@@ -85,6 +85,19 @@ HWY_INLINE __m128 sum_lanes_of_4(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
   return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
 }
 
+// Lane i of the result: the largest of the lanes of v_i.
+HWY_INLINE __m128 max_lanes_of_4(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
+  const __m512d pair01 =
+      _mm512_castps_pd(_mm512_max_ps(_mm512_unpacklo_ps(v0, v1), _mm512_unpackhi_ps(v0, v1)));
+  const __m512d pair23 =
+      _mm512_castps_pd(_mm512_max_ps(_mm512_unpacklo_ps(v2, v3), _mm512_unpackhi_ps(v2, v3)));
+  const __m512 quads = _mm512_max_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(pair01, pair23)),
+                                     _mm512_castpd_ps(_mm512_unpackhi_pd(pair01, pair23)));
+  const __m256 halves =
+      _mm256_max_ps(_mm512_castps512_ps256(quads), _mm512_extractf32x8_ps(quads, 1));
+  return _mm_max_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+}
+
 // 2^(x - top) for an integer `top` >= x, within 2^-22 of itself. What is rounded does not depend on
 // `top`: for another one the result is another by a power of two, exactly. A polynomial (Cephes).
 HWY_INLINE __m512 exp2_below(__m512 x, __m512 top) {

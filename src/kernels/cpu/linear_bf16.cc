@@ -16,7 +16,9 @@ using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of
 constexpr int64_t kTileTokens = 6;
 constexpr int64_t kRowUnit = 8;  // weight rows; threads are cut at multiples of it
 // Tokens whose x stays in the second-level cache while the weights pass by.
-constexpr int64_t kTokenBlockBytes = 512 * 1024;
+constexpr int64_t kTokenBlockBytes = 384 * 1024;
+// Weights that stay there while all these tokens meet them; as many are fetched meanwhile.
+constexpr int64_t kRowBlockBytes = 128 * 1024;
 
 // Rows of the weights that a tile meets, and some of those that the next columns will need, which
 // it fetches meanwhile: each tile of the columns some, so that memory is read while all compute.
@@ -75,7 +77,7 @@ HWY_INLINE __m128 load_bias(const TensorView& bias, int64_t column, int64_t coun
 }
 
 // What a tile computes: out rows [token, token + kTokens), columns [begin, min(begin + kColumns,
-// end)); of the columns after them it fetches kFetched, from number `fetched` on.
+// end)). It fetches kFetched weight rows from row `fetched` on.
 struct Tile {
   int64_t token = 0;
   int64_t begin = 0;
@@ -92,7 +94,7 @@ HWY_NOINLINE void multiply_columns(const LinearArgs& args, const Tile& tile) {
   }
   const int64_t last = args.weight.shape[0] - 1;
   for (int n = 0; n < kFetched; ++n) {
-    weights.fetched[n] = args.weight.row<BFloat16>(std::min(begin + kColumns + fetched + n, last));
+    weights.fetched[n] = args.weight.row<BFloat16>(std::min(fetched + n, last));
   }
   __m512 sums[kTokens][kColumns];
   const BFloat16* x = args.x.row<BFloat16>(token);
@@ -129,28 +131,33 @@ HWY_INLINE void multiply_4_columns(const LinearArgs& args, int64_t num_tokens, c
   }
 }
 
-// Tokens [token, token_end) meet 4 columns, in tiles of about equal height.
+// Tokens [token, token_end) meet columns [begin, end), in tiles of about equal height: x of a tile
+// stays in the first-level cache while the weights come from the second. Meanwhile the rows after
+// `end` are fetched, as many as there are columns: each tile of tokens fetches some of every four.
 template <typename Out>
-void multiply_tokens(
+void multiply_block(
     const LinearArgs& args, int64_t token, int64_t token_end, int64_t begin, int64_t end) {
   const int64_t num_tiles = ceil_div(token_end - token, kTileTokens);
   for (int64_t i = 0; i < num_tiles; ++i) {
     const int64_t height = ceil_div(token_end - token, num_tiles - i);
-    const int64_t fetched = 4 * i / num_tiles;
-    const Tile tile = {token, begin, end, fetched};
-    switch (4 * (i + 1) / num_tiles - fetched) {
-      case 0:
-        multiply_4_columns<Out, 0>(args, height, tile);
-        break;
-      case 1:
-        multiply_4_columns<Out, 1>(args, height, tile);
-        break;
-      case 2:
-        multiply_4_columns<Out, 2>(args, height, tile);
-        break;
-      default:
-        multiply_4_columns<Out, 4>(args, height, tile);
-        break;
+    const int64_t first = 4 * i / num_tiles;
+    const int64_t num_fetched = 4 * (i + 1) / num_tiles - first;
+    for (int64_t n = begin; n < end; n += 4) {
+      const Tile tile = {token, n, end, n + (end - begin) + first};
+      switch (num_fetched) {
+        case 0:
+          multiply_4_columns<Out, 0>(args, height, tile);
+          break;
+        case 1:
+          multiply_4_columns<Out, 1>(args, height, tile);
+          break;
+        case 2:
+          multiply_4_columns<Out, 2>(args, height, tile);
+          break;
+        default:
+          multiply_4_columns<Out, 4>(args, height, tile);
+          break;
+      }
     }
     token += height;
   }
@@ -160,16 +167,24 @@ template <typename Out>
 void multiply_range(const LinearArgs& args, int64_t begin, int64_t end) {
   const int64_t num_tokens = args.x.shape[0];
   if (num_tokens == 1) {
-    for (int64_t n = begin; n < end; n += 8) multiply_columns<1, 8, 8, Out>(args, {0, n, end, 0});
+    for (int64_t n = begin; n < end; n += 8) {
+      multiply_columns<1, 8, 8, Out>(args, {0, n, end, n + 8});
+    }
     return;
   }
-  const int64_t row_bytes = args.x.shape[1] * static_cast<int64_t>(sizeof(BFloat16));
-  const int64_t block = round_up(
-      std::max(kTokenBlockBytes / std::max<int64_t>(row_bytes, 1), kTileTokens), kTileTokens);
-  for (int64_t token = 0; token < num_tokens; token += block) {
-    const int64_t token_end = std::min(token + block, num_tokens);
-    for (int64_t n = begin; n < end; n += 4) {
-      multiply_tokens<Out>(args, token, token_end, n, std::min(n + 4, end));
+  const int64_t row_bytes =
+      std::max<int64_t>(args.x.shape[1] * static_cast<int64_t>(sizeof(BFloat16)), 1);
+  const int64_t block_tokens =
+      round_up(std::max(kTokenBlockBytes / row_bytes, kTileTokens), kTileTokens);
+  // Where one tile has all tokens, the weights are met once, in the order of memory.
+  const int64_t block_rows =
+      num_tokens <= kTileTokens
+          ? 4
+          : round_up(std::max<int64_t>(kRowBlockBytes / row_bytes, 4), int64_t{4});
+  for (int64_t token = 0; token < num_tokens; token += block_tokens) {
+    const int64_t token_end = std::min(token + block_tokens, num_tokens);
+    for (int64_t n = begin; n < end; n += block_rows) {
+      multiply_block<Out>(args, token, token_end, n, std::min(n + block_rows, end));
     }
   }
 }

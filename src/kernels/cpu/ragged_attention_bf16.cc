@@ -122,45 +122,82 @@ HWY_INLINE __m512 bend_scores(const RaggedAttentionArgs& args,
   return _mm512_fmadd_ps(_mm512_set1_ps(slope), offset, score);
 }
 
-// Turns a row's scores into softmax numerators, as bf16, and updates its state. Returns the factor
-// by which what was summed before must shrink.
-HWY_INLINE float update_softmax(const RaggedAttentionArgs& args,
-                                const float (&raw)[kTileKeys],
+// Turns dot products of a row into scores, powers of two, minus infinity for keys that it does not
+// see. Returns a vector that has the largest of them in some lane.
+HWY_INLINE __m512 finish_scores(const RaggedAttentionArgs& args,
                                 uint64_t visible,
                                 float slope,
                                 int64_t distance,
-                                RowState& state,
-                                BFloat16* weights) {
+                                float (&scores)[kTileKeys]) {
   const bool is_bent = args.soft_cap.has_value() || slope != 0.0F;
   const __m512 scale = _mm512_set1_ps(is_bent ? args.scale : args.scale * kLog2E);
   const __m512 hidden = _mm512_set1_ps(kNegativeInfinity);
   __m512 tops = hidden;
-  __m512 scores[kKeyVectors];
 #pragma GCC unroll 4
   for (int v = 0; v < kKeyVectors; ++v) {
     const auto mask = static_cast<__mmask16>(visible >> (v * kLanes));
-    const __m512 scaled = _mm512_mul_ps(_mm512_load_ps(raw + v * kLanes), scale);
-    const __m512 score =
-        is_bent ? _mm512_mul_ps(bend_scores(args, scaled, slope, distance + v * kLanes),
-                                _mm512_set1_ps(kLog2E))
-                : scaled;
-    scores[v] = _mm512_mask_mov_ps(hidden, mask, score);
-    tops = _mm512_max_ps(tops, scores[v]);
+    __m512 score = _mm512_mul_ps(_mm512_load_ps(scores + v * kLanes), scale);
+    if (is_bent) {
+      score = bend_scores(args, score, slope, distance + v * kLanes);
+      score = _mm512_mul_ps(score, _mm512_set1_ps(kLog2E));
+    }
+    score = _mm512_mask_mov_ps(hidden, mask, score);
+    tops = _mm512_max_ps(tops, score);
+    _mm512_store_ps(scores + v * kLanes, score);
   }
-  const float top = std::max(state.top, std::ceil(_mm512_reduce_max_ps(tops)));
+  return tops;
+}
+
+// Softmax numerators of a row, as bf16. Returns a vector whose lanes add up to their sum.
+HWY_INLINE __m512 weigh_keys(const float (&scores)[kTileKeys],
+                             uint64_t visible,
+                             float top,
+                             BFloat16 (&weights)[kTileKeys]) {
   __m512 totals = _mm512_setzero_ps();
 #pragma GCC unroll 4
   for (int v = 0; v < kKeyVectors; ++v) {
     const auto mask = static_cast<__mmask16>(visible >> (v * kLanes));
-    const __m512 weight = exp2_below(scores[v], _mm512_set1_ps(top));
-    const __m512 seen = _mm512_maskz_mov_ps(mask, weight);
+    const __m512 score = _mm512_load_ps(scores + v * kLanes);
+    const __m512 seen = _mm512_maskz_mov_ps(mask, exp2_below(score, _mm512_set1_ps(top)));
     totals = _mm512_add_ps(totals, seen);
     _mm256_store_si256(reinterpret_cast<__m256i*>(weights + v * kLanes), round_to_bf16(seen));
   }
-  const float shrink = state.top == top ? 1.0F : std::exp2(state.top - top);
-  state.total = state.total * shrink + _mm512_reduce_add_ps(totals);
-  state.top = top;
-  return shrink;
+  return totals;
+}
+
+// Turns dot products of kRows rows, which meet a tile from position `begin` on, into softmax
+// numerators and updates their states. shrinks: by what that which was summed before must shrink.
+template <int kRows>
+HWY_INLINE void update_softmax(const RaggedAttentionArgs& args,
+                               const RowMasks& masks,
+                               int64_t begin,
+                               float (&scores)[kTileRows][kTileKeys],
+                               RowState* states,
+                               BFloat16 (&weights)[kTileRows][kTileKeys],
+                               float (&shrinks)[kTileRows]) {
+  __m512 lanes[kTileRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kTileRows; ++r) {
+    lanes[r] =
+        r < kRows
+            ? finish_scores(
+                  args, masks.visible[r], masks.slope[r], begin - masks.position[r], scores[r])
+            : _mm512_setzero_ps();
+  }
+  alignas(16) float tops[kTileRows];
+  _mm_store_ps(tops, _mm_ceil_ps(max_lanes_of_4(lanes[0], lanes[1], lanes[2], lanes[3])));
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    tops[r] = std::max(tops[r], states[r].top);
+    lanes[r] = weigh_keys(scores[r], masks.visible[r], tops[r], weights[r]);
+  }
+  alignas(16) float totals[kTileRows];
+  _mm_store_ps(totals, sum_lanes_of_4(lanes[0], lanes[1], lanes[2], lanes[3]));
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    shrinks[r] = states[r].top == tops[r] ? 1.0F : std::exp2(states[r].top - tops[r]);
+    states[r] = {tops[r], states[r].total * shrinks[r] + totals[r]};
+  }
 }
 
 // sums = sums * shrink + weights . values, over kVectors vectors of the values from `column` on.
@@ -217,15 +254,7 @@ HWY_NOINLINE void meet_rows(const RaggedAttentionArgs& args,
   fetcher.fetch();
   score_keys<kRows>(space, tile, row, scores);
   fetcher.fetch();
-  for (int r = 0; r < kRows; ++r) {
-    shrinks[r] = update_softmax(args,
-                                scores[r],
-                                masks.visible[r],
-                                masks.slope[r],
-                                begin - masks.position[r],
-                                space.rows.states[row + r],
-                                weights[r]);
-  }
+  update_softmax<kRows>(args, masks, begin, scores, space.rows.states + row, weights, shrinks);
   fetcher.fetch();
   int64_t column = 0;
   for (; column + 4 * kLanes <= space.value_dim; column += 4 * kLanes) {
