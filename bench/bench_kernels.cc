@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <vector>
@@ -318,13 +319,15 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
 void run(int num_threads) {
   ThreadPool pool(num_threads);
   const Machine machine = measure_machine(pool);
-  fmt::print(
-      "{} threads: reads {:.1f} GB/s, multiplies and adds {:.1f} GFLOP/s, in pairs of bf16 "
-      "{:.1f}\n",
-      num_threads,
-      machine.read_bytes / 1e9,
-      machine.f32_flops / 1e9,
-      machine.bf16_flops / 1e9);
+  fmt::print("{} threads: reads {:.1f} GB/s, multiplies and adds {:.1f} GFLOP/s",
+             num_threads,
+             machine.read_bytes / 1e9,
+             machine.f32_flops / 1e9);
+  if (machine.bf16_flops > 0) {
+    fmt::print(", of bf16 in pairs {:.1f} GFLOP/s", machine.bf16_flops / 1e9);
+  }
+  fmt::print("\n");
+  std::fflush(stdout);  // whoever wants the ceilings alone need not wait
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
     for (const auto& [n, k] : {std::pair{576, 1536}, {1536, 576}, {2048, 5632}, {5632, 2048}}) {
       for (const int64_t m : {1, 4, 16, 64, 512}) bench_linear(machine, pool, dtype, m, n, k);

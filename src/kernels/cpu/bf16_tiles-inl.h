@@ -30,8 +30,8 @@ inline uint64_t bit_range(int64_t begin, int64_t end) {
   return (~uint64_t{0} >> (kTileKeys - (end - begin))) << begin;
 }
 
-// Fetches cache lines into the second-level cache, some at a time between the parts of the work on
-// the tile before: at once they would wait for each other.
+// Fetches cache lines into the second-level cache, a few at a time all through the work on the tile
+// before: a core has few lines under way at once, and more would wait for each other.
 class Fetcher {
  public:
   // `num_lines` lines, `stride` elements apart.
@@ -42,16 +42,18 @@ class Fetcher {
   // Before the first fetch(): how often it will be called.
   void plan(int64_t num_calls) { step_ = ceil_div(num_lines_, num_calls); }
 
-  void fetch() {
-    int64_t left = step_;
-    while (left > 0 && chunk_ < num_chunks_) {
-      const Chunk& chunk = chunks_[static_cast<size_t>(chunk_)];
-      const int64_t end = std::min(line_ + left, chunk.num_lines);
-      left -= end - line_;
-      for (; line_ < end; ++line_) _mm_prefetch(chunk.begin + line_ * chunk.stride, _MM_HINT_T1);
-      if (line_ < chunk.num_lines) return;
-      line_ = 0;
-      ++chunk_;
+  HWY_INLINE void fetch() {
+    for (int64_t i = 0; i < step_; ++i) {
+      if (lines_left_ == 0) {
+        if (chunk_ == num_chunks_) return;
+        const Chunk& chunk = chunks_[static_cast<size_t>(chunk_++)];
+        at_ = chunk.begin;
+        stride_ = chunk.stride;
+        lines_left_ = chunk.num_lines;
+      }
+      _mm_prefetch(at_, _MM_HINT_T1);
+      at_ += stride_;
+      --lines_left_;
     }
   }
 
@@ -65,8 +67,10 @@ class Fetcher {
   int64_t num_chunks_ = 0;
   int64_t num_lines_ = 0;
   int64_t step_ = 0;
-  int64_t chunk_ = 0;
-  int64_t line_ = 0;
+  int64_t chunk_ = 0;  // the next one
+  const BFloat16* at_ = nullptr;
+  int64_t stride_ = 0;
+  int64_t lines_left_ = 0;
 };
 
 // The cache of a task: positions that lie in `range` and in blocks that are held here.

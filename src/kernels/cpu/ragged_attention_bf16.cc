@@ -68,6 +68,7 @@ template <int kRows>
 HWY_INLINE void score_keys(const Space& space,
                            const Tile& tile,
                            int64_t row,
+                           Fetcher& fetcher,
                            float (&scores)[kTileRows][kTileKeys]) {
   __m512 sums[kRows][kKeyVectors];
 #pragma GCC unroll 4
@@ -80,6 +81,7 @@ HWY_INLINE void score_keys(const Space& space,
 #pragma GCC unroll 4
   for (size_t v = 0; v < kKeyVectors; ++v) keys[v] = tile.keys[v];
   for (int64_t k = 0; k < space.num_key_pairs; ++k) {
+    fetcher.fetch();
     __m512i pairs[kKeyVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kKeyVectors; ++v) {
@@ -206,6 +208,7 @@ HWY_INLINE void add_values(const Space& space,
                            const Tile& tile,
                            int64_t row,
                            int64_t column,
+                           Fetcher& fetcher,
                            const BFloat16 (&weights)[kTileRows][kTileKeys],
                            const float (&shrinks)[kTileRows]) {
   __m512 sums[kRows][kVectors];
@@ -219,6 +222,7 @@ HWY_INLINE void add_values(const Space& space,
     }
   }
   for (int64_t pair = 0; pair < kTilePairs; ++pair) {
+    fetcher.fetch();
     const BFloat16* values = tile.values[static_cast<size_t>(pair)] + 2 * column;
     __m512i pairs[kVectors];
 #pragma GCC unroll 4
@@ -251,17 +255,14 @@ HWY_NOINLINE void meet_rows(const RaggedAttentionArgs& args,
   alignas(64) float scores[kTileRows][kTileKeys];
   alignas(64) BFloat16 weights[kTileRows][kTileKeys];
   float shrinks[kTileRows];
-  fetcher.fetch();
-  score_keys<kRows>(space, tile, row, scores);
-  fetcher.fetch();
+  score_keys<kRows>(space, tile, row, fetcher, scores);
   update_softmax<kRows>(args, masks, begin, scores, space.rows.states + row, weights, shrinks);
-  fetcher.fetch();
   int64_t column = 0;
   for (; column + 4 * kLanes <= space.value_dim; column += 4 * kLanes) {
-    add_values<kRows, 4>(space, tile, row, column, weights, shrinks);
+    add_values<kRows, 4>(space, tile, row, column, fetcher, weights, shrinks);
   }
   for (; column < space.value_dim; column += kLanes) {
-    add_values<kRows, 1>(space, tile, row, column, weights, shrinks);
+    add_values<kRows, 1>(space, tile, row, column, fetcher, weights, shrinks);
   }
 }
 
@@ -359,7 +360,11 @@ void meet_tiles(const RaggedAttentionArgs& args,
                 BFloat16* memory) {
   const KeyRange range = key_range(args, task);
   Tiles tiles({args, task, range}, memory);
-  const int64_t num_fetches = Tiles::kFetches + 3 * ceil_div(num_rows(args, task), kTileRows);
+  // A call of fetch() for each pair that rows are multiplied with, or nearly.
+  const int64_t num_fetches =
+      Tiles::kFetches +
+      ceil_div(num_rows(args, task), kTileRows) *
+          (space.num_key_pairs + kTilePairs * ceil_div(space.value_dim, 4 * kLanes));
   const int64_t first = range.begin / kTileKeys * kTileKeys;
   tiles.locate(first);
   for (int64_t begin = first; begin < range.end; begin += kTileKeys) {
