@@ -72,30 +72,28 @@ HWY_INLINE void store_upto(__m128 v, BFloat16* p, int64_t count) {
   _mm_mask_storeu_epi16(p, static_cast<__mmask8>(first_lanes(count) & 0xF), rounded);
 }
 
-// Lane i of the result: the sum of the lanes of v_i, in an order that is the same for all four.
-HWY_INLINE __m128 sum_lanes_of_4(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
+struct Add {
+  static HWY_INLINE __m512 of(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+  static HWY_INLINE __m256 of(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
+  static HWY_INLINE __m128 of(__m128 a, __m128 b) { return _mm_add_ps(a, b); }
+};
+struct Max {
+  static HWY_INLINE __m512 of(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+  static HWY_INLINE __m256 of(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+  static HWY_INLINE __m128 of(__m128 a, __m128 b) { return _mm_max_ps(a, b); }
+};
+// Lane i of the result: the lanes of v_i combined, in an order that is the same for all four.
+template <typename Combine>
+HWY_INLINE __m128 combine_lanes_of_4(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
   const __m512d pair01 =
-      _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(v0, v1), _mm512_unpackhi_ps(v0, v1)));
+      _mm512_castps_pd(Combine::of(_mm512_unpacklo_ps(v0, v1), _mm512_unpackhi_ps(v0, v1)));
   const __m512d pair23 =
-      _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(v2, v3), _mm512_unpackhi_ps(v2, v3)));
-  const __m512 quads = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(pair01, pair23)),
-                                     _mm512_castpd_ps(_mm512_unpackhi_pd(pair01, pair23)));
+      _mm512_castps_pd(Combine::of(_mm512_unpacklo_ps(v2, v3), _mm512_unpackhi_ps(v2, v3)));
+  const __m512 quads = Combine::of(_mm512_castpd_ps(_mm512_unpacklo_pd(pair01, pair23)),
+                                   _mm512_castpd_ps(_mm512_unpackhi_pd(pair01, pair23)));
   const __m256 halves =
-      _mm256_add_ps(_mm512_castps512_ps256(quads), _mm512_extractf32x8_ps(quads, 1));
-  return _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
-}
-
-// Lane i of the result: the largest of the lanes of v_i.
-HWY_INLINE __m128 max_lanes_of_4(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
-  const __m512d pair01 =
-      _mm512_castps_pd(_mm512_max_ps(_mm512_unpacklo_ps(v0, v1), _mm512_unpackhi_ps(v0, v1)));
-  const __m512d pair23 =
-      _mm512_castps_pd(_mm512_max_ps(_mm512_unpacklo_ps(v2, v3), _mm512_unpackhi_ps(v2, v3)));
-  const __m512 quads = _mm512_max_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(pair01, pair23)),
-                                     _mm512_castpd_ps(_mm512_unpackhi_pd(pair01, pair23)));
-  const __m256 halves =
-      _mm256_max_ps(_mm512_castps512_ps256(quads), _mm512_extractf32x8_ps(quads, 1));
-  return _mm_max_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+      Combine::of(_mm512_castps512_ps256(quads), _mm512_extractf32x8_ps(quads, 1));
+  return Combine::of(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
 }
 
 // 2^(x - top) for an integer `top` >= x, within 2^-22 of itself. What is rounded does not depend on

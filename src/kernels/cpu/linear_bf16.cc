@@ -107,7 +107,8 @@ HWY_NOINLINE void multiply_columns(const LinearArgs& args, const Tile& tile) {
     const __m128 bias = load_bias(args.bias, begin + n, count);
 #pragma GCC unroll 8
     for (int m = 0; m < kTokens; ++m) {
-      const __m128 row = sum_lanes_of_4(sums[m][n], sums[m][n + 1], sums[m][n + 2], sums[m][n + 3]);
+      const __m128 row =
+          combine_lanes_of_4<Add>(sums[m][n], sums[m][n + 1], sums[m][n + 2], sums[m][n + 3]);
       store_upto(_mm_add_ps(row, bias), args.out.row<Out>(token + m) + begin + n, count);
     }
   }

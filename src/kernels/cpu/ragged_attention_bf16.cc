@@ -187,14 +187,14 @@ HWY_INLINE void update_softmax(const RaggedAttentionArgs& args,
             : _mm512_setzero_ps();
   }
   alignas(16) float tops[kTileRows];
-  _mm_store_ps(tops, _mm_ceil_ps(max_lanes_of_4(lanes[0], lanes[1], lanes[2], lanes[3])));
+  _mm_store_ps(tops, _mm_ceil_ps(combine_lanes_of_4<Max>(lanes[0], lanes[1], lanes[2], lanes[3])));
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
     tops[r] = std::max(tops[r], states[r].top);
     lanes[r] = weigh_keys(scores[r], masks.visible[r], tops[r], weights[r]);
   }
   alignas(16) float totals[kTileRows];
-  _mm_store_ps(totals, sum_lanes_of_4(lanes[0], lanes[1], lanes[2], lanes[3]));
+  _mm_store_ps(totals, combine_lanes_of_4<Add>(lanes[0], lanes[1], lanes[2], lanes[3]));
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
     shrinks[r] = states[r].top == tops[r] ? 1.0F : std::exp2(states[r].top - tops[r]);
