@@ -69,6 +69,7 @@ class Lamina(harness.Process):
                          "--max-num-seqs", batch, "--max-num-batched-tokens", CHUNK, "--max-model-len", max_model_len,
                          prefix=pin(threads))
         self.port = int(self.wait_for_line(r"ready after .*http://\S+:(\d+)", timeout=300).group(1))
+        self.ended_early = []  # answers of requests that should still be running
 
     api_key = None
     request = harness.Server.request
@@ -90,7 +91,7 @@ class Lamina(harness.Process):
         def ask():
             try:
                 status, answer, _ = self.request("POST", "/v1/completions", body)
-                print(f"a request ended early: {status} {str(answer)[:200]}", file=sys.stderr)
+                self.ended_early.append(f"{status} {str(answer)[:200]}")
             except (OSError, http.client.HTTPException):
                 pass  # the server is killed at the end
 
@@ -106,8 +107,11 @@ class Lamina(harness.Process):
         body = self.body(max(1, context - drift), context + ROOM - (context - drift))
         for _ in range(batch - 1):
             self.start_in_background(body)
+        deadline = time.monotonic() + TIMEOUT_S
         while self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting") < batch - 1:
-            time.sleep(0.05)
+            assert not self.ended_early, f"a request ended early: {self.ended_early[0]}"
+            assert time.monotonic() < deadline, "the requests did not arrive"
+            time.sleep(0.05)  # only the metrics tell
         # The last one to come is the last to start, and from then on has a token of every step.
         times = []
         for event in self.stream("/v1/completions", body):
@@ -115,6 +119,7 @@ class Lamina(harness.Process):
             times += [now] * sum(len(choice.get("token_ids") or []) for choice in event["choices"])
             if len(times) > WARM_UP_STEPS + STEPS:
                 break
+        assert not self.ended_early, f"a request ended early: {self.ended_early[0]}"
         assert self.metric("vllm:num_requests_running") == batch, "the sequences do not decode together"
         assert self.metric("vllm:num_preemptions_total") == 0, "the KV cache is too small"
         step = (times[WARM_UP_STEPS + STEPS] - times[WARM_UP_STEPS]) / STEPS
@@ -132,7 +137,7 @@ class Lamina(harness.Process):
 
 
 def busy_share(cores, seconds=0.5):
-    """The share of the first cores' time that somebody takes."""
+    """The share of the first cores' time that somebody takes, measured over so many seconds."""
     def read():
         lines = pathlib.Path("/proc/stat").read_text().splitlines()[1:1 + cores]
         times = [[int(number) for number in line.split()[1:]] for line in lines]
@@ -151,7 +156,6 @@ def wait_for_quiet(options):
         if time.monotonic() > deadline:
             print(f"  other programs take {share:.0%} of the cores: the next figure is worth little", flush=True)
             return
-        time.sleep(1)
 
 
 def measure_lamina(model, point, options):

@@ -91,15 +91,15 @@ Buffer touched_buffer(size_t size_bytes) {
   std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{0});
   return memory;
 }
+Buffer touched_buffer(DType dtype, int64_t count) {
+  return touched_buffer(static_cast<size_t>(count) * dtype_bytes(dtype));
+}
 
 // Seconds of x [m, k] times weights [n, k], the best of several: what the device can do.
 double best_product_seconds(StreamView stream, DType dtype, int64_t m, int64_t n, int64_t k) {
-  const auto buffer = [&](int64_t count) {
-    return touched_buffer(static_cast<size_t>(count) * dtype_bytes(dtype));
-  };
-  const Buffer x = buffer(m * k);
-  const Buffer weights = buffer(n * k);
-  const Buffer out = buffer(m * n);
+  const Buffer x = touched_buffer(dtype, m * k);
+  const Buffer weights = touched_buffer(dtype, n * k);
+  const Buffer out = touched_buffer(dtype, m * n);
   const kernels::LinearArgs args{.x = {x.data(), dtype, {m, k}},
                                  .weight = {weights.data(), dtype, {n, k}},
                                  .bias = {},
@@ -109,11 +109,8 @@ double best_product_seconds(StreamView stream, DType dtype, int64_t m, int64_t n
 
 // The same with quantised weights.
 double best_quantized_seconds(StreamView stream, DType dtype, int64_t m, QuantizedMatrix weight) {
-  const auto buffer = [&](int64_t count) {
-    return touched_buffer(static_cast<size_t>(count) * dtype_bytes(dtype));
-  };
-  const Buffer x = buffer(m * weight.columns);
-  const Buffer out = buffer(m * weight.rows);
+  const Buffer x = touched_buffer(dtype, m * weight.columns);
+  const Buffer out = touched_buffer(dtype, m * weight.rows);
   const Buffer blocks = touched_buffer(weight.size_bytes());
   weight.data = blocks.data();
   const kernels::QuantizedLinearArgs args{.x = {x.data(), dtype, {m, weight.columns}},
