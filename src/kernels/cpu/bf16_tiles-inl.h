@@ -20,6 +20,10 @@ struct Tile {
   int64_t key_stride = 0;
   std::array<const BFloat16*, kTilePairs> values{};  // of each pair of keys: [value_dim, 2]
   uint64_t held = 0;  // keys within the range and in blocks that are held here
+  // Of quantised caches, of each 16 keys: what their scores, and their softmax weights before they
+  // meet the values, are multiplied with. Of keys that are not held: anything.
+  std::array<const float*, kKeyVectors> key_scales{};
+  std::array<const float*, kKeyVectors> value_scales{};
 };
 
 // Bits [begin, end), as far as they are bits of a tile.
@@ -85,8 +89,12 @@ struct TaskCache {
     return args.batch.block_tables[static_cast<size_t>(entry)];
   }
   // The first element of the task's head in a block.
-  [[nodiscard]] const BFloat16* head_of(const TensorView& cache, int32_t block) const {
-    return cache.row<BFloat16>(block) + task.kv_head * cache.shape[2] * cache.shape[3];
+  template <typename Element = BFloat16>
+  [[nodiscard]] const Element* head_of(const TensorView& cache, int32_t block) const {
+    return cache.row<Element>(block) + task.kv_head * cache.shape[2] * cache.shape[3];
+  }
+  [[nodiscard]] const float* scales_of(const TensorView& scales, int32_t block) const {
+    return scales.row<float>(block) + task.kv_head * scales.shape[2];
   }
 };
 

@@ -2,7 +2,8 @@
 // holds one pair of 16 keys (pairs along the head dimension) or of 16 elements of a value (pairs of
 // keys); all rows of a task meet each tile of 64 keys, four at a time, by broadcasting their own
 // pairs. Caches of KvOrder::kPairs are read as they lie; of others each tile is first laid out in
-// panels of that order. While a tile is met, the next is fetched.
+// panels of that order, and the codes of quantised ones as bf16. While a tile is met, the next is
+// fetched.
 //   A row sees keys through a mask: others count as scores of minus infinity, and values that
 // nobody may see as zeros, so a row's bits do not depend on which rows are met beside it.
 #include "kernels/cpu/ragged_attention_bf16.h"
@@ -13,6 +14,7 @@
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/avx512-inl.h"
 #include "kernels/cpu/bf16_tiles-inl.h"
+#include "kernels/cpu/code_tiles-inl.h"
 #include "kernels/cpu/instruction_set.h"
 #include "kernels/cpu/scratch.h"
 
@@ -127,6 +129,7 @@ HWY_INLINE __m512 bend_scores(const RaggedAttentionArgs& args,
 // Turns dot products of a row into scores, powers of two, minus infinity for keys that it does not
 // see. Returns a vector that has the largest of them in some lane.
 HWY_INLINE __m512 finish_scores(const RaggedAttentionArgs& args,
+                                const Tile& tile,
                                 uint64_t visible,
                                 float slope,
                                 int64_t distance,
@@ -136,11 +139,14 @@ HWY_INLINE __m512 finish_scores(const RaggedAttentionArgs& args,
   const __m512 hidden = _mm512_set1_ps(kNegativeInfinity);
   __m512 tops = hidden;
 #pragma GCC unroll 4
-  for (int v = 0; v < kKeyVectors; ++v) {
+  for (size_t v = 0; v < kKeyVectors; ++v) {
     const auto mask = static_cast<__mmask16>(visible >> (v * kLanes));
     __m512 score = _mm512_mul_ps(_mm512_load_ps(scores + v * kLanes), scale);
+    if (tile.key_scales[v] != nullptr) {
+      score = _mm512_mul_ps(score, _mm512_loadu_ps(tile.key_scales[v]));
+    }
     if (is_bent) {
-      score = bend_scores(args, score, slope, distance + v * kLanes);
+      score = bend_scores(args, score, slope, distance + static_cast<int64_t>(v) * kLanes);
       score = _mm512_mul_ps(score, _mm512_set1_ps(kLog2E));
     }
     score = _mm512_mask_mov_ps(hidden, mask, score);
@@ -151,18 +157,23 @@ HWY_INLINE __m512 finish_scores(const RaggedAttentionArgs& args,
 }
 
 // Softmax numerators of a row, as bf16. Returns a vector whose lanes add up to their sum.
-HWY_INLINE __m512 weigh_keys(const float (&scores)[kTileKeys],
+HWY_INLINE __m512 weigh_keys(const Tile& tile,
+                             const float (&scores)[kTileKeys],
                              uint64_t visible,
                              float top,
                              BFloat16 (&weights)[kTileKeys]) {
   __m512 totals = _mm512_setzero_ps();
 #pragma GCC unroll 4
-  for (int v = 0; v < kKeyVectors; ++v) {
+  for (size_t v = 0; v < kKeyVectors; ++v) {
     const auto mask = static_cast<__mmask16>(visible >> (v * kLanes));
     const __m512 score = _mm512_load_ps(scores + v * kLanes);
     const __m512 seen = _mm512_maskz_mov_ps(mask, exp2_below(score, _mm512_set1_ps(top)));
     totals = _mm512_add_ps(totals, seen);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(weights + v * kLanes), round_to_bf16(seen));
+    __m512 weight = seen;
+    if (tile.value_scales[v] != nullptr) {
+      weight = _mm512_maskz_mul_ps(mask, seen, _mm512_loadu_ps(tile.value_scales[v]));
+    }
+    _mm256_store_si256(reinterpret_cast<__m256i*>(weights + v * kLanes), round_to_bf16(weight));
   }
   return totals;
 }
@@ -171,6 +182,7 @@ HWY_INLINE __m512 weigh_keys(const float (&scores)[kTileKeys],
 // numerators and updates their states. shrinks: by what that which was summed before must shrink.
 template <int kRows>
 HWY_INLINE void update_softmax(const RaggedAttentionArgs& args,
+                               const Tile& tile,
                                const RowMasks& masks,
                                int64_t begin,
                                float (&scores)[kTileRows][kTileKeys],
@@ -180,18 +192,20 @@ HWY_INLINE void update_softmax(const RaggedAttentionArgs& args,
   __m512 lanes[kTileRows];
 #pragma GCC unroll 4
   for (int r = 0; r < kTileRows; ++r) {
-    lanes[r] =
-        r < kRows
-            ? finish_scores(
-                  args, masks.visible[r], masks.slope[r], begin - masks.position[r], scores[r])
-            : _mm512_setzero_ps();
+    lanes[r] = r < kRows ? finish_scores(args,
+                                         tile,
+                                         masks.visible[r],
+                                         masks.slope[r],
+                                         begin - masks.position[r],
+                                         scores[r])
+                         : _mm512_setzero_ps();
   }
   alignas(16) float tops[kTileRows];
   _mm_store_ps(tops, _mm_ceil_ps(combine_lanes_of_4<Max>(lanes[0], lanes[1], lanes[2], lanes[3])));
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
     tops[r] = std::max(tops[r], states[r].top);
-    lanes[r] = weigh_keys(scores[r], masks.visible[r], tops[r], weights[r]);
+    lanes[r] = weigh_keys(tile, scores[r], masks.visible[r], tops[r], weights[r]);
   }
   alignas(16) float totals[kTileRows];
   _mm_store_ps(totals, combine_lanes_of_4<Add>(lanes[0], lanes[1], lanes[2], lanes[3]));
@@ -256,7 +270,8 @@ HWY_NOINLINE void meet_rows(const RaggedAttentionArgs& args,
   alignas(64) BFloat16 weights[kTileRows][kTileKeys];
   float shrinks[kTileRows];
   score_keys<kRows>(space, tile, row, fetcher, scores);
-  update_softmax<kRows>(args, masks, begin, scores, space.rows.states + row, weights, shrinks);
+  update_softmax<kRows>(
+      args, tile, masks, begin, scores, space.rows.states + row, weights, shrinks);
   int64_t column = 0;
   for (; column + 4 * kLanes <= space.value_dim; column += 4 * kLanes) {
     add_values<kRows, 4>(space, tile, row, column, fetcher, weights, shrinks);
@@ -401,7 +416,11 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
 
 void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool) {
   for_each_attention_task(args, pool, [&args](const AttentionTask& task) {
-    if (args.order == KvOrder::kPairs) {
+    if (args.k_cache.dtype == DType::kI8) {
+      run_task<CodeTiles<int8_t>>(args, task);
+    } else if (args.k_cache.dtype == DType::kF8E4M3) {
+      run_task<CodeTiles<Float8E4M3>>(args, task);
+    } else if (args.order == KvOrder::kPairs) {
       run_task<PairTiles>(args, task);
     } else {
       run_task<RowTiles>(args, task);
@@ -415,7 +434,8 @@ LAMINA_END_AVX512
 namespace lamina::kernels::cpu {
 
 bool reads_pairs(const KvShape& shape) {
-  return uses_bf16_dot() && shape.dtype == DType::kBF16 && shape.q_dtype == DType::kBF16 &&
+  const bool is_read = shape.dtype == DType::kBF16 || is_quantized(shape.dtype);
+  return uses_bf16_dot() && is_read && shape.q_dtype == DType::kBF16 &&
          shape.block_size % avx512::kLanes == 0 && shape.key_dim % 2 == 0 && shape.value_dim > 0 &&
          shape.value_dim % avx512::kLanes == 0;
 }
