@@ -1,6 +1,6 @@
 // Speed of the CPU kernels beside what the machine gives: memory read bandwidth and f32 FMA rate
 // are measured in the same run, by the same threads. Prints one line a case; asserts nothing.
-//   lamina_bench_kernels [num_threads]
+//   lamina_bench_kernels [num_threads] [words of the cases wanted, as they are printed]
 #include <fmt/format.h>
 #include <immintrin.h>
 
@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/checked_math.h"
@@ -40,6 +42,16 @@ double median_seconds(const std::function<void(int64_t)>& body) {
   const auto middle = seconds.begin() + static_cast<ptrdiff_t>(seconds.size() / 2);
   std::nth_element(seconds.begin(), middle, seconds.end());
   return *middle;
+}
+
+// What of the cases is wanted.
+std::string_view wanted_words;
+
+// Begins the line of a case; false if it is not wanted.
+bool begin_case(const std::string& title) {
+  if (title.find(wanted_words) == std::string::npos) return false;
+  fmt::print("{}", title);
+  return true;
 }
 
 struct Machine {
@@ -181,6 +193,7 @@ Buffer random_buffer(DType dtype, int64_t count) {
 
 void bench_linear(
     const Machine& machine, ThreadPool& pool, DType dtype, int64_t m, int64_t n, int64_t k) {
+  if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}", dtype_name(dtype), m, n, k))) return;
   // Enough copies that weights come from memory, as in a model, and not from cache.
   const int64_t weight_bytes = n * k * static_cast<int64_t>(dtype_bytes(dtype));
   const int64_t num_copies = std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
@@ -196,11 +209,7 @@ void bench_linear(
   const double bytes = static_cast<double>(weight_bytes) / seconds;
   const double flops = static_cast<double>(2 * m * n * k) / seconds;
   fmt::print(
-      "linear {:8} M {:3} N {:4} K {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
-      dtype_name(dtype),
-      m,
-      n,
-      k,
+      "   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
       bytes / 1e9,
       100 * bytes / machine.read_bytes,
       flops / 1e9,
@@ -208,6 +217,13 @@ void bench_linear(
 }
 
 void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix weight, int64_t m) {
+  if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}",
+                              weight.format == BlockFormat::kInt4 ? "int4" : "int8",
+                              m,
+                              weight.rows,
+                              weight.columns))) {
+    return;
+  }
   constexpr DType kDType = DType::kBF16;
   const auto weight_bytes = static_cast<int64_t>(weight.size_bytes());
   const int64_t num_copies = std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
@@ -224,11 +240,7 @@ void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix w
                                              StreamView(pool)));
   });
   const double bytes = static_cast<double>(weight_bytes) / seconds;
-  fmt::print("linear {:8} M {:3} N {:4} K {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GOP/s\n",
-             weight.format == BlockFormat::kInt4 ? "int4" : "int8",
-             m,
-             weight.rows,
-             weight.columns,
+  fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GOP/s\n",
              bytes / 1e9,
              100 * bytes / machine.read_bytes,
              static_cast<double>(2 * m * weight.rows * weight.columns) / seconds / 1e9);
@@ -245,7 +257,17 @@ struct AttentionCase {
 };
 
 void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCase& c) {
-  constexpr int64_t kBlockSize = 16;
+  if (!begin_case(fmt::format("attention {:8} heads {}/{} of {} B {} T {:3} context {:4}",
+                              dtype_name(c.dtype),
+                              c.num_heads,
+                              c.num_kv_heads,
+                              c.head_dim,
+                              c.num_sequences,
+                              c.num_queries,
+                              c.context))) {
+    return;
+  }
+  constexpr int64_t kBlockSize = 64;  // the default of lamina serve
   const int64_t max_blocks = c.context / kBlockSize;
   const int64_t context_elements = 2 * c.num_kv_heads * c.context * c.head_dim;
   const int64_t batch_bytes =
@@ -300,16 +322,7 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
   const double flops =
       static_cast<double>(4 * q_shape.num_elements() * (c.context - c.num_queries / 2)) / seconds;
   fmt::print(
-      "attention {:8} heads {}/{} of {} B {} T {:3} context {:4}   {:6.1f} GB/s ({:3.0f} %)   "
-      "{:6.1f} "
-      "GFLOP/s ({:3.0f} %)\n",
-      dtype_name(c.dtype),
-      c.num_heads,
-      c.num_kv_heads,
-      c.head_dim,
-      c.num_sequences,
-      c.num_queries,
-      c.context,
+      "   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
       bytes / 1e9,
       100 * bytes / machine.read_bytes,
       flops / 1e9,
@@ -361,6 +374,7 @@ void run(int num_threads) {
 int main(int argc, char** argv) {
   try {
     const int num_threads = argc > 1 ? std::atoi(argv[1]) : lamina::available_cores();
+    if (argc > 2) lamina::wanted_words = argv[2];
     lamina::run(std::max(1, num_threads));
   } catch (const lamina::Error& error) {
     fmt::print(stderr, "{}\n", error.what());

@@ -31,30 +31,38 @@ using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of
 constexpr float kLog2E = 1.44269504F;
 constexpr float kLn2 = 0.693147181F;
 
+// How far, in powers of two, scores may exceed what their row refers to.
+constexpr float kHeadroom = 60.0F;
+
 constexpr int64_t kTileRows = 4;  // with 4 vectors each: 16 accumulators
 
 // Work space of one task beside its tiles.
 struct Space {
-  int64_t key_dim = 0;  // in whole vectors of bf16
+  int64_t num_rows = 0;
   int64_t num_key_pairs = 0;
-  int64_t value_dim = 0;        // in whole vectors of f32
-  BFloat16* queries = nullptr;  // [rows, key_dim]
+  int64_t value_dim = 0;  // in whole vectors of f32
+  // The pairs of kTileRows rows side by side: [tiles of rows, num_key_pairs, kTileRows, 2].
+  BFloat16* queries = nullptr;
   RowSums rows;
 
   static int64_t num_floats(const RaggedAttentionArgs& args, const AttentionTask& task) {
     static_assert(sizeof(RowState) == 2 * sizeof(float));
-    const int64_t widths =
-        round_up(args.q.shape[2], kPairs) / 2 + round_up(cpu::value_dim(args), kLanes) + 2;
-    return num_rows(args, task) * widths;
+    const int64_t count = cpu::num_rows(args, task);
+    return num_query_pairs(args, count) + count * (round_up(cpu::value_dim(args), kLanes) + 2);
   }
   Space(const RaggedAttentionArgs& args, const AttentionTask& task, float* memory)
-      : key_dim(round_up(args.q.shape[2], kPairs)),
-        num_key_pairs((args.q.shape[2] + 1) / 2),
+      : num_rows(cpu::num_rows(args, task)),
+        num_key_pairs(ceil_div(args.q.shape[2], int64_t{2})),
         value_dim(round_up(cpu::value_dim(args), kLanes)),
         queries(reinterpret_cast<BFloat16*>(memory)) {
-    const int64_t count = num_rows(args, task);
-    float* sums = memory + count * key_dim / 2;
-    rows = {reinterpret_cast<RowState*>(sums + count * value_dim), sums, value_dim};
+    float* sums = memory + num_query_pairs(args, num_rows);
+    rows = {reinterpret_cast<RowState*>(sums + num_rows * value_dim), sums, value_dim};
+  }
+
+ private:
+  // In whole vectors.
+  static int64_t num_query_pairs(const RaggedAttentionArgs& args, int64_t count) {
+    return round_up(round_up(count, kTileRows) * ceil_div(args.q.shape[2], int64_t{2}), kLanes);
   }
 };
 
@@ -63,6 +71,16 @@ struct RowMasks {
   uint64_t visible[kTileRows] = {};
   int64_t position[kTileRows] = {};
   float slope[kTileRows] = {};
+};
+
+// Softmax numerators of a row, as bf16; not set at first.
+struct RowWeights {
+  __m256i of_vector[kKeyVectors];
+
+  // Those of keys 2 i and 2 i + 1.
+  [[nodiscard]] HWY_INLINE const void* pair(int64_t i) const {
+    return reinterpret_cast<const char*>(of_vector) + i * 2 * static_cast<int64_t>(sizeof(BFloat16));
+  }
 };
 
 // scores[r] = query row r . keys of the tile.
@@ -78,7 +96,7 @@ HWY_INLINE void score_keys(const Space& space,
 #pragma GCC unroll 4
     for (int v = 0; v < kKeyVectors; ++v) sums[r][v] = _mm512_setzero_ps();
   }
-  const BFloat16* queries = space.queries + row * space.key_dim;
+  const BFloat16* queries = space.queries + 2 * row * space.num_key_pairs;
   const BFloat16* keys[kKeyVectors];
 #pragma GCC unroll 4
   for (size_t v = 0; v < kKeyVectors; ++v) keys[v] = tile.keys[v];
@@ -92,10 +110,11 @@ HWY_INLINE void score_keys(const Space& space,
     }
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const __m512i query = broadcast_pair(queries + r * space.key_dim + 2 * k);
+      const __m512i query = broadcast_pair(queries + 2 * r);
 #pragma GCC unroll 4
       for (int v = 0; v < kKeyVectors; ++v) sums[r][v] = dot_pairs(sums[r][v], query, pairs[v]);
     }
+    queries += 2 * kTileRows;
   }
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
@@ -156,39 +175,56 @@ HWY_INLINE __m512 finish_scores(const RaggedAttentionArgs& args,
   return tops;
 }
 
-// Softmax numerators of a row, as bf16. Returns a vector whose lanes add up to their sum.
-HWY_INLINE __m512 weigh_keys(const Tile& tile,
-                             const float (&scores)[kTileKeys],
-                             uint64_t visible,
-                             float top,
-                             BFloat16 (&weights)[kTileKeys]) {
-  __m512 totals = _mm512_setzero_ps();
+// Softmax numerators of kRows rows, as bf16. totals[r]: a vector whose lanes add up to row r's sum.
+template <int kRows>
+HWY_INLINE void weigh_keys(const Tile& tile,
+                           const RowMasks& masks,
+                           const float (&scores)[kTileRows][kTileKeys],
+                           const RowState* states,
+                           RowWeights (&weights)[kTileRows],
+                           __m512 (&totals)[kTileRows]) {
+#pragma GCC unroll 4
+  for (__m512& total : totals) total = _mm512_setzero_ps();
+  // The first keys of all rows first: values can meet them while the others are weighed.
 #pragma GCC unroll 4
   for (size_t v = 0; v < kKeyVectors; ++v) {
-    const auto mask = static_cast<__mmask16>(visible >> (v * kLanes));
-    const __m512 score = _mm512_load_ps(scores + v * kLanes);
-    const __m512 seen = _mm512_maskz_mov_ps(mask, exp2_below(score, _mm512_set1_ps(top)));
-    totals = _mm512_add_ps(totals, seen);
-    __m512 weight = seen;
-    if (tile.value_scales[v] != nullptr) {
-      weight = _mm512_maskz_mul_ps(mask, seen, _mm512_loadu_ps(tile.value_scales[v]));
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const auto mask = static_cast<__mmask16>(masks.visible[r] >> (v * kLanes));
+      const __m512 score = _mm512_load_ps(scores[r] + v * kLanes);
+      const __m512 weight = exp2_below(score, _mm512_set1_ps(states[r].top));
+      const __m512 seen = _mm512_maskz_mov_ps(mask, weight);
+      totals[r] = _mm512_add_ps(totals[r], seen);
+      __m512 scaled = seen;
+      if (tile.value_scales[v] != nullptr) {
+        scaled = _mm512_maskz_mul_ps(mask, seen, _mm512_loadu_ps(tile.value_scales[v]));
+      }
+      weights[r].of_vector[v] = round_to_bf16(scaled);
     }
-    _mm256_store_si256(reinterpret_cast<__m256i*>(weights + v * kLanes), round_to_bf16(weight));
   }
-  return totals;
 }
 
-// Turns dot products of kRows rows, which meet a tile from position `begin` on, into softmax
-// numerators and updates their states. shrinks: by what that which was summed before must shrink.
+// Moves a row's reference up to an integer power at or above `score`.
+HWY_NOINLINE void raise_reference(RowState& state, float* sums, int64_t width, float score) {
+  const float top = std::ceil(score);
+  const float shrink = std::exp2(state.top - top);
+  for (int64_t i = 0; i < width; ++i) sums[i] *= shrink;
+  state = {top, state.total * shrink};
+}
+
+// Turns dot products of rows [row, row + kRows), which meet a tile from position `begin` on, into
+// softmax numerators and updates their states. A reference is left behind the largest score as long
+// as numbers are far from overflow: so that numerators seldom wait for the tile's largest score.
 template <int kRows>
 HWY_INLINE void update_softmax(const RaggedAttentionArgs& args,
                                const Tile& tile,
                                const RowMasks& masks,
                                int64_t begin,
+                               int64_t row,
+                               const Space& space,
                                float (&scores)[kTileRows][kTileKeys],
-                               RowState* states,
-                               BFloat16 (&weights)[kTileRows][kTileKeys],
-                               float (&shrinks)[kTileRows]) {
+                               RowWeights (&weights)[kTileRows]) {
+  RowState* states = space.rows.states + row;
   __m512 lanes[kTileRows];
 #pragma GCC unroll 4
   for (int r = 0; r < kTileRows; ++r) {
@@ -198,41 +234,38 @@ HWY_INLINE void update_softmax(const RaggedAttentionArgs& args,
                                          masks.slope[r],
                                          begin - masks.position[r],
                                          scores[r])
-                         : _mm512_setzero_ps();
+                         : _mm512_set1_ps(kNegativeInfinity);
   }
   alignas(16) float tops[kTileRows];
-  _mm_store_ps(tops, _mm_ceil_ps(combine_lanes_of_4<Max>(lanes[0], lanes[1], lanes[2], lanes[3])));
+  _mm_store_ps(tops, combine_lanes_of_4<Max>(lanes[0], lanes[1], lanes[2], lanes[3]));
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
-    tops[r] = std::max(tops[r], states[r].top);
-    lanes[r] = weigh_keys(tile, scores[r], masks.visible[r], tops[r], weights[r]);
+    if (tops[r] <= states[r].top + kHeadroom) continue;
+    raise_reference(
+        states[r], space.rows.sums + (row + r) * space.value_dim, space.value_dim, tops[r]);
   }
+  weigh_keys<kRows>(tile, masks, scores, states, weights, lanes);
   alignas(16) float totals[kTileRows];
   _mm_store_ps(totals, combine_lanes_of_4<Add>(lanes[0], lanes[1], lanes[2], lanes[3]));
 #pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
-    shrinks[r] = states[r].top == tops[r] ? 1.0F : std::exp2(states[r].top - tops[r]);
-    states[r] = {tops[r], states[r].total * shrinks[r] + totals[r]};
-  }
+  for (int r = 0; r < kRows; ++r) states[r].total += totals[r];
 }
 
-// sums = sums * shrink + weights . values, over kVectors vectors of the values from `column` on.
+// sums += weights . values, over kVectors vectors of the values from `column` on.
 template <int kRows, int kVectors>
 HWY_INLINE void add_values(const Space& space,
                            const Tile& tile,
                            int64_t row,
                            int64_t column,
                            Fetcher& fetcher,
-                           const BFloat16 (&weights)[kTileRows][kTileKeys],
-                           const float (&shrinks)[kTileRows]) {
+                           const RowWeights (&weights)[kTileRows]) {
   __m512 sums[kRows][kVectors];
   float* to = space.rows.sums + row * space.value_dim + column;
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      const __m512 before = _mm512_loadu_ps(to + r * space.value_dim + v * kLanes);
-      sums[r][v] = _mm512_mul_ps(before, _mm512_set1_ps(shrinks[r]));
+      sums[r][v] = _mm512_loadu_ps(to + r * space.value_dim + v * kLanes);
     }
   }
   for (int64_t pair = 0; pair < kTilePairs; ++pair) {
@@ -243,7 +276,7 @@ HWY_INLINE void add_values(const Space& space,
     for (int v = 0; v < kVectors; ++v) pairs[v] = load_bf16(values + v * kPairs);
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const __m512i weight = broadcast_pair(weights[r] + 2 * pair);
+      const __m512i weight = broadcast_4(weights[r].pair(pair));
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sums[r][v] = dot_pairs(sums[r][v], weight, pairs[v]);
     }
@@ -267,19 +300,60 @@ HWY_NOINLINE void meet_rows(const RaggedAttentionArgs& args,
                             const RowMasks& masks,
                             Fetcher& fetcher) {
   alignas(64) float scores[kTileRows][kTileKeys];
-  alignas(64) BFloat16 weights[kTileRows][kTileKeys];
-  float shrinks[kTileRows];
+  RowWeights weights[kTileRows];
   score_keys<kRows>(space, tile, row, fetcher, scores);
-  update_softmax<kRows>(
-      args, tile, masks, begin, scores, space.rows.states + row, weights, shrinks);
+  update_softmax<kRows>(args, tile, masks, begin, row, space, scores, weights);
   int64_t column = 0;
   for (; column + 4 * kLanes <= space.value_dim; column += 4 * kLanes) {
-    add_values<kRows, 4>(space, tile, row, column, fetcher, weights, shrinks);
+    add_values<kRows, 4>(space, tile, row, column, fetcher, weights);
   }
   for (; column < space.value_dim; column += kLanes) {
-    add_values<kRows, 1>(space, tile, row, column, fetcher, weights, shrinks);
+    add_values<kRows, 1>(space, tile, row, column, fetcher, weights);
   }
 }
+
+// Gives the rows of a task one after the other: what of a tile from position `begin` on they see.
+class RowCursor {
+ public:
+  RowCursor(const RaggedAttentionArgs& args, const AttentionTask& task, uint64_t held, int64_t begin)
+      : args_(args), task_(task), held_(held), begin_(begin), position_(task.position) {
+    visible_ = visible();
+  }
+
+  // The next `count` rows; false if none of them sees any key.
+  bool take(int64_t count, RowMasks& masks) {
+    uint64_t any = 0;
+    for (int64_t r = 0; r < count; ++r) {
+      masks.position[r] = position_;
+      masks.visible[r] = visible_;
+      any |= visible_;
+      if (!args_.alibi_slopes.empty()) {
+        const int64_t head = task_.kv_head * group_size_ + head_;
+        masks.slope[r] = args_.alibi_slopes[static_cast<size_t>(head)];
+      }
+      if (++head_ < group_size_) continue;
+      head_ = 0;
+      ++position_;
+      visible_ = visible();
+    }
+    return any != 0;
+  }
+
+ private:
+  [[nodiscard]] uint64_t visible() const {
+    return held_ &
+           bit_range(first_visible(args_, position_) - begin_, position_ + 1 - begin_);
+  }
+
+  const RaggedAttentionArgs& args_;
+  const AttentionTask& task_;
+  uint64_t held_;
+  int64_t begin_;
+  int64_t position_;
+  int64_t group_size_ = group_size(args_);
+  int64_t head_ = 0;  // in the group
+  uint64_t visible_;
+};
 
 // All rows of a task meet the tile from position `begin` on.
 void meet_tile(const RaggedAttentionArgs& args,
@@ -288,24 +362,12 @@ void meet_tile(const RaggedAttentionArgs& args,
                const Tile& tile,
                int64_t begin,
                Fetcher& fetcher) {
-  const int64_t group = group_size(args);
-  const int64_t count = num_rows(args, task);
+  const int64_t count = space.num_rows;
+  RowCursor cursor(args, task, tile.held, begin);
   for (int64_t row = 0; row < count; row += kTileRows) {
     const int64_t height = std::min(kTileRows, count - row);
     RowMasks masks;
-    uint64_t any = 0;
-    for (int64_t r = 0; r < height; ++r) {
-      const int64_t position = task.position + (row + r) / group;
-      const int64_t head = task.kv_head * group + (row + r) % group;
-      masks.position[r] = position;
-      masks.visible[r] =
-          tile.held & bit_range(first_visible(args, position) - begin, position + 1 - begin);
-      if (!args.alibi_slopes.empty()) {
-        masks.slope[r] = args.alibi_slopes[static_cast<size_t>(head)];
-      }
-      any |= masks.visible[r];
-    }
-    if (any == 0) continue;
+    if (!cursor.take(height, masks)) continue;
     switch (height) {
       case 1:
         meet_rows<1>(args, space, tile, row, begin, masks, fetcher);
@@ -325,12 +387,16 @@ void meet_tile(const RaggedAttentionArgs& args,
 
 void load_queries(const RaggedAttentionArgs& args, const AttentionTask& task, Space& space) {
   const int64_t head_dim = args.q.shape[2];
-  BFloat16* to = space.queries;
+  if (head_dim % 2 == 1) std::fill_n(space.queries, 2 * kTileRows * space.num_key_pairs * ceil_div(space.num_rows, kTileRows), BFloat16());
+  int64_t row = 0;
   for (int64_t t = task.begin; t < task.end; ++t) {
     const BFloat16* from = args.q.row<BFloat16>(t) + task.kv_head * group_size(args) * head_dim;
-    for (int64_t g = 0; g < group_size(args); ++g, from += head_dim, to += space.key_dim) {
-      std::copy_n(from, head_dim, to);
-      std::fill(to + head_dim, to + space.key_dim, BFloat16());
+    for (int64_t g = 0; g < group_size(args); ++g, ++row) {
+      const int64_t first_of_tile = row / kTileRows * kTileRows;
+      BFloat16* to = space.queries + 2 * (first_of_tile * space.num_key_pairs + row % kTileRows);
+      for (int64_t i = 0; i < head_dim; ++i) {
+        to[i / 2 * 2 * kTileRows + i % 2] = *from++;
+      }
     }
   }
 }
@@ -358,9 +424,9 @@ void store_rows(const RaggedAttentionArgs& args, const AttentionTask& task, cons
 }
 
 // What start_rows() made of the sinks, as this kernel has states: powers of two.
-void convert_sinks(const RaggedAttentionArgs& args, const AttentionTask& task, Space& space) {
+void convert_sinks(const RaggedAttentionArgs& args, Space& space) {
   if (args.sinks.empty() || args.phase == AttentionPhase::kRest) return;
-  for (int64_t row = 0; row < num_rows(args, task); ++row) {
+  for (int64_t row = 0; row < space.num_rows; ++row) {
     const float sink = space.rows.states[row].top * kLog2E;
     const float top = std::ceil(sink);
     space.rows.states[row] = {top, std::exp2(sink - top)};
@@ -378,7 +444,7 @@ void meet_tiles(const RaggedAttentionArgs& args,
   // A call of fetch() for each pair that rows are multiplied with, or nearly.
   const int64_t num_fetches =
       Tiles::kFetches +
-      ceil_div(num_rows(args, task), kTileRows) *
+      ceil_div(space.num_rows, kTileRows) *
           (space.num_key_pairs + kTilePairs * ceil_div(space.value_dim, 4 * kLanes));
   const int64_t first = range.begin / kTileKeys * kTileKeys;
   tiles.locate(first);
@@ -402,7 +468,7 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
   Space space(args, task, memory + tile_floats);
   load_queries(args, task, space);
   start_rows(args, task, space.rows);
-  convert_sinks(args, task, space);
+  convert_sinks(args, space);
   meet_tiles<Tiles>(args, task, space, reinterpret_cast<BFloat16*>(memory));
   if (args.phase == AttentionPhase::kCached) return save_rows(args, task, space.rows);
   if (args.out.dtype == DType::kF32) {
