@@ -176,13 +176,15 @@ Machine measure_machine(ThreadPool& pool) {
   return machine;
 }
 
-// A tensor of small random numbers.
+// A tensor of small random numbers, or of codes.
 Buffer random_buffer(DType dtype, int64_t count) {
   Buffer buffer(MemoryKind::kHost, static_cast<size_t>(count) * dtype_bytes(dtype));
   Rng rng(1);
   for (int64_t i = 0; i < count; ++i) {
     const float value = rng.next_float() - 0.5F;
-    if (dtype == DType::kF32) {
+    if (is_quantized(dtype)) {
+      buffer.data()[i] = static_cast<std::byte>(64.0F + 100.0F * value);  // numbers of either kind
+    } else if (dtype == DType::kF32) {
       reinterpret_cast<float*>(buffer.data())[i] = value;
     } else {
       reinterpret_cast<BFloat16*>(buffer.data())[i] = to_bf16(value);
@@ -193,7 +195,8 @@ Buffer random_buffer(DType dtype, int64_t count) {
 
 void bench_linear(
     const Machine& machine, ThreadPool& pool, DType dtype, int64_t m, int64_t n, int64_t k) {
-  if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}", dtype_name(dtype), m, n, k))) return;
+  if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}", dtype_name(dtype), m, n, k)))
+    return;
   // Enough copies that weights come from memory, as in a model, and not from cache.
   const int64_t weight_bytes = n * k * static_cast<int64_t>(dtype_bytes(dtype));
   const int64_t num_copies = std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
@@ -208,12 +211,11 @@ void bench_linear(
   });
   const double bytes = static_cast<double>(weight_bytes) / seconds;
   const double flops = static_cast<double>(2 * m * n * k) / seconds;
-  fmt::print(
-      "   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
-      bytes / 1e9,
-      100 * bytes / machine.read_bytes,
-      flops / 1e9,
-      100 * flops / machine.flops(dtype));
+  fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
+             bytes / 1e9,
+             100 * bytes / machine.read_bytes,
+             flops / 1e9,
+             100 * flops / machine.flops(dtype));
 }
 
 void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix weight, int64_t m) {
@@ -247,7 +249,8 @@ void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix w
 }
 
 struct AttentionCase {
-  DType dtype = DType::kBF16;
+  DType dtype = DType::kBF16;     // of queries
+  DType kv_dtype = DType::kBF16;  // of the cache
   int64_t num_heads = 9;
   int64_t num_kv_heads = 3;
   int64_t num_sequences = 2;
@@ -258,7 +261,7 @@ struct AttentionCase {
 
 void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCase& c) {
   if (!begin_case(fmt::format("attention {:8} heads {}/{} of {} B {} T {:3} context {:4}",
-                              dtype_name(c.dtype),
+                              dtype_name(c.kv_dtype),
                               c.num_heads,
                               c.num_kv_heads,
                               c.head_dim,
@@ -270,15 +273,22 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
   constexpr int64_t kBlockSize = 64;  // the default of lamina serve
   const int64_t max_blocks = c.context / kBlockSize;
   const int64_t context_elements = 2 * c.num_kv_heads * c.context * c.head_dim;
+  const int64_t scale_bytes = is_quantized(c.kv_dtype) ? static_cast<int64_t>(sizeof(float)) : 0;
   const int64_t batch_bytes =
-      c.num_sequences * context_elements * static_cast<int64_t>(dtype_bytes(c.dtype));
+      c.num_sequences * (context_elements * static_cast<int64_t>(dtype_bytes(c.kv_dtype)) +
+                         context_elements / c.head_dim * scale_bytes);
   // Enough batches that keys come from memory.
   const int64_t num_batches = ceil_div(int64_t{128} << 20, batch_bytes);
   const int64_t num_tables = num_batches * c.num_sequences;
   const Shape cache = {num_tables * max_blocks, c.num_kv_heads, kBlockSize, c.head_dim};
   const Shape q_shape = {c.num_sequences * c.num_queries, c.num_heads, c.head_dim};
-  const Buffer keys = random_buffer(c.dtype, cache.num_elements());
-  const Buffer values = random_buffer(c.dtype, cache.num_elements());
+  const Buffer keys = random_buffer(c.kv_dtype, cache.num_elements());
+  const Buffer values = random_buffer(c.kv_dtype, cache.num_elements());
+  const Shape scales_shape = {cache[0], cache[1], cache[2]};
+  const Buffer scales = random_buffer(DType::kF32, scales_shape.num_elements());
+  const TensorView scales_view = is_quantized(c.kv_dtype)
+                                     ? TensorView{scales.data(), DType::kF32, scales_shape}
+                                     : TensorView{};
   const Buffer q = random_buffer(c.dtype, q_shape.num_elements());
   const Buffer out = random_buffer(DType::kF32, q_shape.num_elements());
   std::vector<int32_t> bounds = {0};
@@ -291,7 +301,7 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
       tables.push_back(static_cast<int32_t>(i * num_tables + b));
     }
   }
-  const kernels::KvOrder order = kernels::preferred_order({.dtype = c.dtype,
+  const kernels::KvOrder order = kernels::preferred_order({.dtype = c.kv_dtype,
                                                            .q_dtype = c.dtype,
                                                            .block_size = kBlockSize,
                                                            .key_dim = c.head_dim,
@@ -303,8 +313,8 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
     const auto batch_idx = static_cast<size_t>(call % num_batches);
     const auto table = std::span(tables).subspan(batch_idx * table_size, table_size);
     throw_if_error(kernels::ragged_attention({{q.data(), c.dtype, q_shape},
-                                              {keys.data(), c.dtype, cache},
-                                              {values.data(), c.dtype, cache},
+                                              {keys.data(), c.kv_dtype, cache},
+                                              {values.data(), c.kv_dtype, cache},
                                               {out.data(), DType::kF32, q_shape},
                                               {},
                                               {bounds, contexts, table, max_blocks},
@@ -315,18 +325,19 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
                                               {},
                                               kernels::AttentionPhase::kWhole,
                                               {},
-                                              order},
+                                              order,
+                                              scales_view,
+                                              scales_view},
                                              StreamView(pool)));
   });
   const double bytes = static_cast<double>(batch_bytes) / seconds;
   const double flops =
       static_cast<double>(4 * q_shape.num_elements() * (c.context - c.num_queries / 2)) / seconds;
-  fmt::print(
-      "   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
-      bytes / 1e9,
-      100 * bytes / machine.read_bytes,
-      flops / 1e9,
-      100 * flops / machine.flops(c.dtype));
+  fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
+             bytes / 1e9,
+             100 * bytes / machine.read_bytes,
+             flops / 1e9,
+             100 * flops / machine.flops(c.dtype));
 }
 
 void run(int num_threads) {
@@ -351,20 +362,24 @@ void run(int num_threads) {
       bench_quantized(machine, pool, {.format = format, .rows = 5632, .columns = 2048}, m);
     }
   }
-  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+  for (const DType kv_dtype : {DType::kBF16, DType::kI8, DType::kF8E4M3, DType::kF32}) {
+    const DType dtype = kv_dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
     for (const int64_t context : {1024, 4096}) {
       for (const int64_t num_kv_heads : {32, 4}) {
         bench_attention(machine,
                         pool,
                         {.dtype = dtype,
+                         .kv_dtype = kv_dtype,
                          .num_heads = 32,
                          .num_kv_heads = num_kv_heads,
                          .num_sequences = 8,
                          .context = context});
       }
-      bench_attention(machine, pool, {.dtype = dtype, .context = context});
+      bench_attention(machine, pool, {.dtype = dtype, .kv_dtype = kv_dtype, .context = context});
     }
-    bench_attention(machine, pool, {.dtype = dtype, .num_sequences = 1, .num_queries = 512});
+    bench_attention(machine,
+                    pool,
+                    {.dtype = dtype, .kv_dtype = kv_dtype, .num_sequences = 1, .num_queries = 512});
   }
 }
 

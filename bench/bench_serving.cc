@@ -168,16 +168,14 @@ void run(const Load& load, const app::ServeOptions& options) {
 // Takes the program's own flags off the front; the rest is for `lamina serve`.
 Load parse_load(std::vector<char*>& arguments) {
   Load load;
-  const std::array<std::pair<std::string_view, int32_t*>, 4> flags = {
-      {{"--clients", &load.clients},
-       {"--prompt", &load.prompt},
-       {"--tokens", &load.tokens},
-       {"--rounds", &load.rounds}}};
+  const std::array<std::pair<std::string_view, int32_t*>, 4> flags = {{{"--clients", &load.clients},
+                                                                       {"--prompt", &load.prompt},
+                                                                       {"--tokens", &load.tokens},
+                                                                       {"--rounds", &load.rounds}}};
   size_t i = 1;
   for (; i + 1 < arguments.size() && std::string_view(arguments[i]) != "--"; i += 2) {
-    const auto* flag = std::find_if(flags.begin(), flags.end(), [&](const auto& known) {
-      return known.first == arguments[i];
-    });
+    const auto* flag = std::find_if(
+        flags.begin(), flags.end(), [&](const auto& known) { return known.first == arguments[i]; });
     if (flag == flags.end() || (*flag->second = std::atoi(arguments[i + 1])) < 1) {
       throw Error(StatusCode::kInvalidArgument, fmt::format("bad flag {}", arguments[i]));
     }

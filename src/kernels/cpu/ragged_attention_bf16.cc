@@ -79,7 +79,8 @@ struct RowWeights {
 
   // Those of keys 2 i and 2 i + 1.
   [[nodiscard]] HWY_INLINE const void* pair(int64_t i) const {
-    return reinterpret_cast<const char*>(of_vector) + i * 2 * static_cast<int64_t>(sizeof(BFloat16));
+    return reinterpret_cast<const char*>(of_vector) +
+           i * 2 * static_cast<int64_t>(sizeof(BFloat16));
   }
 };
 
@@ -315,7 +316,10 @@ HWY_NOINLINE void meet_rows(const RaggedAttentionArgs& args,
 // Gives the rows of a task one after the other: what of a tile from position `begin` on they see.
 class RowCursor {
  public:
-  RowCursor(const RaggedAttentionArgs& args, const AttentionTask& task, uint64_t held, int64_t begin)
+  RowCursor(const RaggedAttentionArgs& args,
+            const AttentionTask& task,
+            uint64_t held,
+            int64_t begin)
       : args_(args), task_(task), held_(held), begin_(begin), position_(task.position) {
     visible_ = visible();
   }
@@ -341,8 +345,7 @@ class RowCursor {
 
  private:
   [[nodiscard]] uint64_t visible() const {
-    return held_ &
-           bit_range(first_visible(args_, position_) - begin_, position_ + 1 - begin_);
+    return held_ & bit_range(first_visible(args_, position_) - begin_, position_ + 1 - begin_);
   }
 
   const RaggedAttentionArgs& args_;
@@ -387,7 +390,10 @@ void meet_tile(const RaggedAttentionArgs& args,
 
 void load_queries(const RaggedAttentionArgs& args, const AttentionTask& task, Space& space) {
   const int64_t head_dim = args.q.shape[2];
-  if (head_dim % 2 == 1) std::fill_n(space.queries, 2 * kTileRows * space.num_key_pairs * ceil_div(space.num_rows, kTileRows), BFloat16());
+  if (head_dim % 2 == 1)
+    std::fill_n(space.queries,
+                2 * kTileRows * space.num_key_pairs * ceil_div(space.num_rows, kTileRows),
+                BFloat16());
   int64_t row = 0;
   for (int64_t t = task.begin; t < task.end; ++t) {
     const BFloat16* from = args.q.row<BFloat16>(t) + task.kv_head * group_size(args) * head_dim;
