@@ -38,12 +38,12 @@ constexpr int32_t kNumKvHeads = 8;
 constexpr int32_t kNumHeads = kNumKvHeads;
 constexpr int32_t kHeadDim = 128;
 constexpr int32_t kNumSequences = 16;
-constexpr int32_t kBlocksPerSequence = 64;
+constexpr int32_t kBlocksPerSequence = 16;
 constexpr KvLayout kLayout{.num_layers = 1,
                            .num_kv_heads = kNumKvHeads,
                            .head_dim = kHeadDim,
                            .value_dim = kHeadDim,
-                           .block_size = 16,
+                           .block_size = 64,
                            .dtype = DType::kBF16};
 
 }  // namespace

@@ -86,6 +86,15 @@ class Fetcher {
   int64_t lines_left_ = 0;
 };
 
+// Sixteen keys of a tile, side by side in one block.
+struct KeyGroup {
+  int64_t idx = 0;  // of the tile's kKeyVectors
+  int32_t block = kNoBlock;
+  int64_t token = 0;      // the first one's, of its block
+  uint64_t held = 0;      // bits of the tile: those within the range
+  int64_t num_pairs = 0;  // up to the end of the range
+};
+
 // The cache of a task: positions that lie in `range` and in blocks that are held here.
 struct TaskCache {
   const RaggedAttentionArgs& args;
@@ -105,6 +114,26 @@ struct TaskCache {
   [[nodiscard]] const float* scales_of(const TensorView& scales, int32_t block) const {
     return scales.row<float>(block) + task.kv_head * scales.shape[2];
   }
+  // visit(KeyGroup) for each group of the tile from position `tile` on, in caches of
+  // KvOrder::kPairs; without a block where nothing of it is within the range and held here.
+  template <typename Visit>
+  HWY_INLINE void for_each_group(int64_t tile, const Visit& visit) const {
+    int64_t block_idx = tile / block_size();
+    KeyGroup group{.token = tile - block_idx * block_size()};
+    for (; group.idx < kKeyVectors; ++group.idx) {
+      const int64_t first = tile + group.idx * kLanes;
+      const int64_t begin = std::max(first, range.begin);
+      const int64_t end = std::min(first + kLanes, range.end);
+      group.block = begin < end ? block(block_idx) : kNoBlock;
+      group.held = bit_range(begin - tile, end - tile);
+      group.num_pairs = ceil_div(end - first, int64_t{2});
+      visit(group);
+      group.token += kLanes;
+      if (group.token < block_size()) continue;
+      group.token = 0;
+      ++block_idx;
+    }
+  }
 };
 
 // Tiles of caches of KvOrder::kPairs, read as they lie. locate() finds the next tile and add_next()
@@ -122,33 +151,18 @@ class PairTiles {
 
   // The tile from position `tile` on.
   void locate(int64_t tile) {
-    const int64_t block_size = cache_.block_size();
     Tile& found = tiles_[next_];
-    found.key_stride = 2 * block_size;
+    found.key_stride = 2 * cache_.block_size();
     found.held = 0;
-    int64_t block_idx = tile / block_size;
-    int64_t token = tile - block_idx * block_size;
-    for (int64_t group = 0; group < kKeyVectors; ++group) {
-      const int64_t first = tile + group * kLanes;
-      const int64_t begin = std::max(first, cache_.range.begin);
-      const int64_t end = std::min(first + kLanes, cache_.range.end);
-      const int32_t block = begin < end ? cache_.block(block_idx) : kNoBlock;
-      if (block == kNoBlock) {
-        set_group(found, group, nullptr, zeros_, 0);
-      } else {
-        found.held |= bit_range(begin - tile, end - tile);
-        set_group(found,
-                  group,
-                  cache_.head_of(cache_.args.k_cache, block) + 2 * token,
-                  cache_.head_of(cache_.args.v_cache, block) + token * width_,
-                  ceil_div(end - first, int64_t{2}));
-      }
-      token += kLanes;
-      if (token == block_size) {
-        token = 0;
-        ++block_idx;
-      }
-    }
+    cache_.for_each_group(tile, [&](const KeyGroup& group) {
+      if (group.block == kNoBlock) return set_group(found, group.idx, nullptr, zeros_, 0);
+      found.held |= group.held;
+      set_group(found,
+                group.idx,
+                cache_.head_of(cache_.args.k_cache, group.block) + 2 * group.token,
+                cache_.head_of(cache_.args.v_cache, group.block) + group.token * width_,
+                group.num_pairs);
+    });
   }
   void add_next(Fetcher& fetcher) const {
     const Tile& found = tiles_[next_];

@@ -34,22 +34,17 @@ class CodeTiles {
   void locate(int64_t tile) {
     Codes& found = codes_[next_];
     found = Codes();
-    for (int64_t group = 0; group < kKeyVectors; ++group) {
-      const int64_t first = tile + group * kLanes;
-      const int64_t begin = std::max(first, cache_.range.begin);
-      const int64_t end = std::min(first + kLanes, cache_.range.end);
-      const int32_t block = begin < end ? cache_.block_of(first) : kNoBlock;
-      if (block == kNoBlock) continue;
-      const int64_t token = first % cache_.block_size();
-      const RaggedAttentionArgs& args = cache_.args;
-      found.held |= bit_range(begin - tile, end - tile);
-      found.groups[static_cast<size_t>(group)] = {
-          .keys = cache_.head_of<Code>(args.k_cache, block) + 2 * token,
-          .values = cache_.head_of<Code>(args.v_cache, block) + token * width_,
-          .key_scales = cache_.scales_of(args.k_scales, block) + token,
-          .value_scales = cache_.scales_of(args.v_scales, block) + token,
-          .num_pairs = ceil_div<int64_t>(end - first, 2)};
-    }
+    const RaggedAttentionArgs& args = cache_.args;
+    cache_.for_each_group(tile, [&](const KeyGroup& group) {
+      if (group.block == kNoBlock) return;
+      found.held |= group.held;
+      found.groups[static_cast<size_t>(group.idx)] = {
+          .keys = cache_.head_of<Code>(args.k_cache, group.block) + 2 * group.token,
+          .values = cache_.head_of<Code>(args.v_cache, group.block) + group.token * width_,
+          .key_scales = cache_.scales_of(args.k_scales, group.block) + group.token,
+          .value_scales = cache_.scales_of(args.v_scales, group.block) + group.token,
+          .num_pairs = group.num_pairs};
+    });
   }
   void add_next(Fetcher& fetcher) const {
     for (const Group& group : codes_[next_].groups) {

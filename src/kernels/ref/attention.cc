@@ -111,10 +111,6 @@ void attend(const RaggedAttentionArgs& args, int64_t b, int64_t t, int64_t posit
   if (!args.lse.empty()) put(args.lse, t, head, static_cast<float>(top + std::log(total)));
 }
 
-}  // namespace
-
-namespace {
-
 // The largest magnitude of elements [begin, end) of a token; NaN unless all are numbers.
 float largest_of(const TensorView& rows, int64_t t, int64_t begin, int64_t end) {
   float largest = 0.0F;
