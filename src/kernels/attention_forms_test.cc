@@ -173,28 +173,47 @@ void expect_agrees(const Problem& problem, DType q_dtype, DType kv_dtype) {
   }
 }
 
-TEST(AttentionForms, AgreeWithReference) {
-  for_each_target([&] {
+// Dtypes of queries and cache: a test of each, so that none takes long under a sanitizer.
+class AttentionFormsOf : public testing::TestWithParam<std::pair<DType, DType>> {};
+
+TEST_P(AttentionFormsOf, AgreeWithReference) {
+  const auto [q_dtype, kv_dtype] = GetParam();
+  for_each_target([&, q = q_dtype, kv = kv_dtype] {
     for (const Form& form : kForms) {
-      for (const auto& [q_dtype, kv_dtype] : {std::pair{DType::kF32, DType::kF32},
-                                              {DType::kBF16, DType::kBF16},
-                                              {DType::kF16, DType::kF16},
-                                              {DType::kF32, DType::kBF16},
-                                              {DType::kF32, DType::kI8},
-                                              {DType::kBF16, DType::kI8},
-                                              {DType::kBF16, DType::kF8E4M3}}) {
-        Problem problem(form, contexts_for(form), q_dtype, kv_dtype);
-        problem.for_each_order([&, q = q_dtype, kv = kv_dtype] { expect_agrees(problem, q, kv); });
-      }
+      Problem problem(form, contexts_for(form), q, kv);
+      problem.for_each_order([&] { expect_agrees(problem, q, kv); });
     }
   });
 }
 
+INSTANTIATE_TEST_SUITE_P(DTypes,
+                         AttentionFormsOf,
+                         testing::Values(std::pair{DType::kF32, DType::kF32},
+                                         std::pair{DType::kBF16, DType::kBF16},
+                                         std::pair{DType::kF16, DType::kF16},
+                                         std::pair{DType::kF32, DType::kBF16},
+                                         std::pair{DType::kF32, DType::kI8},
+                                         std::pair{DType::kBF16, DType::kI8},
+                                         std::pair{DType::kBF16, DType::kF8E4M3}),
+                         [](const auto& test) {
+                           return fmt::format("{}_over_{}",
+                                              dtype_name(test.param.first),
+                                              dtype_name(test.param.second));
+                         });
+
 // Caches that bf16 queries meet.
+constexpr DType kCachesOfBF16[] = {DType::kBF16, DType::kI8, DType::kF8E4M3};
+
+class AttentionFormsOver : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(DTypes,
+                         AttentionFormsOver,
+                         testing::ValuesIn(kCachesOfBF16),
+                         [](const auto& test) { return std::string(dtype_name(test.param)); });
+
 template <typename Body>
 void for_each_form_and_cache(const Body& body) {
   for (const Form& form : kForms) {
-    for (const DType kv_dtype : {DType::kBF16, DType::kI8, DType::kF8E4M3}) body(form, kv_dtype);
+    for (const DType kv_dtype : kCachesOfBF16) body(form, kv_dtype);
   }
 }
 
@@ -281,22 +300,24 @@ TEST(AttentionForms, SplitSequencesMergeToTheWhole) {
   });
 }
 
-TEST(AttentionForms, AgreeWithReferenceWhereBlocksAreMissing) {
+TEST_P(AttentionFormsOver, AgreeWithReferenceWhereBlocksAreMissing) {
+  const DType kv_dtype = GetParam();
   for_each_target([&] {
-    for_each_form_and_cache([&](const Form& form, DType kv_dtype) {
+    for (const Form& form : kForms) {
       for (const DType q_dtype : {DType::kF32, DType::kBF16}) {
         Problem problem(form, contexts_for(form), q_dtype, kv_dtype);
         for (size_t i = 0; i < problem.tables.size(); i += 3) problem.tables[i] = kNoBlock;
         problem.for_each_order([&, q = q_dtype] { expect_agrees(problem, q, kv_dtype); });
       }
-    });
+    }
   });
 }
 
 // Before this step's keys are there, and after: the bits of one call.
-TEST(AttentionForms, PhasesGiveTheBitsOfTheWhole) {
+TEST_P(AttentionFormsOver, PhasesGiveTheBitsOfTheWhole) {
+  const DType kv_dtype = GetParam();
   for_each_target([&] {
-    for_each_form_and_cache([&](const Form& form, DType kv_dtype) {
+    for (const Form& form : kForms) {
       for (const bool has_holes : {false, true}) {
         Problem problem(form,
                         {{1, 1}, {64, 1}, {65, 1}, {128, 64}, {190, 3}, {150, 100}},
@@ -328,7 +349,7 @@ TEST(AttentionForms, PhasesGiveTheBitsOfTheWhole) {
           ASSERT_EQ(lse, expected_lse) << form.name;
         });
       }
-    });
+    }
   });
 }
 
