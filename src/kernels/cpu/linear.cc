@@ -5,6 +5,7 @@
 #include "kernels/cpu/linear.h"
 
 #include "kernels/cpu/instruction_set.h"
+#include "kernels/cpu/linear_amx.h"
 #include "kernels/cpu/linear_bf16.h"
 #include "kernels/cpu/scratch.h"
 
@@ -250,11 +251,13 @@ HWY_EXPORT(linear);
 HWY_EXPORT(linear_part);
 
 void linear(const LinearArgs& args, ThreadPool& pool) {
+  if (args.x.dtype == DType::kBF16 && uses_amx()) return linear_amx(args, pool);
   if (args.x.dtype == DType::kBF16 && uses_bf16_dot()) return linear_bf16(args, pool);
   HWY_DYNAMIC_DISPATCH(linear)(args, pool);
 }
 
 void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
+  if (args.x.dtype == DType::kBF16 && uses_amx()) return linear_part_amx(args, begin, end);
   if (args.x.dtype == DType::kBF16 && uses_bf16_dot()) return linear_part_bf16(args, begin, end);
   HWY_DYNAMIC_DISPATCH(linear_part)(args, begin, end);
 }

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/instruction_set.h"
+#include "kernels/cpu/ragged_attention_amx.h"
 #include "kernels/cpu/ragged_attention_bf16.h"
 #include "kernels/cpu/scratch.h"
 
@@ -390,8 +391,9 @@ namespace lamina::kernels::cpu {
 HWY_EXPORT(ragged_attention);
 
 void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  if (uses_bf16_dot() && args.q.dtype == DType::kBF16 && args.k_cache.dtype == DType::kBF16) {
-    return ragged_attention_bf16(args, pool);
+  if (args.q.dtype == DType::kBF16 && args.k_cache.dtype == DType::kBF16) {
+    if (uses_amx()) return ragged_attention_amx(args, pool);
+    if (uses_bf16_dot()) return ragged_attention_bf16(args, pool);
   }
   HWY_DYNAMIC_DISPATCH(ragged_attention)(args, pool);
 }
