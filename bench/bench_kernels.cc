@@ -1,6 +1,6 @@
 // Speed of the CPU kernels beside what the machine gives: memory read bandwidth and f32 FMA rate
 // are measured in the same run, by the same threads. Prints one line a case; asserts nothing.
-//   lamina_bench_kernels [num_threads]
+//   lamina_bench_kernels [num_threads] [words of the cases wanted, as they are printed]
 #include <fmt/format.h>
 #include <immintrin.h>
 
@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/checked_math.h"
@@ -40,6 +42,16 @@ double median_seconds(const std::function<void(int64_t)>& body) {
   const auto middle = seconds.begin() + static_cast<ptrdiff_t>(seconds.size() / 2);
   std::nth_element(seconds.begin(), middle, seconds.end());
   return *middle;
+}
+
+// What of the cases is wanted.
+std::string_view wanted_words;
+
+// Begins the line of a case; false if it is not wanted.
+bool begin_case(const std::string& title) {
+  if (title.find(wanted_words) == std::string::npos) return false;
+  fmt::print("{}", title);
+  return true;
 }
 
 struct Machine {
@@ -164,13 +176,15 @@ Machine measure_machine(ThreadPool& pool) {
   return machine;
 }
 
-// A tensor of small random numbers.
+// A tensor of small random numbers, or of codes.
 Buffer random_buffer(DType dtype, int64_t count) {
   Buffer buffer(MemoryKind::kHost, static_cast<size_t>(count) * dtype_bytes(dtype));
   Rng rng(1);
   for (int64_t i = 0; i < count; ++i) {
     const float value = rng.next_float() - 0.5F;
-    if (dtype == DType::kF32) {
+    if (is_quantized(dtype)) {
+      buffer.data()[i] = static_cast<std::byte>(64.0F + 100.0F * value);  // numbers of either kind
+    } else if (dtype == DType::kF32) {
       reinterpret_cast<float*>(buffer.data())[i] = value;
     } else {
       reinterpret_cast<BFloat16*>(buffer.data())[i] = to_bf16(value);
@@ -181,6 +195,8 @@ Buffer random_buffer(DType dtype, int64_t count) {
 
 void bench_linear(
     const Machine& machine, ThreadPool& pool, DType dtype, int64_t m, int64_t n, int64_t k) {
+  if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}", dtype_name(dtype), m, n, k)))
+    return;
   // Enough copies that weights come from memory, as in a model, and not from cache.
   const int64_t weight_bytes = n * k * static_cast<int64_t>(dtype_bytes(dtype));
   const int64_t num_copies = std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
@@ -195,19 +211,21 @@ void bench_linear(
   });
   const double bytes = static_cast<double>(weight_bytes) / seconds;
   const double flops = static_cast<double>(2 * m * n * k) / seconds;
-  fmt::print(
-      "linear {:8} M {:3} N {:4} K {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
-      dtype_name(dtype),
-      m,
-      n,
-      k,
-      bytes / 1e9,
-      100 * bytes / machine.read_bytes,
-      flops / 1e9,
-      100 * flops / machine.flops(dtype));
+  fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
+             bytes / 1e9,
+             100 * bytes / machine.read_bytes,
+             flops / 1e9,
+             100 * flops / machine.flops(dtype));
 }
 
 void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix weight, int64_t m) {
+  if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}",
+                              weight.format == BlockFormat::kInt4 ? "int4" : "int8",
+                              m,
+                              weight.rows,
+                              weight.columns))) {
+    return;
+  }
   constexpr DType kDType = DType::kBF16;
   const auto weight_bytes = static_cast<int64_t>(weight.size_bytes());
   const int64_t num_copies = std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
@@ -224,18 +242,15 @@ void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix w
                                              StreamView(pool)));
   });
   const double bytes = static_cast<double>(weight_bytes) / seconds;
-  fmt::print("linear {:8} M {:3} N {:4} K {:4}   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GOP/s\n",
-             weight.format == BlockFormat::kInt4 ? "int4" : "int8",
-             m,
-             weight.rows,
-             weight.columns,
+  fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GOP/s\n",
              bytes / 1e9,
              100 * bytes / machine.read_bytes,
              static_cast<double>(2 * m * weight.rows * weight.columns) / seconds / 1e9);
 }
 
 struct AttentionCase {
-  DType dtype = DType::kBF16;
+  DType dtype = DType::kBF16;     // of queries
+  DType kv_dtype = DType::kBF16;  // of the cache
   int64_t num_heads = 9;
   int64_t num_kv_heads = 3;
   int64_t num_sequences = 2;
@@ -245,18 +260,35 @@ struct AttentionCase {
 };
 
 void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCase& c) {
-  constexpr int64_t kBlockSize = 16;
+  if (!begin_case(fmt::format("attention {:8} heads {}/{} of {} B {} T {:3} context {:4}",
+                              dtype_name(c.kv_dtype),
+                              c.num_heads,
+                              c.num_kv_heads,
+                              c.head_dim,
+                              c.num_sequences,
+                              c.num_queries,
+                              c.context))) {
+    return;
+  }
+  constexpr int64_t kBlockSize = 64;  // the default of lamina serve
   const int64_t max_blocks = c.context / kBlockSize;
   const int64_t context_elements = 2 * c.num_kv_heads * c.context * c.head_dim;
+  const int64_t scale_bytes = is_quantized(c.kv_dtype) ? static_cast<int64_t>(sizeof(float)) : 0;
   const int64_t batch_bytes =
-      c.num_sequences * context_elements * static_cast<int64_t>(dtype_bytes(c.dtype));
+      c.num_sequences * (context_elements * static_cast<int64_t>(dtype_bytes(c.kv_dtype)) +
+                         context_elements / c.head_dim * scale_bytes);
   // Enough batches that keys come from memory.
   const int64_t num_batches = ceil_div(int64_t{128} << 20, batch_bytes);
   const int64_t num_tables = num_batches * c.num_sequences;
   const Shape cache = {num_tables * max_blocks, c.num_kv_heads, kBlockSize, c.head_dim};
   const Shape q_shape = {c.num_sequences * c.num_queries, c.num_heads, c.head_dim};
-  const Buffer keys = random_buffer(c.dtype, cache.num_elements());
-  const Buffer values = random_buffer(c.dtype, cache.num_elements());
+  const Buffer keys = random_buffer(c.kv_dtype, cache.num_elements());
+  const Buffer values = random_buffer(c.kv_dtype, cache.num_elements());
+  const Shape scales_shape = {cache[0], cache[1], cache[2]};
+  const Buffer scales = random_buffer(DType::kF32, scales_shape.num_elements());
+  const TensorView scales_view = is_quantized(c.kv_dtype)
+                                     ? TensorView{scales.data(), DType::kF32, scales_shape}
+                                     : TensorView{};
   const Buffer q = random_buffer(c.dtype, q_shape.num_elements());
   const Buffer out = random_buffer(DType::kF32, q_shape.num_elements());
   std::vector<int32_t> bounds = {0};
@@ -269,7 +301,7 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
       tables.push_back(static_cast<int32_t>(i * num_tables + b));
     }
   }
-  const kernels::KvOrder order = kernels::preferred_order({.dtype = c.dtype,
+  const kernels::KvOrder order = kernels::preferred_order({.dtype = c.kv_dtype,
                                                            .q_dtype = c.dtype,
                                                            .block_size = kBlockSize,
                                                            .key_dim = c.head_dim,
@@ -281,8 +313,8 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
     const auto batch_idx = static_cast<size_t>(call % num_batches);
     const auto table = std::span(tables).subspan(batch_idx * table_size, table_size);
     throw_if_error(kernels::ragged_attention({{q.data(), c.dtype, q_shape},
-                                              {keys.data(), c.dtype, cache},
-                                              {values.data(), c.dtype, cache},
+                                              {keys.data(), c.kv_dtype, cache},
+                                              {values.data(), c.kv_dtype, cache},
                                               {out.data(), DType::kF32, q_shape},
                                               {},
                                               {bounds, contexts, table, max_blocks},
@@ -293,27 +325,19 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
                                               {},
                                               kernels::AttentionPhase::kWhole,
                                               {},
-                                              order},
+                                              order,
+                                              scales_view,
+                                              scales_view},
                                              StreamView(pool)));
   });
   const double bytes = static_cast<double>(batch_bytes) / seconds;
   const double flops =
       static_cast<double>(4 * q_shape.num_elements() * (c.context - c.num_queries / 2)) / seconds;
-  fmt::print(
-      "attention {:8} heads {}/{} of {} B {} T {:3} context {:4}   {:6.1f} GB/s ({:3.0f} %)   "
-      "{:6.1f} "
-      "GFLOP/s ({:3.0f} %)\n",
-      dtype_name(c.dtype),
-      c.num_heads,
-      c.num_kv_heads,
-      c.head_dim,
-      c.num_sequences,
-      c.num_queries,
-      c.context,
-      bytes / 1e9,
-      100 * bytes / machine.read_bytes,
-      flops / 1e9,
-      100 * flops / machine.flops(c.dtype));
+  fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
+             bytes / 1e9,
+             100 * bytes / machine.read_bytes,
+             flops / 1e9,
+             100 * flops / machine.flops(c.dtype));
 }
 
 void run(int num_threads) {
@@ -338,20 +362,24 @@ void run(int num_threads) {
       bench_quantized(machine, pool, {.format = format, .rows = 5632, .columns = 2048}, m);
     }
   }
-  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+  for (const DType kv_dtype : {DType::kBF16, DType::kI8, DType::kF8E4M3, DType::kF32}) {
+    const DType dtype = kv_dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
     for (const int64_t context : {1024, 4096}) {
       for (const int64_t num_kv_heads : {32, 4}) {
         bench_attention(machine,
                         pool,
                         {.dtype = dtype,
+                         .kv_dtype = kv_dtype,
                          .num_heads = 32,
                          .num_kv_heads = num_kv_heads,
                          .num_sequences = 8,
                          .context = context});
       }
-      bench_attention(machine, pool, {.dtype = dtype, .context = context});
+      bench_attention(machine, pool, {.dtype = dtype, .kv_dtype = kv_dtype, .context = context});
     }
-    bench_attention(machine, pool, {.dtype = dtype, .num_sequences = 1, .num_queries = 512});
+    bench_attention(machine,
+                    pool,
+                    {.dtype = dtype, .kv_dtype = kv_dtype, .num_sequences = 1, .num_queries = 512});
   }
 }
 
@@ -361,6 +389,7 @@ void run(int num_threads) {
 int main(int argc, char** argv) {
   try {
     const int num_threads = argc > 1 ? std::atoi(argv[1]) : lamina::available_cores();
+    if (argc > 2) lamina::wanted_words = argv[2];
     lamina::run(std::max(1, num_threads));
   } catch (const lamina::Error& error) {
     fmt::print(stderr, "{}\n", error.what());

@@ -84,8 +84,9 @@ void add_model(CLI::App& app, ModelOptions& options) {
   flags
       .add("--kv-cache-dtype",
            options.kv_cache_dtype,
-           "KV cache: auto (as --dtype), bfloat16, float16 or float32")
-      ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));
+           "KV cache: auto (as --dtype), bfloat16, float16, float32, int8 or fp8 (which is "
+           "fp8_e4m3): 8 bits, with a scale for each token and head")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32", "int8", "fp8", "fp8_e4m3"}));
   flags
       .add("--quantization",
            options.quantization,

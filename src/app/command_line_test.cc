@@ -71,6 +71,15 @@ TEST(CommandLine, FlagsBeatEnvironmentBeatsFile) {
   EXPECT_EQ(options->serve.api_keys, (std::vector<std::string>{"a", "b"}));
 }
 
+TEST(CommandLine, TakesTheNamesOfQuantisedCaches) {
+  for (const char* name : {"int8", "fp8", "fp8_e4m3"}) {
+    const auto options = parse({"serve", "m", "--kv-cache-dtype", name});
+    ASSERT_TRUE(options) << name;
+    EXPECT_EQ(options->serve.model.kv_cache_dtype, name);
+  }
+  EXPECT_FALSE(parse({"serve", "m", "--kv-cache-dtype", "fp8_e5m2"}));
+}
+
 TEST(CommandLine, NamesAnUnknownKeyOfTheFile) {
   const ConfigFile file("prot: 1\n");
   try {

@@ -93,6 +93,14 @@ uint64_t weight_bytes(const ModelProgram& program) {
   return bytes;
 }
 
+// The command line has seen to it that it is one of these names.
+DType kv_dtype_of(const ModelOptions& options) {
+  const std::string& name = options.kv_cache_dtype;
+  if (name == "int8") return DType::kI8;
+  if (name == "fp8" || name == "fp8_e4m3") return DType::kF8E4M3;
+  return parse_dtype(name == "auto" ? options.dtype : name).value_or_throw();
+}
+
 // More micro-batches than that only wait for each other.
 Rotation rotation_of(const ModelOptions& options) {
   if (options.micro_batches > options.replicas + 2) {
@@ -115,9 +123,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
   const ModelConfig& config = loaded.files->config();
   ModelProgram& program = loaded.program;
   program.dtype = parse_dtype(options.dtype).value_or_throw();
-  program.kv_dtype = options.kv_cache_dtype == "auto"
-                         ? program.dtype
-                         : parse_dtype(options.kv_cache_dtype).value_or_throw();
+  program.kv_dtype = kv_dtype_of(options);
   program.block_size = options.block_size;
   program.rotation = rotation_of(options);
   loaded.has_auto_micro_batches = options.micro_batches == 0;

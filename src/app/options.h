@@ -16,7 +16,7 @@ struct ModelOptions {
   std::string dtype = "bfloat16";
   std::string kv_cache_dtype = "auto";
   std::string quantization = "auto";
-  int32_t block_size = 16;
+  int32_t block_size = 64;
   int64_t max_model_len = -1;  // -1: the model's own limit
   int32_t max_num_seqs = 64;
   int32_t max_num_batched_tokens = 512;

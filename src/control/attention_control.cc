@@ -47,11 +47,15 @@ Status validate_sizes(const SessionConfig& config) {
 }
 
 Status validate_dtypes(const SessionConfig& config) {
-  for (const DType dtype : {config.kv_dtype, config.wire_dtype, config.out_dtype}) {
-    if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {
-      return invalid_argument(
-          fmt::format("session config: element type {} is not a float", static_cast<int>(dtype)));
-    }
+  const auto is_float = [](DType dtype) {
+    return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+  };
+  // The cache alone may be quantised.
+  const DType kv_dtype = is_quantized(config.kv_dtype) ? DType::kF32 : config.kv_dtype;
+  for (const DType dtype : {kv_dtype, config.wire_dtype, config.out_dtype}) {
+    if (is_float(dtype)) continue;
+    return invalid_argument(
+        fmt::format("session config: element type {} is not a float", static_cast<int>(dtype)));
   }
   return {};
 }

@@ -37,6 +37,10 @@ v1::DataType to_message(DType dtype) {
       return v1::DATA_TYPE_F16;
     case DType::kBF16:
       return v1::DATA_TYPE_BF16;
+    case DType::kI8:
+      return v1::DATA_TYPE_I8;
+    case DType::kF8E4M3:
+      return v1::DATA_TYPE_F8_E4M3;
     case DType::kI32:
     case DType::kU8:
       break;
@@ -52,6 +56,10 @@ Result<DType> from_message(v1::DataType dtype) {
       return DType::kF16;
     case v1::DATA_TYPE_BF16:
       return DType::kBF16;
+    case v1::DATA_TYPE_I8:
+      return DType::kI8;
+    case v1::DATA_TYPE_F8_E4M3:
+      return DType::kF8E4M3;
     default:
       return invalid_argument(
           fmt::format("session config: unknown element type {}", static_cast<int>(dtype)));

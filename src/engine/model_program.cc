@@ -32,6 +32,8 @@ std::vector<float> as_f32(const TensorView& weight) {
         break;
       case DType::kI32:
       case DType::kU8:
+      case DType::kI8:
+      case DType::kF8E4M3:
         LAMINA_CHECK(false, "a sink of a dtype that is no float");
     }
   }

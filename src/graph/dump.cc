@@ -20,6 +20,10 @@ std::string_view short_name(DType dtype) {
       return "i32";
     case DType::kU8:
       return "u8";
+    case DType::kI8:
+      return "i8";
+    case DType::kF8E4M3:
+      return "f8e4m3";
   }
   return "unknown";
 }

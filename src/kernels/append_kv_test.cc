@@ -80,6 +80,103 @@ TEST(AppendKv, PutsPairsWhereTheReferenceDoes) {
   cpu::set_bf16_dot_use(cpu::Bf16DotUse::kWhereFast);
 }
 
+// As the reference quantises, in both orders, bit for bit; and as it would alone.
+TEST(AppendKv, QuantisesAsTheReferenceDoes) {
+  for_each_target([&] {
+    for (const DType dtype : kFloatDTypes) {
+      for (const DType kv_dtype : kCodeDTypes) {
+        for (const float largest : {3.0F, 1e-30F, 3e4F}) {
+          Dimensions dimensions{.num_heads = 3,
+                                .num_kv_heads = 3,
+                                .head_dim = 32,
+                                .q_dtype = dtype,
+                                .kv_dtype = kv_dtype};
+          for (const KvOrder order :
+               {KvOrder::kRows,
+                preferred_order({kv_dtype, DType::kBF16, dimensions.block_size, 32, 32})}) {
+            dimensions.order = order;
+            const Fixture expected(dimensions, odd_batch(16), 11);
+            const Fixture actual(dimensions, odd_batch(16), 11);
+            Rng rng(12);
+            const TestTensor k = TestTensor::random(dtype, expected.q_.view().shape, rng, largest);
+            const TestTensor v = TestTensor::random(dtype, expected.q_.view().shape, rng);
+            const std::vector<int64_t> slots = slots_of(expected.batch(), 16);
+            const auto args = [&](const Fixture& to) {
+              return AppendKvArgs{k.view(),
+                                  v.view(),
+                                  to.k_cache_.view(),
+                                  to.v_cache_.view(),
+                                  slots,
+                                  order,
+                                  to.k_scales_.view(),
+                                  to.v_scales_.view()};
+            };
+            ref::append_kv(args(expected));
+            ThreadPool pool(2);
+            for (int replay = 0; replay < 2; ++replay) {
+              ASSERT_TRUE(append_kv(args(actual), StreamView(pool)).ok());
+              ASSERT_EQ(actual.k_cache_, expected.k_cache_) << dtype_name(kv_dtype);
+              ASSERT_EQ(actual.v_cache_, expected.v_cache_);
+              ASSERT_EQ(actual.k_scales_, expected.k_scales_);
+              ASSERT_EQ(actual.v_scales_, expected.v_scales_);
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+// What a key comes back as: within half a step of the codes.
+TEST(AppendKv, CodesTimesScalesAreTheRow) {
+  for_each_target([&] {
+    constexpr int64_t kDim = 80;
+    Rng rng(3);
+    const TestTensor k = TestTensor::random(DType::kF32, {1, 1, kDim}, rng, 5.0F);
+    float largest = 0.0F;
+    for (int64_t i = 0; i < kDim; ++i) largest = std::max(largest, std::fabs(k.at(i)));
+    const std::vector<int64_t> slots = {0};
+    ThreadPool pool(1);
+    for (const DType dtype : kCodeDTypes) {
+      const TestTensor cache(dtype, {1, 1, 1, kDim});
+      const TestTensor scale(DType::kF32, {1, 1, 1});
+      AppendKvArgs args{k.view(), TensorView(), cache.view(), TensorView(), slots};
+      args.k_scales = scale.view();
+      ASSERT_TRUE(append_kv(args, StreamView(pool)).ok());  // latent: keys alone
+      for (int64_t i = 0; i < kDim; ++i) {
+        const float error = std::fabs(cache.at(i) * scale.at(0) - k.at(i));
+        const float step = dtype == DType::kI8 ? largest / 254 : std::fabs(k.at(i)) / 16;
+        ASSERT_LE(error, step + largest * 2e-5F) << dtype_name(dtype) << " " << k.at(i);
+      }
+    }
+  });
+}
+
+// Zeros stay zeros; a row with a NaN or an infinity comes back as NaN, and no other does.
+TEST(AppendKv, QuantisesRowsThatAreNoNumbers) {
+  for_each_target([&] {
+    TestTensor k(DType::kF32, {4, 1, 20});
+    for (int64_t i = 0; i < 20; ++i) k.set(20 + i, 1e-38F);
+    k.set(2 * 20 + 7, NAN);
+    k.set(3 * 20 + 19, -kInfinity);
+    const std::vector<int64_t> slots = {0, 1, 2, 3};
+    ThreadPool pool(1);
+    for (const DType dtype : kCodeDTypes) {
+      const TestTensor cache(dtype, {1, 1, 4, 20});
+      const TestTensor scales(DType::kF32, {1, 1, 4});
+      AppendKvArgs args{k.view(), TensorView(), cache.view(), TensorView(), slots};
+      args.k_scales = scales.view();
+      ASSERT_TRUE(append_kv(args, StreamView(pool)).ok());
+      for (int64_t i = 0; i < 80; ++i) ASSERT_EQ(cache.at(i), 0.0F);
+      EXPECT_EQ(scales.at(0), 0.0F);
+      EXPECT_EQ(scales.at(1), 0.0F);
+      EXPECT_TRUE(std::isnan(scales.at(2)) && std::isnan(scales.at(3)));
+      args.k_scales = TensorView();
+      EXPECT_EQ(append_kv(args, StreamView(pool)).code(), StatusCode::kInvalidArgument);
+    }
+  });
+}
+
 // Ties, subnormals, overflow, infinities and NaN convert as the scalar functions do.
 TEST(AppendKv, RoundsToNearestEven) {
   for_each_target([&] {

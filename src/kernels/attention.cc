@@ -11,13 +11,31 @@
 namespace lamina::kernels {
 namespace {
 
+// Of floats, or of codes with the scales that belong to them.
+Status check_cache(std::string_view op,
+                   std::string_view name,
+                   const TensorView& cache,
+                   const TensorView& scales) {
+  if (!is_quantized(cache.dtype)) {
+    LAMINA_RETURN_IF_ERROR(check_float_tensor(op, name, cache, 4));
+    if (scales.empty()) return {};
+    return invalid_argument(fmt::format("{}: scales {} of {}", op, describe(scales), name));
+  }
+  TensorView as_floats = cache;  // which has to be of the same form
+  as_floats.dtype = DType::kF32;
+  LAMINA_RETURN_IF_ERROR(check_float_tensor(op, name, as_floats, 4));
+  const Shape wanted = {cache.shape[0], cache.shape[1], cache.shape[2]};
+  return check_tensor(op, "scales", scales, wanted, DType::kF32);
+}
+
 // v_cache is like k_cache but for the width of its rows; empty where values lie in the keys.
-Status check_caches(std::string_view op, const TensorView& k_cache, const TensorView& v_cache) {
-  LAMINA_RETURN_IF_ERROR(check_float_tensor(op, "k_cache", k_cache, 4));
-  if (v_cache.empty()) return {};
-  LAMINA_RETURN_IF_ERROR(check_float_tensor(op, "v_cache", v_cache, 4));
-  const Shape wanted = k_cache.shape.with(3, v_cache.shape[3]);
-  return check_tensor(op, "v_cache", v_cache, wanted, k_cache.dtype);
+template <typename Args>
+Status check_caches(std::string_view op, const Args& args) {
+  LAMINA_RETURN_IF_ERROR(check_cache(op, "k_cache", args.k_cache, args.k_scales));
+  if (args.v_cache.empty()) return {};
+  LAMINA_RETURN_IF_ERROR(check_cache(op, "v_cache", args.v_cache, args.v_scales));
+  const Shape wanted = args.k_cache.shape.with(3, args.v_cache.shape[3]);
+  return check_tensor(op, "v_cache", args.v_cache, wanted, args.k_cache.dtype);
 }
 
 // Per-head parameters: one for each head, or none.
@@ -76,7 +94,7 @@ Status check_slots(const AppendKvArgs& args) {
 
 Status check(const AppendKvArgs& args) {
   constexpr std::string_view kOp = "append_kv";
-  LAMINA_RETURN_IF_ERROR(check_caches(kOp, args.k_cache, args.v_cache));
+  LAMINA_RETURN_IF_ERROR(check_caches(kOp, args));
   LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "k", args.k, 3));
   const Shape wanted = {args.k.shape[0], args.k_cache.shape[1], args.k_cache.shape[3]};
   LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "k", args.k, wanted, args.k.dtype));
@@ -88,7 +106,9 @@ Status check(const AppendKvArgs& args) {
     LAMINA_RETURN_IF_ERROR(
         check_tensor(kOp, "v", args.v, wanted.with(2, args.v_cache.shape[3]), args.k.dtype));
   }
-  LAMINA_RETURN_IF_ERROR(check_order(kOp, args.order, args.k_cache, args.v_cache, args.k.dtype));
+  // Codes come from any float; others must be copied as they are.
+  const DType q_dtype = is_quantized(args.k_cache.dtype) ? DType::kBF16 : args.k.dtype;
+  LAMINA_RETURN_IF_ERROR(check_order(kOp, args.order, args.k_cache, args.v_cache, q_dtype));
   return check_slots(args);
 }
 
@@ -123,7 +143,7 @@ Status check_outputs(const RaggedAttentionArgs& args) {
 
 Status check(const RaggedAttentionArgs& args) {
   constexpr std::string_view kOp = "ragged_attention";
-  LAMINA_RETURN_IF_ERROR(check_caches(kOp, args.k_cache, args.v_cache));
+  LAMINA_RETURN_IF_ERROR(check_caches(kOp, args));
   LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "q", args.q, 3));
   const int64_t num_tokens = args.q.shape[0];
   const int64_t num_heads = args.q.shape[1];

@@ -53,9 +53,14 @@ struct KvShape {
 // replay harmless.
 //   k [N, Hkv, D], v [N, Hkv, Dv], any dtype of the float three
 //   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv]; converted to their dtype
-//   order: of both caches; kPairs takes k of the cache's dtype
+//   order: of both caches; kPairs takes k of the cache's dtype, or quantises
 //   slot_mapping [N]: token i goes to offset s % block_size of block s / block_size; no two alike
 // v and v_cache are both empty views where values lie in the keys (latent attention).
+// Caches of kI8 or kF8E4M3 are quantised: a row x of a token and head becomes round(x / s), with
+// s = max |x| / 127 or / 448 of that row alone (0 where max |x| < 2^-96; NaN where not all of it
+// are numbers, and codes are zeros then). These go to
+//   k_scales, v_scales [P, Hkv, block_size] f32; v_scales is an empty view where v_cache is
+// Empty views for caches of other dtypes.
 // Errors: kInvalidArgument on shapes that do not fit, or a slot outside [0, P * block_size).
 // Nothing is written then.
 struct AppendKvArgs {
@@ -65,12 +70,15 @@ struct AppendKvArgs {
   TensorView v_cache;
   std::span<const int64_t> slot_mapping;
   KvOrder order = KvOrder::kRows;
+  TensorView k_scales{};
+  TensorView v_scales{};
 };
 [[nodiscard]] Status append_kv(const AppendKvArgs& args, StreamView stream);
 
 // Causal attention of this step's queries over the cache (append_kv ran before).
 //   q [T, Hq, D] f32, f16 or bf16, RoPE applied; head h reads KV head h / (Hq / Hkv)
-//   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv], one dtype
+//   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv], one dtype; k_scales and
+//   v_scales as append_kv has them: keys and values are codes times scales
 //   out [T, Hq, Dv] f32 or q's dtype, normalised     lse [T, Hq] f32, natural log; empty view where
 //   not wanted
 // Latent: v_cache is an empty view; a value is the first Dv elements of its key, Dv <= D.
@@ -107,6 +115,8 @@ struct RaggedAttentionArgs {
   AttentionPhase phase = AttentionPhase::kWhole;
   TensorView state{};
   KvOrder order = KvOrder::kRows;
+  TensorView k_scales{};
+  TensorView v_scales{};
 };
 [[nodiscard]] Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream);
 

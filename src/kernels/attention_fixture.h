@@ -29,7 +29,8 @@ struct SequenceSpec {
 };
 
 // A ragged batch whose tokens are k and v of whole sequences, in a paged cache with shuffled
-// blocks. Blocks that nobody owns, and the unused ends of others, hold NaN.
+// blocks. Blocks that nobody owns, and the unused ends of others, hold NaN, or codes
+// whose scale is NaN.
 class Fixture {
  public:
   Fixture(const Dimensions& dimensions, const std::vector<SequenceSpec>& specs, uint64_t seed)
@@ -50,10 +51,19 @@ class Fixture {
     v_cache_ = TestTensor(dimensions.kv_dtype, cache);
     k_cache_.poison();
     v_cache_.poison();
+    const bool has_scales = is_quantized(dimensions.kv_dtype);
+    if (has_scales) {
+      const Shape scales = {cache[0], cache[1], cache[2]};
+      k_scales_ = TestTensor(DType::kF32, scales);
+      v_scales_ = TestTensor(DType::kF32, scales);
+      k_scales_.poison();
+      v_scales_.poison();
+    }
+    const DType token_dtype = has_scales ? DType::kF32 : dimensions.kv_dtype;
     for (size_t b = 0; b < specs.size(); ++b) {
       const Shape tokens = {specs[b].context, dimensions.num_kv_heads, dimensions.head_dim};
-      keys_.push_back(TestTensor::random(dimensions.kv_dtype, tokens, rng, 2.0F));
-      values_.push_back(TestTensor::random(dimensions.kv_dtype, tokens, rng));
+      keys_.push_back(TestTensor::random(token_dtype, tokens, rng, 2.0F));
+      values_.push_back(TestTensor::random(token_dtype, tokens, rng));
       append_sequence(b);
     }
     q_ = TestTensor::random(
@@ -73,6 +83,8 @@ class Fixture {
                              1.0F / std::sqrt(static_cast<float>(dimensions_.head_dim)),
                              std::nullopt};
     args.order = dimensions_.order;
+    args.k_scales = k_scales_.view();
+    args.v_scales = v_scales_.view();
     return args;
   }
   [[nodiscard]] TestTensor make_out(DType dtype) const {
@@ -91,6 +103,8 @@ class Fixture {
   TestTensor q_;
   TestTensor k_cache_;
   TestTensor v_cache_;
+  TestTensor k_scales_;  // of codes
+  TestTensor v_scales_;
   std::vector<int32_t> query_begin_;
   std::vector<int32_t> context_len_;
   std::vector<int32_t> tables_;
@@ -124,7 +138,9 @@ class Fixture {
                     k_cache_.view(),
                     v_cache_.view(),
                     slots_of(whole, dimensions_.block_size),
-                    dimensions_.order});
+                    dimensions_.order,
+                    k_scales_.view(),
+                    v_scales_.view()});
   }
 };
 

@@ -78,7 +78,7 @@ struct Problem {
   std::vector<int32_t> tables;
   int64_t max_blocks = 12;
   KvOrder order = KvOrder::kRows;
-  TestTensor q, k_cache, v_cache;
+  TestTensor q, k_cache, v_cache, k_scales, v_scales;
   std::vector<float> slopes, sinks;
 
   Problem(const Form& tested,
@@ -97,8 +97,18 @@ struct Problem {
       }
     }
     const Shape cache = {next_block, form.num_kv_heads, kBlockSize, form.key_dim};
-    k_cache = TestTensor::random(kv_dtype, cache, rng, 2.0F);
-    if (!form.latent) v_cache = TestTensor::random(kv_dtype, cache.with(3, form.value_dim), rng);
+    // Codes of all sizes, and scales that make as much of them as numbers are otherwise.
+    const float largest = kv_dtype == DType::kI8 ? 127.0F : is_quantized(kv_dtype) ? 448.0F : 1.0F;
+    k_cache = TestTensor::random(kv_dtype, cache, rng, is_quantized(kv_dtype) ? largest : 2.0F);
+    if (!form.latent) {
+      v_cache = TestTensor::random(kv_dtype, cache.with(3, form.value_dim), rng, largest);
+    }
+    if (is_quantized(kv_dtype)) {
+      k_scales = TestTensor::random(
+          DType::kF32, {next_block, form.num_kv_heads, kBlockSize}, rng, 2.0F / largest);
+      v_scales = TestTensor::random(
+          DType::kF32, {next_block, form.num_kv_heads, kBlockSize}, rng, 1.0F / largest);
+    }
     q = TestTensor::random(q_dtype, {query_begin.back(), form.num_heads, form.key_dim}, rng);
     for (int64_t head = 0; head < form.num_heads; ++head) {
       if (form.alibi) slopes.push_back(0.5F / static_cast<float>(head + 1));
@@ -120,7 +130,9 @@ struct Problem {
             .sinks = sinks,
             .phase = AttentionPhase::kWhole,
             .state = {},
-            .order = order};
+            .order = order,
+            .k_scales = k_scales.view(),
+            .v_scales = form.latent ? TensorView() : v_scales.view()};
   }
   // Calls body() with the problem's caches read in each order that they may have: what is in them
   // is random.
@@ -167,7 +179,10 @@ TEST(AttentionForms, AgreeWithReference) {
       for (const auto& [q_dtype, kv_dtype] : {std::pair{DType::kF32, DType::kF32},
                                               {DType::kBF16, DType::kBF16},
                                               {DType::kF16, DType::kF16},
-                                              {DType::kF32, DType::kBF16}}) {
+                                              {DType::kF32, DType::kBF16},
+                                              {DType::kF32, DType::kI8},
+                                              {DType::kBF16, DType::kI8},
+                                              {DType::kBF16, DType::kF8E4M3}}) {
         Problem problem(form, contexts_for(form), q_dtype, kv_dtype);
         problem.for_each_order([&, q = q_dtype, kv = kv_dtype] { expect_agrees(problem, q, kv); });
       }
@@ -175,18 +190,26 @@ TEST(AttentionForms, AgreeWithReference) {
   });
 }
 
+// Caches that bf16 queries meet.
+template <typename Body>
+void for_each_form_and_cache(const Body& body) {
+  for (const Form& form : kForms) {
+    for (const DType kv_dtype : {DType::kBF16, DType::kI8, DType::kF8E4M3}) body(form, kv_dtype);
+  }
+}
+
 // Decode, prefill in any chunking and any batch give the same bits.
 TEST(AttentionForms, AQueryDoesNotSeeItsBatch) {
   for_each_target([&] {
-    for (const Form& form : kForms) {
-      if (form.key_dim > 256) continue;
-      Problem all(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
+    for_each_form_and_cache([&](const Form& form, DType kv_dtype) {
+      if (form.key_dim > 256) return;
+      Problem all(form, {{90, 30}, {150, 41}}, DType::kBF16, kv_dtype);
       all.for_each_order([&] {
         TestTensor out = all.make_out(DType::kBF16);
         ThreadPool pool(3);
         ASSERT_TRUE(ragged_attention(all.args(out, all.make_lse()), StreamView(pool)).ok());
         for (const int32_t query : {0, 7, 29}) {
-          Problem one(form, {{90, 30}, {150, 41}}, DType::kBF16, DType::kBF16);
+          Problem one(form, {{90, 30}, {150, 41}}, DType::kBF16, kv_dtype);
           one.order = all.order;
           one.query_begin = {0, 1};
           one.context_len = {90 - 29 + query};
@@ -202,7 +225,7 @@ TEST(AttentionForms, AQueryDoesNotSeeItsBatch) {
           }
         }
       });
-    }
+    });
   });
 }
 
@@ -246,8 +269,11 @@ TEST(AttentionForms, SplitSequencesMergeToTheWhole) {
   for_each_target([&] {
     for (const Form& form : kForms) {
       for (uint64_t seed = 1; seed <= 3; ++seed) {
-        for (const DType dtype : {DType::kF32, DType::kBF16}) {
-          Problem whole(form, contexts_for(form), dtype, dtype, seed);
+        for (const auto& [q_dtype, kv_dtype] : {std::pair{DType::kF32, DType::kF32},
+                                                {DType::kBF16, DType::kBF16},
+                                                {DType::kBF16, DType::kI8},
+                                                {DType::kBF16, DType::kF8E4M3}}) {
+          Problem whole(form, contexts_for(form), q_dtype, kv_dtype, seed);
           whole.for_each_order([&] { expect_parts_merge(whole, seed); });
         }
       }
@@ -257,25 +283,25 @@ TEST(AttentionForms, SplitSequencesMergeToTheWhole) {
 
 TEST(AttentionForms, AgreeWithReferenceWhereBlocksAreMissing) {
   for_each_target([&] {
-    for (const Form& form : kForms) {
+    for_each_form_and_cache([&](const Form& form, DType kv_dtype) {
       for (const DType q_dtype : {DType::kF32, DType::kBF16}) {
-        Problem problem(form, contexts_for(form), q_dtype, DType::kBF16);
+        Problem problem(form, contexts_for(form), q_dtype, kv_dtype);
         for (size_t i = 0; i < problem.tables.size(); i += 3) problem.tables[i] = kNoBlock;
-        problem.for_each_order([&, q = q_dtype] { expect_agrees(problem, q, DType::kBF16); });
+        problem.for_each_order([&, q = q_dtype] { expect_agrees(problem, q, kv_dtype); });
       }
-    }
+    });
   });
 }
 
 // Before this step's keys are there, and after: the bits of one call.
 TEST(AttentionForms, PhasesGiveTheBitsOfTheWhole) {
   for_each_target([&] {
-    for (const Form& form : kForms) {
+    for_each_form_and_cache([&](const Form& form, DType kv_dtype) {
       for (const bool has_holes : {false, true}) {
         Problem problem(form,
                         {{1, 1}, {64, 1}, {65, 1}, {128, 64}, {190, 3}, {150, 100}},
                         DType::kBF16,
-                        DType::kBF16);
+                        kv_dtype);
         for (size_t i = 1; has_holes && i < problem.tables.size(); i += 3) {
           problem.tables[i] = kNoBlock;
         }
@@ -302,7 +328,7 @@ TEST(AttentionForms, PhasesGiveTheBitsOfTheWhole) {
           ASSERT_EQ(lse, expected_lse) << form.name;
         });
       }
-    }
+    });
   });
 }
 

@@ -82,12 +82,15 @@ TEST(RaggedAttention, AgreesWithReferenceOverShapes) {
     for (const auto& [num_heads, num_kv_heads] :
          {std::pair{1, 1}, {3, 3}, {8, 1}, {8, 8}, {9, 3}, {24, 8}}) {
       for (const int64_t head_dim : {8, 16, 32, 64, 80, 128}) {
-        for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        for (const auto& [q_dtype, kv_dtype] : {std::pair{DType::kF32, DType::kF32},
+                                                {DType::kBF16, DType::kBF16},
+                                                {DType::kBF16, DType::kI8},
+                                                {DType::kBF16, DType::kF8E4M3}}) {
           const Dimensions dimensions = {.num_heads = num_heads,
                                          .num_kv_heads = num_kv_heads,
                                          .head_dim = head_dim,
-                                         .q_dtype = dtype,
-                                         .kv_dtype = dtype};
+                                         .q_dtype = q_dtype,
+                                         .kv_dtype = kv_dtype};
           expect_cpu_agrees(dimensions, std::nullopt, DType::kF32, ++seed);
         }
       }
@@ -100,12 +103,15 @@ TEST(RaggedAttention, AgreesWithReferenceOverBlocksAndWindows) {
     uint64_t seed = 200;
     for (const int64_t block_size : {1, 2, 5, 16, 32, 48, 100}) {
       for (const int32_t window : {0, 1, 2, 16, 63, 64, 65, 1000}) {
-        for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        for (const auto& [q_dtype, kv_dtype] : {std::pair{DType::kF32, DType::kF32},
+                                                {DType::kBF16, DType::kBF16},
+                                                {DType::kBF16, DType::kI8},
+                                                {DType::kBF16, DType::kF8E4M3}}) {
           expect_cpu_agrees({.num_heads = 4,
                              .num_kv_heads = 2,
                              .block_size = block_size,
-                             .q_dtype = dtype,
-                             .kv_dtype = dtype},
+                             .q_dtype = q_dtype,
+                             .kv_dtype = kv_dtype},
                             window,
                             DType::kF32,
                             ++seed);
@@ -119,7 +125,7 @@ TEST(RaggedAttention, AgreesWithReferenceOverDTypes) {
   for_each_target([&] {
     uint64_t seed = 300;
     for (const DType q_dtype : kFloatDTypes) {
-      for (const DType kv_dtype : kFloatDTypes) {
+      for (const DType kv_dtype : kCacheDTypes) {
         for (const DType out_dtype : {DType::kF32, q_dtype}) {
           for (const int64_t head_dim : {24, 64}) {
             expect_cpu_agrees({.num_heads = 6,
@@ -182,8 +188,9 @@ void expect_chunks_agree(const Dimensions& dimensions, std::optional<int32_t> wi
 TEST(RaggedAttention, DecodeAndPrefillGiveTheSameBits) {
   for_each_target([&] {
     for (const auto& window : {std::optional<int32_t>(), std::optional<int32_t>(50)}) {
-      for (const DType kv_dtype : kFloatDTypes) {
-        for (const DType q_dtype : {DType::kF32, kv_dtype}) {
+      for (const DType kv_dtype : kCacheDTypes) {
+        for (const DType q_dtype :
+             {DType::kF32, is_quantized(kv_dtype) ? DType::kBF16 : kv_dtype}) {
           for_each_order(
               {.num_heads = 6,
                .num_kv_heads = 2,
@@ -303,14 +310,23 @@ TEST(RaggedAttention, RefusesWhatDoesNotFit) {
       with_batch([&](RaggedBatch& b) { b.max_blocks = std::numeric_limits<int64_t>::max(); }),
       "huge width");
 
-  std::vector<RaggedAttentionArgs> bad(6, good);
+  std::vector<RaggedAttentionArgs> bad(7, good);
   bad[0].q = good.q.columns(0, 3);
   bad[1].v_cache.dtype = DType::kBF16;
   bad[2].out.dtype = DType::kF16;
   bad[3].lse = good.out;
   bad[4].window = -1;
   bad[5].k_cache = good.q;
+  bad[6].k_scales = good.k_cache;  // of floats
   for (const RaggedAttentionArgs& args : bad) expect_refused(args, "views");
+
+  const Fixture codes(
+      {.num_heads = 4, .num_kv_heads = 2, .kv_dtype = DType::kI8}, {{20, 3}, {5, 1}}, 10);
+  std::vector<RaggedAttentionArgs> bad_codes(3, codes.args(out, lse));
+  bad_codes[0].k_scales = TensorView();
+  bad_codes[1].v_scales.shape = bad_codes[1].v_scales.shape.with(2, 15);
+  bad_codes[2].v_cache.dtype = DType::kF8E4M3;
+  for (const RaggedAttentionArgs& args : bad_codes) expect_refused(args, "codes");
 
   // Blocks that left the window may be gone.
   RaggedAttentionArgs windowed = good;

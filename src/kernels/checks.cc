@@ -17,6 +17,8 @@ bool is_float(DType dtype) {
       return true;
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       return false;
   }
   return false;

@@ -18,6 +18,9 @@
 namespace lamina::kernels {
 
 inline constexpr DType kFloatDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+inline constexpr DType kCodeDTypes[] = {DType::kI8, DType::kF8E4M3};
+inline constexpr DType kCacheDTypes[] = {
+    DType::kF32, DType::kF16, DType::kBF16, DType::kI8, DType::kF8E4M3};
 
 // Runs body() once with the kernels of each instruction set that this machine has: the dispatcher
 // would test the best alone.
@@ -86,7 +89,9 @@ class TestTensor {
     return tensor;
   }
 
+  // An empty view of a tensor that was never made.
   [[nodiscard]] TensorView view() const {
+    if (bytes_.empty()) return {};
     return {const_cast<std::byte*>(bytes_.data()) + dtype_bytes(dtype_), dtype_, shape_};
   }
   [[nodiscard]] float at(int64_t i) const { return ref::get(view(), 0, i); }
@@ -122,6 +127,8 @@ inline float tolerance(DType dtype) {
       return 1.0F / 128;
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   return 0.0F;
@@ -131,7 +138,8 @@ inline float tolerance(DType dtype) {
 // softmax weights are rounded, each within 2^-8 of itself: so far may their mean of values be off.
 inline float attention_magnitude(DType q_dtype, DType kv_dtype, float largest) {
   const bool rounds_weights = (cpu::uses_bf16_dot() || cpu::uses_amx()) &&
-                              q_dtype == DType::kBF16 && kv_dtype == DType::kBF16;
+                              q_dtype == DType::kBF16 &&
+                              (kv_dtype == DType::kBF16 || is_quantized(kv_dtype));
   return largest * (1.0F + (rounds_weights ? 1.0F / 256 / tolerance(DType::kF32) : 0.0F));
 }
 

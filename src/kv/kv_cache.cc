@@ -49,8 +49,16 @@ KvCache::KvCache(const KvLayout& layout, int32_t num_blocks, MemoryKind memory)
 std::byte* KvCache::layer_memory(int32_t layer_idx) const {
   LAMINA_CHECK_GE(layer_idx, 0);
   LAMINA_CHECK_LT(layer_idx, layout_.num_layers);
-  const size_t layer_bytes = memory_.size_bytes() / static_cast<size_t>(layout_.num_layers);
-  return memory_.data() + static_cast<size_t>(layer_idx) * layer_bytes;
+  const auto num_layers = static_cast<size_t>(layout_.num_layers);
+  const size_t layer_bytes = memory_.size_bytes() / num_layers - scale_bytes();
+  return memory_.data() + num_layers * scale_bytes() + static_cast<size_t>(layer_idx) * layer_bytes;
+}
+
+size_t KvCache::scale_bytes() const {
+  const auto num_tokens = static_cast<size_t>(num_blocks_) *
+                          static_cast<size_t>(layout_.num_kv_heads) *
+                          static_cast<size_t>(layout_.block_size);
+  return num_tokens * static_cast<size_t>(layout_.token_scales()) * sizeof(float);
 }
 
 Shape KvCache::shape_of(int32_t row_elements) const {
@@ -66,6 +74,22 @@ TensorView KvCache::values(int32_t layer_idx) const {
   const TensorView keys_of_layer = keys(layer_idx);
   return {
       keys_of_layer.data + keys_of_layer.size_bytes(), layout_.dtype, shape_of(layout_.value_dim)};
+}
+
+TensorView KvCache::key_scales(int32_t layer_idx) const {
+  LAMINA_CHECK_GE(layer_idx, 0);
+  LAMINA_CHECK_LT(layer_idx, layout_.num_layers);
+  if (!is_quantized(layout_.dtype)) return {};
+  return {memory_.data() + static_cast<size_t>(layer_idx) * scale_bytes(),
+          DType::kF32,
+          {num_blocks_, layout_.num_kv_heads, layout_.block_size}};
+}
+
+TensorView KvCache::value_scales(int32_t layer_idx) const {
+  TensorView scales = key_scales(layer_idx);
+  if (scales.empty() || layout_.latent) return {};
+  scales.data += scales.size_bytes();
+  return scales;
 }
 
 }  // namespace lamina

@@ -35,11 +35,9 @@ std::string KvLayout::to_string() const {
 }
 
 uint64_t KvLayout::block_bytes() const {
-  const auto bytes = positive_product({num_layers,
-                                       num_kv_heads,
-                                       token_elements(),
-                                       block_size,
-                                       static_cast<int64_t>(dtype_bytes(dtype))});
+  const int64_t token_bytes = token_elements() * static_cast<int64_t>(dtype_bytes(dtype)) +
+                              token_scales() * static_cast<int64_t>(sizeof(float));
+  const auto bytes = positive_product({num_layers, num_kv_heads, token_bytes, block_size});
   const bool fits = head_dim > 0 && value_dim > 0 && (!latent || value_dim <= head_dim);
   if (!bytes || !fits) {
     throw Error(StatusCode::kInvalidArgument,

@@ -22,8 +22,13 @@ struct KvLayout {
   [[nodiscard]] int64_t token_elements() const {
     return int64_t{head_dim} + (latent ? 0 : value_dim);
   }
-  // Bytes of one block over all layers, K and V. Throws Error kInvalidArgument on overflow or a
-  // non-positive field.
+  // Scales of one token in one head, as f32: of its key and its value. None unless quantised.
+  [[nodiscard]] int64_t token_scales() const {
+    if (!is_quantized(dtype)) return 0;
+    return latent ? 1 : 2;
+  }
+  // Bytes of one block over all layers, K and V and their scales. Throws Error kInvalidArgument on
+  // overflow or a non-positive field.
   [[nodiscard]] uint64_t block_bytes() const;
   // "30 layers x 3 KV heads x 16 tokens x (64 + 64) elements of bfloat16".
   [[nodiscard]] std::string to_string() const;

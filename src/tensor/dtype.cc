@@ -16,6 +16,10 @@ std::string_view dtype_name(DType dtype) {
       return "int32";
     case DType::kU8:
       return "uint8";
+    case DType::kI8:
+      return "int8";
+    case DType::kF8E4M3:
+      return "float8_e4m3fn";
   }
   return "unknown";
 }

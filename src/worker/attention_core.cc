@@ -157,7 +157,9 @@ kernels::RaggedAttentionArgs AttentionCore::attention_args(const Step& step,
           .sinks = step.is_partial ? std::span<const float>() : std::span(layer.sinks),
           .phase = kernels::AttentionPhase::kWhole,
           .state = {},
-          .order = order_};
+          .order = order_,
+          .k_scales = cache_.key_scales(layer_idx),
+          .v_scales = cache_.value_scales(layer_idx)};
 }
 
 TensorView AttentionCore::state_view(const Step& step) const {
@@ -186,7 +188,9 @@ Status AttentionCore::append(int32_t micro_batch, int32_t layer_idx, TensorView 
                              .k_cache = cache_.keys(layer_idx),
                              .v_cache = cache_.values(layer_idx),
                              .slot_mapping = current.slot_mapping,
-                             .order = order_},
+                             .order = order_,
+                             .k_scales = cache_.key_scales(layer_idx),
+                             .v_scales = cache_.value_scales(layer_idx)},
                             stream_);
 }
 

@@ -67,6 +67,8 @@ void PartialMerge::store(int64_t row, const HeadRange& heads, const TensorView& 
       return round_rows<BFloat16>(from, out);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "attention output of a dtype that is no float");

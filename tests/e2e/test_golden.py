@@ -44,3 +44,17 @@ def test_greedy_ids(case, placement):
         assert together == expected
         alone = [server.complete_ids(prompt, 32) for prompt in golden["prompts"]]
         assert alone == expected
+
+
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+@pytest.mark.parametrize("case", EVERYWHERE)
+def test_quantised_cache(case, kv_dtype):
+    """A token's codes depend on the token alone: offloaded ids equal colocated ones, together and alone."""
+    model = FIXTURES / "models" / case
+    prompts = json.loads((model / "golden.json").read_text())["prompts"]
+    options = ["--dtype", "float32", "--skip-tokenizer-init", "--max-num-batched-tokens", "64", "--kv-cache-dtype", kv_dtype]
+    with Server(model, *options, *PLACEMENTS["colocated"]) as server:
+        expected = [server.complete_ids(prompt, 32) for prompt in prompts]
+    for placement in ("2-workers", "request-split", "rotation"):
+        with Server(model, *options, *PLACEMENTS[placement]) as server:
+            assert in_parallel(lambda prompt: server.complete_ids(prompt, 32), prompts) == expected

@@ -38,6 +38,23 @@ HWY_INLINE __m512i load_bf16(const BFloat16* p) {
 HWY_INLINE __m512i load_bf16(__mmask32 mask, const BFloat16* p) {
   return _mm512_maskz_loadu_epi16(mask, p);
 }
+// Codes of quantised caches as bf16, exactly, without their scale.
+HWY_INLINE __m512i load_bf16(const int8_t* p) {
+  const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m512 lower = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(codes)));
+  const __m512 upper = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(codes, 1)));
+  return std::bit_cast<__m512i>(_mm512_cvtne2ps_pbh(upper, lower));
+}
+// Mantissas move up, exponents are counted from 127 instead of 7. Subnormals, which to_e4m3() does
+// not make, come out wrong; zeros do not.
+HWY_INLINE __m512i load_bf16(const Float8E4M3* p) {
+  const __m512i codes =
+      _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  const __mmask32 is_number = _mm512_test_epi16_mask(codes, _mm512_set1_epi16(0x7F));
+  const __m512i moved = _mm512_and_si512(_mm512_slli_epi16(codes, 4),
+                                         _mm512_set1_epi16(static_cast<int16_t>(0x87F0)));
+  return _mm512_maskz_add_epi16(is_number, moved, _mm512_set1_epi16(120 << 7));
+}
 
 // sums[i] + a[2i] b[2i] + a[2i+1] b[2i+1]. Denormals count as zeros.
 HWY_INLINE __m512 dot_pairs(__m512 sums, __m512i a, __m512i b) {

@@ -20,6 +20,10 @@ struct Tile {
   int64_t key_stride = 0;
   std::array<const BFloat16*, kTilePairs> values{};  // of each pair of keys: [value_dim, 2]
   uint64_t held = 0;  // keys within the range and in blocks that are held here
+  // Of quantised caches, of each 16 keys: what their scores, and their softmax weights before they
+  // meet the values, are multiplied with. Of keys that are not held: anything.
+  std::array<const float*, kKeyVectors> key_scales{};
+  std::array<const float*, kKeyVectors> value_scales{};
 };
 
 // Bits [begin, end), as far as they are bits of a tile.
@@ -42,19 +46,14 @@ class Fetcher {
   // Before the first fetch(): how often it will be called.
   void plan(int64_t num_calls) { step_ = ceil_div(num_lines_, num_calls); }
 
+  // May fetch some lines past the end of a chunk.
   HWY_INLINE void fetch() {
+    if (lines_left_ <= 0) begin_next();
     for (int64_t i = 0; i < step_; ++i) {
-      if (lines_left_ == 0) {
-        if (chunk_ == num_chunks_) return;
-        const Chunk& chunk = chunks_[static_cast<size_t>(chunk_++)];
-        at_ = chunk.begin;
-        stride_ = chunk.stride;
-        lines_left_ = chunk.num_lines;
-      }
       _mm_prefetch(at_, _MM_HINT_T1);
       at_ += stride_;
-      --lines_left_;
     }
+    lines_left_ -= step_;
   }
 
  private:
@@ -63,6 +62,20 @@ class Fetcher {
     int64_t num_lines;
     int64_t stride;
   };
+
+  // Inline: a call would save all vectors of the loop around it.
+  HWY_INLINE void begin_next() {
+    if (chunk_ == num_chunks_) {
+      step_ = 0;
+      lines_left_ = 1;
+      return;
+    }
+    const Chunk& chunk = chunks_[static_cast<size_t>(chunk_++)];
+    at_ = chunk.begin;
+    stride_ = chunk.stride;
+    lines_left_ = chunk.num_lines;
+  }
+
   std::array<Chunk, 2 * kTileKeys> chunks_;
   int64_t num_chunks_ = 0;
   int64_t num_lines_ = 0;
@@ -80,13 +93,17 @@ struct TaskCache {
   KeyRange range;
 
   [[nodiscard]] int64_t block_size() const { return args.k_cache.shape[2]; }
-  [[nodiscard]] int32_t block_of(int64_t position) const {
-    const int64_t entry = task.b * args.batch.max_blocks + position / block_size();
-    return args.batch.block_tables[static_cast<size_t>(entry)];
+  [[nodiscard]] int32_t block(int64_t idx) const {
+    return args.batch.block_tables[static_cast<size_t>(task.b * args.batch.max_blocks + idx)];
   }
+  [[nodiscard]] int32_t block_of(int64_t position) const { return block(position / block_size()); }
   // The first element of the task's head in a block.
-  [[nodiscard]] const BFloat16* head_of(const TensorView& cache, int32_t block) const {
-    return cache.row<BFloat16>(block) + task.kv_head * cache.shape[2] * cache.shape[3];
+  template <typename Element = BFloat16>
+  [[nodiscard]] const Element* head_of(const TensorView& cache, int32_t block) const {
+    return cache.row<Element>(block) + task.kv_head * cache.shape[2] * cache.shape[3];
+  }
+  [[nodiscard]] const float* scales_of(const TensorView& scales, int32_t block) const {
+    return scales.row<float>(block) + task.kv_head * scales.shape[2];
   }
 };
 
@@ -108,31 +125,50 @@ class PairTiles {
     const int64_t block_size = cache_.block_size();
     Tile& found = tiles_[next_];
     found.key_stride = 2 * block_size;
-    found.keys.fill(nullptr);
-    found.values.fill(zeros_);
     found.held = 0;
+    int64_t block_idx = tile / block_size;
+    int64_t token = tile - block_idx * block_size;
     for (int64_t group = 0; group < kKeyVectors; ++group) {
       const int64_t first = tile + group * kLanes;
       const int64_t begin = std::max(first, cache_.range.begin);
       const int64_t end = std::min(first + kLanes, cache_.range.end);
-      const int32_t block = begin < end ? cache_.block_of(first) : kNoBlock;
-      if (block == kNoBlock) continue;
-      const int64_t token = first % block_size;
-      found.held |= bit_range(begin - tile, end - tile);
-      found.keys[static_cast<size_t>(group)] =
-          cache_.head_of(cache_.args.k_cache, block) + 2 * token;
-      const BFloat16* values = cache_.head_of(cache_.args.v_cache, block) + token * width_;
-      for (int64_t pair = 0; first + 2 * pair < end; ++pair) {
-        found.values[static_cast<size_t>(group * kLanes / 2 + pair)] = values + 2 * pair * width_;
+      const int32_t block = begin < end ? cache_.block(block_idx) : kNoBlock;
+      if (block == kNoBlock) {
+        set_group(found, group, nullptr, zeros_, 0);
+      } else {
+        found.held |= bit_range(begin - tile, end - tile);
+        set_group(found,
+                  group,
+                  cache_.head_of(cache_.args.k_cache, block) + 2 * token,
+                  cache_.head_of(cache_.args.v_cache, block) + token * width_,
+                  ceil_div(end - first, int64_t{2}));
+      }
+      token += kLanes;
+      if (token == block_size) {
+        token = 0;
+        ++block_idx;
       }
     }
   }
   void add_next(Fetcher& fetcher) const {
     const Tile& found = tiles_[next_];
-    for (size_t group = 0; group < kKeyVectors; ++group) {
-      if (found.keys[group] == nullptr) continue;
-      fetcher.add(found.keys[group], cache_.args.k_cache.shape[3] / 2, found.key_stride);
-      fetcher.add(found.values[group * kLanes / 2], kLanes * width_ / kPairs, kPairs);
+    const int64_t num_key_pairs = cache_.args.k_cache.shape[3] / 2;
+    for (int64_t group = 0; group < kKeyVectors;) {
+      const int64_t count = run_length(found, group);
+      const BFloat16* keys = found.keys[static_cast<size_t>(group)];
+      if (keys != nullptr && count * kLanes == cache_.block_size()) {  // in the order of memory
+        fetcher.add(keys, count * num_key_pairs, kPairs);
+      } else if (keys != nullptr) {
+        for (int64_t i = 0; i < count; ++i) {
+          fetcher.add(keys + i * kPairs, num_key_pairs, found.key_stride);
+        }
+      }
+      if (keys != nullptr) {
+        fetcher.add(found.values[static_cast<size_t>(group * kLanes / 2)],
+                    count * kLanes * width_ / kPairs,
+                    kPairs);
+      }
+      group += count;
     }
   }
   [[nodiscard]] uint64_t held() const { return tiles_[1 - next_].held; }
@@ -149,6 +185,31 @@ class PairTiles {
   void advance() { next_ = 1 - next_; }
 
  private:
+  // Sixteen keys: where they begin, and the values of their first num_pairs pairs, zeros the rest.
+  void set_group(Tile& tile,
+                 int64_t group,
+                 const BFloat16* keys,
+                 const BFloat16* values,
+                 int64_t num_pairs) const {
+    constexpr int64_t kGroupPairs = kLanes / 2;
+    tile.keys[static_cast<size_t>(group)] = keys;
+    for (int64_t pair = 0; pair < kGroupPairs; ++pair) {
+      tile.values[static_cast<size_t>(group * kGroupPairs + pair)] =
+          pair < num_pairs ? values + 2 * pair * width_ : zeros_;
+    }
+  }
+
+  // Groups from `group` on that lie side by side in one block.
+  [[nodiscard]] static int64_t run_length(const Tile& tile, int64_t group) {
+    const BFloat16* keys = tile.keys[static_cast<size_t>(group)];
+    int64_t count = 1;
+    while (keys != nullptr && group + count < kKeyVectors &&
+           tile.keys[static_cast<size_t>(group + count)] == keys + count * kPairs) {
+      ++count;
+    }
+    return count;
+  }
+
   // Puts zeros in place of the second of a pair of keys.
   void mask_second(const BFloat16*& pair) {
     for (int64_t i = 0; i < 2 * width_; i += 2) {

@@ -179,6 +179,8 @@ void experts(const ExpertsArgs& args, ThreadPool& pool) {
       return experts_typed<BFloat16>(args, pool);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "experts on a dtype that is no float");

@@ -216,6 +216,8 @@ void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
       return linear_part_typed<BFloat16>(job, begin, end);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "linear on a dtype that is no float");
@@ -236,6 +238,8 @@ void linear(const LinearArgs& args, ThreadPool& pool) {
       return linear_typed<BFloat16>(job, pool);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "linear on a dtype that is no float");

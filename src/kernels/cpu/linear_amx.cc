@@ -1,9 +1,9 @@
-// The product of linear.cc in tiles of AMX, with the same promise: an element of `out` is one sum in
-// one tile register, to which pairs are added in ascending k; what the tile's other rows and columns
-// are does not matter to it. Weights are the left factor, 16 rows by 32 columns straight from where
-// they lie; x, the right factor, is laid out in pairs once a call. One arithmetic serves all numbers
-// of tokens: of one token 15 columns of zeros are multiplied too, and memory is still the bound
-// (docs/adr/0022).
+// The product of linear.cc in tiles of AMX, with the same promise: an element of `out` is one sum
+// in one tile register, to which pairs are added in ascending k; what the tile's other rows and
+// columns are does not matter to it. Weights are the left factor, 16 rows by 32 columns straight
+// from where they lie; x, the right factor, is laid out in pairs once a call. One arithmetic serves
+// all numbers of tokens: of one token 15 columns of zeros are multiplied too, and memory is still
+// the bound (docs/adr/0022).
 #include "kernels/cpu/linear_amx.h"
 
 #include "base/checked_math.h"
@@ -25,8 +25,9 @@ constexpr int64_t kTokenBlockBytes = 768 * 1024;
 // What every thread of one call shares.
 struct Job {
   const LinearArgs& args;
-  int64_t depth = 0;           // of x and weights, in whole tiles
-  BFloat16* packed = nullptr;  // x: [panels of 16 tokens][depth / 2][16][2], zeros where there is none
+  int64_t depth = 0;  // of x and weights, in whole tiles
+  BFloat16* packed =
+      nullptr;  // x: [panels of 16 tokens][depth / 2][16][2], zeros where there is none
 
   [[nodiscard]] const BFloat16* panel(int64_t token) const { return packed + token * depth; }
 };
@@ -43,8 +44,8 @@ void pack_panels(const Job& job, int64_t begin, int64_t end) {
       __m512i pairs[kPanelTokens];
 #pragma GCC unroll 16
       for (int64_t i = 0; i < kPanelTokens; ++i) {
-        pairs[i] = i < count ? load_bf16(mask, x.row<BFloat16>(token + i) + k)
-                             : _mm512_setzero_si512();
+        pairs[i] =
+            i < count ? load_bf16(mask, x.row<BFloat16>(token + i) + k) : _mm512_setzero_si512();
       }
       transpose_16x16(pairs);
 #pragma GCC unroll 16
@@ -98,8 +99,8 @@ HWY_INLINE void fetch_rows(const BFloat16* fetched, int64_t stride, int64_t coun
   for (int64_t i = 0; i < count; ++i) _mm_prefetch(fetched + i * stride + k, _MM_HINT_T1);
 }
 
-// sums = rows . tokens of kPanels panels at x. Fetches the next rows meanwhile: num_fetched of them,
-// from `fetched` on.
+// sums = rows . tokens of kPanels panels at x. Fetches the next rows meanwhile: num_fetched of
+// them, from `fetched` on.
 template <int kRowTiles, int kPanels>
 HWY_NOINLINE void multiply_tiles(const Job& job,
                                  const Rows& rows,
@@ -165,7 +166,8 @@ void multiply_rows(const Job& job, const Rows& rows, int64_t token, int64_t toke
   for (int64_t step = 0; token < token_end; ++step, token += 2 * kPanelTokens) {
     const int64_t first = num_next * step / num_steps;
     const int64_t num_fetched = num_next * (step + 1) / num_steps - first;
-    const BFloat16* fetched = weight.row<BFloat16>(rows.row) + (rows.height + first) * weight.shape[1];
+    const BFloat16* fetched =
+        weight.row<BFloat16>(rows.row) + (rows.height + first) * weight.shape[1];
     const int64_t count = std::min(2 * kPanelTokens, token_end - token);
     if (count <= kPanelTokens) {
       multiply_tiles<kRowTiles, 1>(job, rows, job.panel(token), fetched, num_fetched, sums);

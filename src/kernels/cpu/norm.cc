@@ -108,6 +108,8 @@ void norm(const NormArgs& args, ThreadPool& pool) {
       return norm_typed<BFloat16>(args, pool);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "norm of a dtype that is no float");
@@ -123,6 +125,8 @@ void add_norm(const AddNormArgs& args, ThreadPool& pool) {
       return add_norm_typed<BFloat16>(args, pool);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "add_norm of a dtype that is no float");

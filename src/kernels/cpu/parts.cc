@@ -71,6 +71,8 @@ void sum_parts(std::span<const TensorView> parts, const TensorView& out, ThreadP
       return sum_typed<BFloat16>(parts, out, pool);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "sum_parts of a dtype that is no float");

@@ -31,6 +31,8 @@ void with_element(DType dtype, const Body& body) {
       return body.template operator()<BFloat16>();
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "element-wise on a dtype that is no float");

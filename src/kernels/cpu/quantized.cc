@@ -85,6 +85,8 @@ void round_tokens(const QuantizedJob& job, int64_t begin, int64_t end) {
         break;
       case DType::kI32:
       case DType::kU8:
+      case DType::kI8:
+      case DType::kF8E4M3:
         break;
     }
   }

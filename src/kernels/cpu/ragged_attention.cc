@@ -67,11 +67,13 @@ struct AttentionSpace {
 };
 static_assert(sizeof(RowState) == 2 * sizeof(float));
 
-// Rows of positions [begin, end) of one head of a cache, as f32, to tile[0 ...].
+// Rows of positions [begin, end) of one head of a cache, as f32, to tile[0 ...]. `scales`: of its
+// tokens, if they are quantised.
 template <typename T>
 void gather_tile(const AttentionJob& job,
                  const AttentionTask& task,
                  const TensorView& cache,
+                 const TensorView& scales,
                  int64_t begin,
                  int64_t end,
                  int64_t row_floats,
@@ -85,9 +87,16 @@ void gather_tile(const AttentionJob& job,
     const int64_t run_end = std::min(block_begin + block_size, end);
     const T* row = cache.row<T>(table[j / block_size]) +
                    (task.kv_head * block_size + j - block_begin) * head_dim;
+    const float* row_scales = scales.empty() ? nullptr
+                                             : scales.row<float>(table[j / block_size]) +
+                                                   task.kv_head * block_size - block_begin;
     for (; j < run_end; ++j) {
       for (int64_t i = 0; i < head_dim; i += kLanes) {
-        store_f32(load_upto(row + i, head_dim - i), tile + i);
+        F32Vector elements = load_upto(row + i, head_dim - i);
+        if constexpr (sizeof(T) == 1) {
+          elements = hn::Mul(elements, hn::Set(F32Tag(), row_scales[j]));
+        }
+        store_f32(elements, tile + i);
       }
       row += head_dim;
       tile += row_floats;
@@ -309,9 +318,11 @@ void meet_tile(const AttentionJob& job,
     while (run_end < end && is_held(run_end) == held) run_end += block_size;
     run_end = std::min(run_end, end);
     if (held) {
-      gather_tile<C>(job, task, args.k_cache, begin, run_end, job.key_floats, space.keys);
+      gather_tile<C>(
+          job, task, args.k_cache, args.k_scales, begin, run_end, job.key_floats, space.keys);
       if (!job.is_latent()) {
-        gather_tile<C>(job, task, args.v_cache, begin, run_end, job.value_floats, space.values);
+        gather_tile<C>(
+            job, task, args.v_cache, args.v_scales, begin, run_end, job.value_floats, space.values);
       }
       attend_rows(job, task, space, begin, run_end);
     }
@@ -357,6 +368,8 @@ void attention_of_queries(const AttentionJob& job, ThreadPool& pool) {
       return attention_typed<C, BFloat16>(job, pool);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "attention of a dtype that is no float");
@@ -375,11 +388,15 @@ void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
       return attention_of_queries<Float16>(job, pool);
     case DType::kBF16:
       return attention_of_queries<BFloat16>(job, pool);
+    case DType::kI8:
+      return attention_of_queries<int8_t>(job, pool);
+    case DType::kF8E4M3:
+      return attention_of_queries<Float8E4M3>(job, pool);
     case DType::kI32:
     case DType::kU8:
       break;
   }
-  LAMINA_CHECK(false, "attention over a dtype that is no float");
+  LAMINA_CHECK(false, "attention over a dtype that no cache has");
 }
 
 }  // namespace lamina::kernels::HWY_NAMESPACE
@@ -391,7 +408,8 @@ namespace lamina::kernels::cpu {
 HWY_EXPORT(ragged_attention);
 
 void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  if (args.q.dtype == DType::kBF16 && args.k_cache.dtype == DType::kBF16) {
+  const bool reads_codes = args.order == KvOrder::kPairs && is_quantized(args.k_cache.dtype);
+  if (args.q.dtype == DType::kBF16 && (args.k_cache.dtype == DType::kBF16 || reads_codes)) {
     if (uses_amx()) return ragged_attention_amx(args, pool);
     if (uses_bf16_dot()) return ragged_attention_bf16(args, pool);
   }

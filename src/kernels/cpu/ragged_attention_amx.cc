@@ -1,7 +1,7 @@
-// The attention of ragged_attention_bf16.cc in tiles of AMX, with the same promises: its tiles of 64
-// keys, its masks and its softmax. 16 rows of queries, the left factor, meet 16 keys at a time, and
-// their softmax weights 16 elements of the values: pairs in a cache of KvOrder::kPairs are the right
-// factor as they lie, but that 32 values may lie in several blocks and are then gathered.
+// The attention of ragged_attention_bf16.cc in tiles of AMX, with the same promises: its tiles of
+// 64 keys, its masks and its softmax. 16 rows of queries, the left factor, meet 16 keys at a time,
+// and their softmax weights 16 elements of the values: pairs in a cache of KvOrder::kPairs are the
+// right factor as they lie, but that 32 values may lie in several blocks and are then gathered.
 #include "kernels/cpu/ragged_attention_amx.h"
 
 #include "base/checked_math.h"
@@ -9,6 +9,7 @@
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/bf16_softmax-inl.h"
 #include "kernels/cpu/bf16_tiles-inl.h"
+#include "kernels/cpu/code_tiles-inl.h"
 #include "kernels/cpu/scratch.h"
 
 LAMINA_BEGIN_AMX
@@ -26,11 +27,35 @@ struct Values {
   int64_t stride[2] = {};
 };
 
-// What up to 16 rows that are met together have of their own.
+// Work space of one task beside its tiles. Rows are in whole tiles: those past the last one see
+// nothing, and nobody reads what becomes of them.
+struct Space {
+  int64_t num_rows = 0;
+  int64_t key_dim = 0;          // in whole tiles
+  BFloat16* queries = nullptr;  // [rows, key_dim]
+  RowSums rows;
+
+  static int64_t num_floats(const RaggedAttentionArgs& args, const AttentionTask& task) {
+    static_assert(sizeof(RowState) == 2 * sizeof(float));
+    return Space(args, task, nullptr).num_rows *
+           (round_up(args.q.shape[2], kTileDepth) / 2 + round_up(value_dim(args), kLanes) + 2);
+  }
+  Space(const RaggedAttentionArgs& args, const AttentionTask& task, float* memory)
+      : num_rows(round_up(cpu::num_rows(args, task), kTileHeight)),
+        key_dim(round_up(args.q.shape[2], kTileDepth)),
+        queries(reinterpret_cast<BFloat16*>(memory)) {
+    const int64_t width = round_up(value_dim(args), kLanes);
+    float* sums = memory + num_rows * key_dim / 2;
+    rows = {reinterpret_cast<RowState*>(sums + num_rows * width), sums, width};
+  }
+};
+
+// What 16 rows that are met together have of their own, four by four.
 struct Meeting {
-  alignas(64) float scores[kTileHeight][kTileKeys];
-  alignas(64) BFloat16 weights[kTileHeight][kTileKeys];
-  float shrinks[kTileHeight];
+  static constexpr int64_t kParts = kTileHeight / kTileRows;
+  alignas(64) float scores[kParts][kTileRows][kTileKeys];
+  alignas(64) RowWeights weights[kParts][kTileRows];
+  RowMasks masks[kParts];
 };
 
 // Finds halves that lie evenly; gathers others in `memory`, [kTilePairs, width, 2].
@@ -82,56 +107,21 @@ void score_keys(
     fetcher.fetch();
   }
   constexpr int64_t kScoreBytes = kTileKeys * sizeof(float);
-  _tile_stored(0, meeting.scores[0], kScoreBytes);
-  _tile_stored(1, meeting.scores[0] + kLanes, kScoreBytes);
-  _tile_stored(2, meeting.scores[0] + 2 * kLanes, kScoreBytes);
-  _tile_stored(3, meeting.scores[0] + 3 * kLanes, kScoreBytes);
-}
-
-// Softmax of the first `height` of 16 rows. Weights of others may be anything: nobody reads their
-// sums.
-void weigh_rows(const RaggedAttentionArgs& args,
-                const AttentionTask& task,
-                const Space& space,
-                uint64_t held,
-                int64_t begin,
-                int64_t row,
-                int64_t height,
-                Meeting& meeting) {
-  for (int64_t r = 0; r < height; r += kTileRows) {
-    RowMasks masks;  // what is past the height sees nothing
-    find_masks(args, task, held, begin, row + r, std::min(kTileRows, height - r), masks);
-    update_softmax<kTileRows>(args,
-                              masks,
-                              begin,
-                              meeting.scores + r,
-                              space.rows.states + row + r,
-                              meeting.weights + r,
-                              meeting.shrinks + r);
-  }
-}
-
-void shrink_sums(const Space& space, int64_t row, int64_t height, const Meeting& meeting) {
-  for (int64_t r = 0; r < height; ++r) {
-    if (meeting.shrinks[r] == 1.0F) continue;
-    float* sums = space.rows.sums + (row + r) * space.value_dim;
-    const __m512 factor = _mm512_set1_ps(meeting.shrinks[r]);
-    for (int64_t i = 0; i < space.value_dim; i += kLanes) {
-      _mm512_storeu_ps(sums + i, _mm512_mul_ps(_mm512_loadu_ps(sums + i), factor));
-    }
-  }
-  publish_to_tiles();
+  _tile_stored(0, meeting.scores[0][0], kScoreBytes);
+  _tile_stored(1, meeting.scores[0][0] + kLanes, kScoreBytes);
+  _tile_stored(2, meeting.scores[0][0] + 2 * kLanes, kScoreBytes);
+  _tile_stored(3, meeting.scores[0][0] + 3 * kLanes, kScoreBytes);
 }
 
 // One tile register of sums; a macro, since registers have literal numbers.
-#define LAMINA_ADD_VALUES(sum, column)                                                \
-  _tile_loadd(sum, sums + (column), sum_bytes);                                       \
-  _tile_loadd(6, values.halves[0] + 2 * (column), 2 * values.stride[0]);              \
-  _tile_dpbf16ps(sum, 4, 6);                                                          \
-  fetcher.fetch();                                                                    \
-  _tile_loadd(7, values.halves[1] + 2 * (column), 2 * values.stride[1]);              \
-  _tile_dpbf16ps(sum, 5, 7);                                                          \
-  fetcher.fetch();                                                                    \
+#define LAMINA_ADD_VALUES(sum, column)                                   \
+  _tile_loadd(sum, sums + (column), sum_bytes);                          \
+  _tile_loadd(6, values.halves[0] + 2 * (column), 2 * values.stride[0]); \
+  _tile_dpbf16ps(sum, 4, 6);                                             \
+  fetcher.fetch();                                                       \
+  _tile_loadd(7, values.halves[1] + 2 * (column), 2 * values.stride[1]); \
+  _tile_dpbf16ps(sum, 5, 7);                                             \
+  fetcher.fetch();                                                       \
   _tile_stored(sum, sums + (column), sum_bytes)
 
 // sums = sums + weights . values, of 16 rows from `row` on.
@@ -140,16 +130,17 @@ void add_values(const Space& space,
                 int64_t row,
                 Fetcher& fetcher,
                 const Meeting& meeting) {
-  float* sums = space.rows.sums + row * space.value_dim;
-  const auto sum_bytes = space.value_dim * static_cast<int64_t>(sizeof(float));
-  _tile_loadd(4, meeting.weights[0], 2 * kTileKeys);
-  _tile_loadd(5, meeting.weights[0] + kTileDepth, 2 * kTileKeys);
+  float* sums = space.rows.sums + row * space.rows.stride;
+  const BFloat16* weights = reinterpret_cast<const BFloat16*>(meeting.weights);
+  const auto sum_bytes = space.rows.stride * static_cast<int64_t>(sizeof(float));
+  _tile_loadd(4, weights, 2 * kTileKeys);
+  _tile_loadd(5, weights + kTileDepth, 2 * kTileKeys);
   int64_t column = 0;
-  for (; column + 2 * kLanes <= space.value_dim; column += 2 * kLanes) {
+  for (; column + 2 * kLanes <= space.rows.stride; column += 2 * kLanes) {
     LAMINA_ADD_VALUES(0, column);
     LAMINA_ADD_VALUES(1, column + kLanes);
   }
-  if (column < space.value_dim) {
+  if (column < space.rows.stride) {
     LAMINA_ADD_VALUES(2, column);
   }
 }
@@ -164,13 +155,43 @@ void meet_tile(const RaggedAttentionArgs& args,
                int64_t begin,
                Fetcher& fetcher) {
   Meeting meeting;
+  RowCursor cursor(args, task, tile.held, begin);
   const int64_t count = num_rows(args, task);
   for (int64_t row = 0; row < count; row += kTileHeight) {
-    const int64_t height = std::min(kTileHeight, count - row);
+    const int64_t num_parts = ceil_div(std::min(kTileHeight, count - row), kTileRows);
+    bool is_met = false;
+    for (int64_t i = 0; i < num_parts; ++i) {
+      const int64_t height = std::min(kTileRows, count - row - i * kTileRows);
+      meeting.masks[i] = RowMasks();
+      is_met |= cursor.take(height, meeting.masks[i]);
+    }
+    if (!is_met) continue;
     score_keys(space, tile, row, fetcher, meeting);
-    weigh_rows(args, task, space, tile.held, begin, row, height, meeting);
-    shrink_sums(space, row, height, meeting);
+    for (int64_t i = 0; i < num_parts; ++i) {
+      update_softmax<kTileRows>(args,
+                                tile,
+                                meeting.masks[i],
+                                begin,
+                                row + i * kTileRows,
+                                space.rows,
+                                meeting.scores[i],
+                                meeting.weights[i]);
+    }
+    publish_to_tiles();
     add_values(space, values, row, fetcher, meeting);
+  }
+}
+
+// Rows of queries one after the other, zeros around them.
+void load_queries(const RaggedAttentionArgs& args, const AttentionTask& task, const Space& space) {
+  const int64_t head_dim = args.q.shape[2];
+  BFloat16* to = space.queries;
+  std::fill_n(to, space.num_rows * space.key_dim, BFloat16());
+  for (int64_t t = task.begin; t < task.end; ++t) {
+    const BFloat16* from = args.q.row<BFloat16>(t) + task.kv_head * group_size(args) * head_dim;
+    for (int64_t g = 0; g < group_size(args); ++g, from += head_dim, to += space.key_dim) {
+      std::copy_n(from, head_dim, to);
+    }
   }
 }
 
@@ -183,7 +204,8 @@ void meet_tiles(const RaggedAttentionArgs& args,
   const KeyRange range = key_range(args, task);
   Tiles tiles({args, task, range}, tile_memory);
   const int64_t num_groups = ceil_div(num_rows(args, task), kTileHeight);
-  const int64_t num_fetches = Tiles::kFetches + num_groups * (space.key_dim + space.value_dim) / 8;
+  const int64_t num_fetches =
+      Tiles::kFetches + num_groups * (space.key_dim + space.rows.stride) / 8;
   const int64_t first = range.begin / kTileKeys * kTileKeys;
   tiles.locate(first);
   for (int64_t begin = first; begin < range.end; begin += kTileKeys) {
@@ -194,7 +216,7 @@ void meet_tiles(const RaggedAttentionArgs& args,
     tiles.add_next(fetcher);
     fetcher.plan(num_fetches);
     const Tile& tile = tiles.take(fetcher);
-    const Values values = find_values(tile, space.value_dim, value_memory);
+    const Values values = find_values(tile, space.rows.stride, value_memory);
     meet_tile(args, task, space, tile, values, begin, fetcher);
   }
 }
@@ -203,22 +225,17 @@ template <typename Tiles>
 void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
   thread_local Scratch scratch;
   const int64_t count = num_rows(args, task);
-  const int64_t padded = round_up(count, kTileHeight);  // tiles are whole
-  const int64_t width = round_up(value_dim(args), kLanes);
   // What wants whole cache lines first.
-  const int64_t value_floats = kTileKeys * width / 2;
+  const int64_t value_floats = kTileKeys * round_up(value_dim(args), kLanes) / 2;
   const int64_t tile_floats = round_up(Tiles::memory_size(args), kPairs) / 2;
   float* memory = scratch.floats(
-      static_cast<size_t>(value_floats + tile_floats + Space::num_floats(args, padded)));
-  Space space(args, padded, memory + value_floats + tile_floats);
+      static_cast<size_t>(value_floats + tile_floats + Space::num_floats(args, task)));
+  const Space space(args, task, memory + value_floats + tile_floats);
   load_queries(args, task, space);
-  std::fill(space.queries + count * space.key_dim,
-            space.queries + padded * space.key_dim,
-            BFloat16());
+  std::fill_n(space.rows.states, space.num_rows, RowState());
+  std::fill_n(space.rows.sums, space.num_rows * space.rows.stride, 0.0F);
   start_rows(args, task, space.rows);
-  std::fill(space.rows.sums + count * width, space.rows.sums + padded * width, 0.0F);
-  std::fill(space.rows.states + count, space.rows.states + padded, RowState());
-  convert_sinks(args, task, space);
+  convert_sinks(args, task, space.rows);
   {
     const TileScope scope(std::min(kTileHeight, round_up(count, kTileRows)));
     meet_tiles<Tiles>(args,
@@ -229,9 +246,9 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
   }
   if (args.phase == AttentionPhase::kCached) return save_rows(args, task, space.rows);
   if (args.out.dtype == DType::kF32) {
-    store_rows<float>(args, task, space);
+    store_rows<float>(args, task, space.rows);
   } else {
-    store_rows<BFloat16>(args, task, space);
+    store_rows<BFloat16>(args, task, space.rows);
   }
 }
 
@@ -239,7 +256,11 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
 
 void ragged_attention_amx(const RaggedAttentionArgs& args, ThreadPool& pool) {
   for_each_attention_task(args, pool, [&args](const AttentionTask& task) {
-    if (args.order == KvOrder::kPairs) {
+    if (args.k_cache.dtype == DType::kI8) {
+      run_task<CodeTiles<int8_t>>(args, task);
+    } else if (args.k_cache.dtype == DType::kF8E4M3) {
+      run_task<CodeTiles<Float8E4M3>>(args, task);
+    } else if (args.order == KvOrder::kPairs) {
       run_task<PairTiles>(args, task);
     } else {
       run_task<RowTiles>(args, task);

@@ -2,7 +2,8 @@
 // holds one pair of 16 keys (pairs along the head dimension) or of 16 elements of a value (pairs of
 // keys); all rows of a task meet each tile of 64 keys, four at a time, by broadcasting their own
 // pairs. Caches of KvOrder::kPairs are read as they lie; of others each tile is first laid out in
-// panels of that order. While a tile is met, the next is fetched.
+// panels of that order, and the codes of quantised ones as bf16. While a tile is met, the next is
+// fetched.
 //   A row sees keys through a mask: others count as scores of minus infinity, and values that
 // nobody may see as zeros, so a row's bits do not depend on which rows are met beside it.
 #include "kernels/cpu/ragged_attention_bf16.h"
@@ -12,6 +13,7 @@
 #include "kernels/cpu/avx512-inl.h"
 #include "kernels/cpu/bf16_softmax-inl.h"
 #include "kernels/cpu/bf16_tiles-inl.h"
+#include "kernels/cpu/code_tiles-inl.h"
 #include "kernels/cpu/instruction_set.h"
 #include "kernels/cpu/scratch.h"
 
@@ -20,6 +22,36 @@ namespace lamina::kernels::cpu {
 namespace {
 
 using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
+
+// Work space of one task beside its tiles.
+struct Space {
+  int64_t num_rows = 0;
+  int64_t num_key_pairs = 0;
+  int64_t value_dim = 0;  // in whole vectors of f32
+  // The pairs of kTileRows rows side by side: [tiles of rows, num_key_pairs, kTileRows, 2].
+  BFloat16* queries = nullptr;
+  RowSums rows;
+
+  static int64_t num_floats(const RaggedAttentionArgs& args, const AttentionTask& task) {
+    static_assert(sizeof(RowState) == 2 * sizeof(float));
+    const int64_t count = cpu::num_rows(args, task);
+    return num_query_pairs(args, count) + count * (round_up(cpu::value_dim(args), kLanes) + 2);
+  }
+  Space(const RaggedAttentionArgs& args, const AttentionTask& task, float* memory)
+      : num_rows(cpu::num_rows(args, task)),
+        num_key_pairs(ceil_div(args.q.shape[2], int64_t{2})),
+        value_dim(round_up(cpu::value_dim(args), kLanes)),
+        queries(reinterpret_cast<BFloat16*>(memory)) {
+    float* sums = memory + num_query_pairs(args, num_rows);
+    rows = {reinterpret_cast<RowState*>(sums + num_rows * value_dim), sums, value_dim};
+  }
+
+ private:
+  // In whole vectors.
+  static int64_t num_query_pairs(const RaggedAttentionArgs& args, int64_t count) {
+    return round_up(round_up(count, kTileRows) * ceil_div(args.q.shape[2], int64_t{2}), kLanes);
+  }
+};
 
 // scores[r] = query row r . keys of the tile.
 template <int kRows>
@@ -34,7 +66,7 @@ HWY_INLINE void score_keys(const Space& space,
 #pragma GCC unroll 4
     for (int v = 0; v < kKeyVectors; ++v) sums[r][v] = _mm512_setzero_ps();
   }
-  const BFloat16* queries = space.queries + row * space.key_dim;
+  const BFloat16* queries = space.queries + 2 * row * space.num_key_pairs;
   const BFloat16* keys[kKeyVectors];
 #pragma GCC unroll 4
   for (size_t v = 0; v < kKeyVectors; ++v) keys[v] = tile.keys[v];
@@ -48,10 +80,11 @@ HWY_INLINE void score_keys(const Space& space,
     }
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const __m512i query = broadcast_pair(queries + r * space.key_dim + 2 * k);
+      const __m512i query = broadcast_pair(queries + 2 * r);
 #pragma GCC unroll 4
       for (int v = 0; v < kKeyVectors; ++v) sums[r][v] = dot_pairs(sums[r][v], query, pairs[v]);
     }
+    queries += 2 * kTileRows;
   }
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
@@ -60,23 +93,21 @@ HWY_INLINE void score_keys(const Space& space,
   }
 }
 
-// sums = sums * shrink + weights . values, over kVectors vectors of the values from `column` on.
+// sums += weights . values, over kVectors vectors of the values from `column` on.
 template <int kRows, int kVectors>
 HWY_INLINE void add_values(const Space& space,
                            const Tile& tile,
                            int64_t row,
                            int64_t column,
                            Fetcher& fetcher,
-                           const BFloat16 (&weights)[kTileRows][kTileKeys],
-                           const float (&shrinks)[kTileRows]) {
+                           const RowWeights (&weights)[kTileRows]) {
   __m512 sums[kRows][kVectors];
   float* to = space.rows.sums + row * space.value_dim + column;
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      const __m512 before = _mm512_loadu_ps(to + r * space.value_dim + v * kLanes);
-      sums[r][v] = _mm512_mul_ps(before, _mm512_set1_ps(shrinks[r]));
+      sums[r][v] = _mm512_loadu_ps(to + r * space.value_dim + v * kLanes);
     }
   }
   for (int64_t pair = 0; pair < kTilePairs; ++pair) {
@@ -87,7 +118,7 @@ HWY_INLINE void add_values(const Space& space,
     for (int v = 0; v < kVectors; ++v) pairs[v] = load_bf16(values + v * kPairs);
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const __m512i weight = broadcast_pair(weights[r] + 2 * pair);
+      const __m512i weight = broadcast_4(weights[r].pair(pair));
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sums[r][v] = dot_pairs(sums[r][v], weight, pairs[v]);
     }
@@ -111,16 +142,15 @@ HWY_NOINLINE void meet_rows(const RaggedAttentionArgs& args,
                             const RowMasks& masks,
                             Fetcher& fetcher) {
   alignas(64) float scores[kTileRows][kTileKeys];
-  alignas(64) BFloat16 weights[kTileRows][kTileKeys];
-  float shrinks[kTileRows];
+  RowWeights weights[kTileRows];
   score_keys<kRows>(space, tile, row, fetcher, scores);
-  update_softmax<kRows>(args, masks, begin, scores, space.rows.states + row, weights, shrinks);
+  update_softmax<kRows>(args, tile, masks, begin, row, space.rows, scores, weights);
   int64_t column = 0;
   for (; column + 4 * kLanes <= space.value_dim; column += 4 * kLanes) {
-    add_values<kRows, 4>(space, tile, row, column, fetcher, weights, shrinks);
+    add_values<kRows, 4>(space, tile, row, column, fetcher, weights);
   }
   for (; column < space.value_dim; column += kLanes) {
-    add_values<kRows, 1>(space, tile, row, column, fetcher, weights, shrinks);
+    add_values<kRows, 1>(space, tile, row, column, fetcher, weights);
   }
 }
 
@@ -131,11 +161,12 @@ void meet_tile(const RaggedAttentionArgs& args,
                const Tile& tile,
                int64_t begin,
                Fetcher& fetcher) {
-  const int64_t count = num_rows(args, task);
+  const int64_t count = space.num_rows;
+  RowCursor cursor(args, task, tile.held, begin);
   for (int64_t row = 0; row < count; row += kTileRows) {
     const int64_t height = std::min(kTileRows, count - row);
     RowMasks masks;
-    if (!find_masks(args, task, tile.held, begin, row, height, masks)) continue;
+    if (!cursor.take(height, masks)) continue;
     switch (height) {
       case 1:
         meet_rows<1>(args, space, tile, row, begin, masks, fetcher);
@@ -153,6 +184,25 @@ void meet_tile(const RaggedAttentionArgs& args,
   }
 }
 
+void load_queries(const RaggedAttentionArgs& args, const AttentionTask& task, Space& space) {
+  const int64_t head_dim = args.q.shape[2];
+  if (head_dim % 2 == 1)
+    std::fill_n(space.queries,
+                2 * kTileRows * space.num_key_pairs * ceil_div(space.num_rows, kTileRows),
+                BFloat16());
+  int64_t row = 0;
+  for (int64_t t = task.begin; t < task.end; ++t) {
+    const BFloat16* from = args.q.row<BFloat16>(t) + task.kv_head * group_size(args) * head_dim;
+    for (int64_t g = 0; g < group_size(args); ++g, ++row) {
+      const int64_t first_of_tile = row / kTileRows * kTileRows;
+      BFloat16* to = space.queries + 2 * (first_of_tile * space.num_key_pairs + row % kTileRows);
+      for (int64_t i = 0; i < head_dim; ++i) {
+        to[i / 2 * 2 * kTileRows + i % 2] = *from++;
+      }
+    }
+  }
+}
+
 // Meets the tiles of a task.
 template <typename Tiles>
 void meet_tiles(const RaggedAttentionArgs& args,
@@ -164,7 +214,7 @@ void meet_tiles(const RaggedAttentionArgs& args,
   // A call of fetch() for each pair that rows are multiplied with, or nearly.
   const int64_t num_fetches =
       Tiles::kFetches +
-      ceil_div(num_rows(args, task), kTileRows) *
+      ceil_div(space.num_rows, kTileRows) *
           (space.num_key_pairs + kTilePairs * ceil_div(space.value_dim, 4 * kLanes));
   const int64_t first = range.begin / kTileKeys * kTileKeys;
   tiles.locate(first);
@@ -184,18 +234,17 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
   thread_local Scratch scratch;
   // Tiles first: they want whole cache lines.
   const int64_t tile_floats = round_up(Tiles::memory_size(args), kPairs) / 2;
-  float* memory = scratch.floats(
-      static_cast<size_t>(tile_floats + Space::num_floats(args, num_rows(args, task))));
-  Space space(args, num_rows(args, task), memory + tile_floats);
+  float* memory = scratch.floats(static_cast<size_t>(tile_floats + Space::num_floats(args, task)));
+  Space space(args, task, memory + tile_floats);
   load_queries(args, task, space);
   start_rows(args, task, space.rows);
-  convert_sinks(args, task, space);
+  convert_sinks(args, task, space.rows);
   meet_tiles<Tiles>(args, task, space, reinterpret_cast<BFloat16*>(memory));
   if (args.phase == AttentionPhase::kCached) return save_rows(args, task, space.rows);
   if (args.out.dtype == DType::kF32) {
-    store_rows<float>(args, task, space);
+    store_rows<float>(args, task, space.rows);
   } else {
-    store_rows<BFloat16>(args, task, space);
+    store_rows<BFloat16>(args, task, space.rows);
   }
 }
 
@@ -203,7 +252,11 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
 
 void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool) {
   for_each_attention_task(args, pool, [&args](const AttentionTask& task) {
-    if (args.order == KvOrder::kPairs) {
+    if (args.k_cache.dtype == DType::kI8) {
+      run_task<CodeTiles<int8_t>>(args, task);
+    } else if (args.k_cache.dtype == DType::kF8E4M3) {
+      run_task<CodeTiles<Float8E4M3>>(args, task);
+    } else if (args.order == KvOrder::kPairs) {
       run_task<PairTiles>(args, task);
     } else {
       run_task<RowTiles>(args, task);
@@ -217,10 +270,11 @@ LAMINA_END_AVX512
 namespace lamina::kernels::cpu {
 
 bool reads_pairs(const KvShape& shape) {
+  const bool is_read = shape.dtype == DType::kBF16 || is_quantized(shape.dtype);
   // A tile of AMX takes 16 pairs of a key at once.
   const bool fits =
       uses_amx() ? shape.key_dim % avx512::kPairs == 0 : uses_bf16_dot() && shape.key_dim % 2 == 0;
-  return fits && shape.dtype == DType::kBF16 && shape.q_dtype == DType::kBF16 &&
+  return fits && is_read && shape.q_dtype == DType::kBF16 &&
          shape.block_size % avx512::kLanes == 0 && shape.value_dim > 0 &&
          shape.value_dim % avx512::kLanes == 0;
 }

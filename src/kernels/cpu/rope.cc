@@ -92,6 +92,8 @@ void rope(const TensorView& x,
       return rope_typed<BFloat16>(x, table, interleaved, out, pool);
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "rope on a dtype that is no float");

@@ -41,6 +41,22 @@ HWY_INLINE F32Vector load_f32(const Float16* p) {
   const auto bits = hn::LoadU(d_bits, reinterpret_cast<const uint16_t*>(p));
   return hn::PromoteTo(F32Tag(), hn::BitCast(d16, bits));
 }
+// Codes of quantised caches, without their scale. Subnormals of e4m3 are f32's until the product,
+// which is exact.
+HWY_INLINE F32Vector load_f32(const int8_t* p) {
+  const hn::Rebind<int8_t, F32Tag> d8;
+  const hn::Rebind<int32_t, F32Tag> d32;
+  return hn::ConvertTo(F32Tag(), hn::PromoteTo(d32, hn::LoadU(d8, p)));
+}
+HWY_INLINE F32Vector load_f32(const Float8E4M3* p) {
+  const hn::Rebind<uint8_t, F32Tag> d8;
+  const hn::Rebind<uint32_t, F32Tag> d32;
+  const auto bits = hn::PromoteTo(d32, hn::LoadU(d8, reinterpret_cast<const uint8_t*>(p)));
+  const auto magnitude = hn::ShiftLeft<20>(hn::And(bits, hn::Set(d32, 0x7FU)));
+  const auto sign = hn::ShiftLeft<24>(hn::And(bits, hn::Set(d32, 0x80U)));
+  const F32Vector number = hn::BitCast(F32Tag(), hn::Or(magnitude, sign));
+  return hn::Mul(number, hn::Set(F32Tag(), 0x1p120F));
+}
 
 // 2 * kLanes consecutive elements as f32, in an order that depends on the dtype alone. For sums,
 // where any order will do as long as both factors have the same: bf16 is cheapest to split into

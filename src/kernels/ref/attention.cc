@@ -36,6 +36,18 @@ int64_t place_of(
   return head_begin + (slot.token / 2 * width + i) * 2 + slot.token % 2;
 }
 
+// Element `i` of a token, times the token's scale if the cache has scales.
+float get_cached(const TensorView& cache,
+                 const TensorView& scales,
+                 const CacheSlot& slot,
+                 int64_t i,
+                 KvOrder order,
+                 bool is_key) {
+  const float element = get(cache, slot.block, place_of(cache, slot, i, order, is_key));
+  if (scales.empty()) return element;
+  return element * get(scales, slot.block, slot.head * cache.shape[2] + slot.token);
+}
+
 // Positions that the query at `position` sees, of those whose blocks are held here.
 std::vector<int64_t> visible_keys(const RaggedAttentionArgs& args, int64_t b, int64_t position) {
   std::vector<int64_t> keys;
@@ -55,7 +67,7 @@ double score_of(const RaggedAttentionArgs& args,
   double dot = 0.0;
   for (int64_t d = 0; d < head_dim; ++d) {
     dot += double{get(args.q, t, head * head_dim + d)} *
-           double{get(args.k_cache, key.block, place_of(args.k_cache, key, d, args.order, true))};
+           double{get_cached(args.k_cache, args.k_scales, key, d, args.order, true)};
   }
   double score = dot * double{args.scale};
   if (args.soft_cap) score = *args.soft_cap * std::tanh(score / *args.soft_cap);
@@ -69,6 +81,7 @@ double score_of(const RaggedAttentionArgs& args,
 void attend(const RaggedAttentionArgs& args, int64_t b, int64_t t, int64_t position, int64_t head) {
   const int64_t value_dim = args.out.shape[2];
   const TensorView& values = args.v_cache.empty() ? args.k_cache : args.v_cache;
+  const TensorView& scales = args.v_cache.empty() ? args.k_scales : args.v_scales;
   const int64_t kv_head = head / (args.q.shape[1] / args.k_cache.shape[1]);
   const std::vector<int64_t> keys = visible_keys(args, b, position);
   std::vector<double> weights;
@@ -90,12 +103,54 @@ void attend(const RaggedAttentionArgs& args, int64_t b, int64_t t, int64_t posit
     double sum = 0.0;
     for (size_t i = 0; i < keys.size(); ++i) {
       const CacheSlot slot = find_slot(args.batch, values, b, kv_head, keys[i]);
-      const int64_t place = place_of(values, slot, d, args.order, args.v_cache.empty());
-      sum += weights[i] * double{get(values, slot.block, place)};
+      const bool is_key = args.v_cache.empty();
+      sum += weights[i] * double{get_cached(values, scales, slot, d, args.order, is_key)};
     }
     put(args.out, t, head * value_dim + d, keys.empty() ? 0.0F : static_cast<float>(sum / total));
   }
   if (!args.lse.empty()) put(args.lse, t, head, static_cast<float>(top + std::log(total)));
+}
+
+}  // namespace
+
+namespace {
+
+// The largest magnitude of elements [begin, end) of a token; NaN unless all are numbers.
+float largest_of(const TensorView& rows, int64_t t, int64_t begin, int64_t end) {
+  float largest = 0.0F;
+  for (int64_t i = begin; i < end; ++i) {
+    const float element = std::fabs(get(rows, t, i));
+    if (!std::isfinite(element)) return std::numeric_limits<float>::quiet_NaN();
+    largest = std::max(largest, element);
+  }
+  return largest;
+}
+
+// A token's rows of all heads, quantised.
+void append_codes(const AppendKvArgs& args,
+                  const TensorView& rows,
+                  const TensorView& cache,
+                  const TensorView& scales,
+                  int64_t t,
+                  bool is_key) {
+  const int64_t block_size = cache.shape[2];
+  const int64_t width = cache.shape[3];
+  const int64_t slot = args.slot_mapping[static_cast<size_t>(t)];
+  const float range = cache.dtype == DType::kI8 ? 127.0F : kLargestE4M3;
+  for (int64_t head = 0; head < rows.shape[1]; ++head) {
+    const CacheSlot at = {slot / block_size, head, slot % block_size};
+    const float largest = largest_of(rows, t, head * width, (head + 1) * width);
+    const bool is_zero = !(largest >= 0x1p-96F);
+    const float scale = largest < 0x1p-96F ? 0.0F : largest / range;
+    put(scales, at.block, head * block_size + at.token, scale);
+    for (int64_t i = 0; i < width; ++i) {
+      const float element = get(rows, t, head * width + i);
+      put(cache,
+          at.block,
+          place_of(cache, at, i, args.order, is_key),
+          is_zero ? 0.0F : element * (range / largest));
+    }
+  }
 }
 
 }  // namespace
@@ -111,6 +166,12 @@ void append_kv(const AppendKvArgs& args) {
     }
   };
   for (int64_t token = 0; token < args.k.shape[0]; ++token) {
+    if (is_quantized(args.k_cache.dtype)) {
+      append_codes(args, args.k, args.k_cache, args.k_scales, token, true);
+      if (args.v_cache.empty()) continue;
+      append_codes(args, args.v, args.v_cache, args.v_scales, token, false);
+      continue;
+    }
     append(args.k, args.k_cache, token, true);
     if (!args.v_cache.empty()) append(args.v, args.v_cache, token, false);
   }

@@ -1,4 +1,5 @@
-// Elements of a view as f32, whatever its dtype: slow and obvious, for ref/ and for tests.
+// Elements of a view as f32, whatever its dtype (codes without their scale): slow and obvious, for
+// ref/ and for tests.
 #pragma once
 
 #include "base/check.h"
@@ -15,6 +16,10 @@ inline float get(const TensorView& view, int64_t row, int64_t i) {
       return to_f32(view.row<Float16>(row)[i]);
     case DType::kBF16:
       return to_f32(view.row<BFloat16>(row)[i]);
+    case DType::kI8:
+      return to_f32(view.row<int8_t>(row)[i]);
+    case DType::kF8E4M3:
+      return to_f32(view.row<Float8E4M3>(row)[i]);
     case DType::kI32:
     case DType::kU8:
       break;
@@ -32,6 +37,12 @@ inline void put(const TensorView& view, int64_t row, int64_t i, float value) {
       return;
     case DType::kBF16:
       view.row<BFloat16>(row)[i] = to_bf16(value);
+      return;
+    case DType::kI8:
+      view.row<int8_t>(row)[i] = to_i8(value);
+      return;
+    case DType::kF8E4M3:
+      view.row<Float8E4M3>(row)[i] = to_e4m3(value);
       return;
     case DType::kI32:
     case DType::kU8:

@@ -89,6 +89,8 @@ void encode_from_f32(std::span<const float> values, DType dtype, std::byte* out)
       return;
     case DType::kI32:
     case DType::kU8:
+    case DType::kI8:
+    case DType::kF8E4M3:
       break;
   }
   LAMINA_CHECK(false, "weights are floating point");
