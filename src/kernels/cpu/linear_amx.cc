@@ -18,9 +18,9 @@ using namespace amx;     // NOLINT(google-build-using-namespace): the helpers of
 using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
 
 constexpr int64_t kPanelTokens = 16;
-constexpr int64_t kRowUnit = 2 * kTileHeight;  // weight rows; threads are cut at multiples of it
+constexpr int64_t kRowUnit = 2 * kTileHeight;  // weight rows, met together
 // Packed x that stays in the second-level cache while the weights pass by.
-constexpr int64_t kTokenBlockBytes = 768 * 1024;
+constexpr int64_t kTokenBlockBytes = 1280 * 1024;
 
 // What every thread of one call shares.
 struct Job {
@@ -191,8 +191,10 @@ template <typename Out>
 void multiply_range(const Job& job, int64_t begin, int64_t end) {
   const LinearArgs& args = job.args;
   const int64_t row_bytes = std::max<int64_t>(job.depth, 1) * 2;
+  const int64_t most_tokens = std::max(kTokenBlockBytes / row_bytes, 2 * kPanelTokens);
+  const int64_t num_blocks = ceil_div(args.x.shape[0], most_tokens);
   const int64_t block_tokens =
-      round_up(std::max(kTokenBlockBytes / row_bytes, 2 * kPanelTokens), 2 * kPanelTokens);
+      round_up(ceil_div(args.x.shape[0], std::max<int64_t>(num_blocks, 1)), 2 * kPanelTokens);
   for (int64_t token = 0; token < args.x.shape[0]; token += block_tokens) {
     const int64_t token_end = std::min(token + block_tokens, args.x.shape[0]);
     const TileScope tiles(kTileHeight);
@@ -236,18 +238,19 @@ void linear_part_amx(const LinearArgs& args, int64_t begin, int64_t end) {
 }
 
 void linear_amx(const LinearArgs& args, ThreadPool& pool) {
-  constexpr int64_t kMinWork = 512 * 1024;  // products: microseconds, worth waking a thread for
+  constexpr int64_t kMinWork = 256 * 1024;  // products: microseconds, worth waking a thread for
   const Job job = make_job(args);
   pool.parallel_for(ceil_div(args.x.shape[0], kPanelTokens),
                     ceil_div(kMinWork / 16, std::max<int64_t>(kPanelTokens * job.depth, 1)),
                     [&job](int64_t begin, int64_t end) { pack_panels(job, begin, end); });
   const int64_t num_rows = args.weight.shape[0];
-  const int64_t unit_work =
-      kRowUnit * std::max<int64_t>(round_up(args.x.shape[0], kPanelTokens) * job.depth, 1);
-  pool.parallel_for(ceil_div(num_rows, kRowUnit),
-                    ceil_div(kMinWork, unit_work),
-                    [&job, num_rows](int64_t begin, int64_t end) {
-                      multiply_rows_of(job, begin * kRowUnit, std::min(end * kRowUnit, num_rows));
+  // Few tokens wait for memory: cut finer, so that all threads read.
+  const int64_t unit = args.x.shape[0] <= 2 * kPanelTokens ? kTileHeight : kRowUnit;
+  const int64_t unit_work = unit * round_up(args.x.shape[0], kPanelTokens) * job.depth;
+  pool.parallel_for(ceil_div(num_rows, unit),
+                    ceil_div(kMinWork, std::max<int64_t>(unit_work, 1)),
+                    [&job, num_rows, unit](int64_t begin, int64_t end) {
+                      multiply_rows_of(job, begin * unit, std::min(end * unit, num_rows));
                     });
 }
 
