@@ -1,6 +1,6 @@
 // The engine's own speed, and its speed through the HTTP server as token streams: the same requests
-// in turns, by one process. Prints a line a round and the median ratio; asserts nothing.
-//   lamina_bench_serving [--clients 32] [--prompt 16] [--tokens 200] [--rounds 3] -- MODEL [flags]
+// in turns, by one process. Prints a line a round and the medians; asserts nothing.
+//   lamina_bench_serving [--clients 32] [--prompt 16] [--tokens 200] [--rounds 5] -- MODEL [flags]
 // The flags are those of `lamina serve`.
 #include <fmt/format.h>
 #include <poll.h>
@@ -18,9 +18,12 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/write.hpp>
 
+#include "app/attention_worker.h"
 #include "app/command_line.h"
 #include "app/placement.h"
+#include "app/signals.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "server/http_server.h"
 
 namespace lamina {
@@ -35,7 +38,7 @@ struct Load {
   int32_t clients = 32;
   int32_t prompt = 16;  // tokens
   int32_t tokens = 200;
-  int32_t rounds = 3;
+  int32_t rounds = 5;
 
   [[nodiscard]] double num_generated() const { return static_cast<double>(clients) * tokens; }
 };
@@ -150,17 +153,19 @@ void run(const Load& load, const app::ServeOptions& options) {
   server.start();
   run_engine(*placement.engine, load);  // warms up
   std::vector<double> ratios;
+  std::vector<double> engines;
   for (int32_t round = 0; round < load.rounds; ++round) {
     const double engine = measure(load, [&] { run_engine(*placement.engine, load); });
     const double http = measure(load, [&] { run_http(server.port(), load); });
     ratios.push_back(http / engine);
+    engines.push_back(engine);
     fmt::print("engine {:8.1f} tokens/s   HTTP streams {:8.1f}   ratio {:.3f}\n",
                engine,
                http,
                ratios.back());
     std::fflush(stdout);
   }
-  fmt::print("median ratio {:.3f}\n", median(ratios));
+  fmt::print("medians: engine {:.1f} tokens/s, ratio {:.3f}\n", median(engines), median(ratios));
   server.stop(Deadline::expired());
   placement.engine->shutdown(Deadline::expired());
 }
@@ -189,16 +194,24 @@ Load parse_load(std::vector<char*>& arguments) {
 }  // namespace lamina
 
 int main(int argc, char** argv) {
+  using namespace lamina;
   try {
     std::vector<char*> arguments(argv, argv + argc);
-    const lamina::Load load = lamina::parse_load(arguments);
+    // Local attention workers are started from this same program.
+    const bool is_worker = argc > 1 && std::string_view(argv[1]) == "attention-worker";
+    const Load load = is_worker ? Load() : parse_load(arguments);
     std::string command = "serve";
-    arguments.insert(arguments.begin() + 1, command.data());
+    if (!is_worker) arguments.insert(arguments.begin() + 1, command.data());
     int exit_code = 0;
-    const auto options = lamina::app::parse_command_line(
-        static_cast<int>(arguments.size()), arguments.data(), exit_code);
+    const auto options =
+        app::parse_command_line(static_cast<int>(arguments.size()), arguments.data(), exit_code);
     if (!options) return exit_code;
-    lamina::run(load, options->serve);
+    init_logging(LogLevel::kWarning, is_worker ? "attention-worker" : "serve");
+    if (is_worker) {
+      app::block_termination_signals();
+      return app::run_attention_worker(options->attention_worker);
+    }
+    run(load, options->serve);
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

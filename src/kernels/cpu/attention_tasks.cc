@@ -45,6 +45,17 @@ void for_each_saved_row(const RaggedAttentionArgs& args,
   }
 }
 
+// Tasks that are worth waking a thread for, together: some microseconds of reading keys and values.
+int64_t min_tasks(const RaggedAttentionArgs& args, int64_t num_tasks) {
+  constexpr int64_t kMinElements = 64 * 1024;
+  int64_t num_elements = 0;
+  for (int64_t b = 0; b < args.batch.num_sequences(); ++b) {
+    num_elements += num_chunks(args, b) * args.batch.context_len[static_cast<size_t>(b)];
+  }
+  num_elements *= args.k_cache.shape[1] * (args.q.shape[2] + value_dim(args));
+  return std::max<int64_t>(1, kMinElements * num_tasks / std::max<int64_t>(1, num_elements));
+}
+
 }  // namespace
 
 void for_each_attention_task(const RaggedAttentionArgs& args,
@@ -54,7 +65,7 @@ void for_each_attention_task(const RaggedAttentionArgs& args,
   const int64_t num_sequences = args.batch.num_sequences();
   int64_t num_tasks = 0;
   for (int64_t b = 0; b < num_sequences; ++b) num_tasks += num_chunks(args, b) * num_kv_heads;
-  pool.parallel_for(num_tasks, 1, [&](int64_t begin, int64_t end) {
+  pool.parallel_for(num_tasks, min_tasks(args, num_tasks), [&](int64_t begin, int64_t end) {
     int64_t first = 0;  // task of the sequence at hand
     for (int64_t b = 0; b < num_sequences && first < end; ++b) {
       const int64_t count = num_chunks(args, b) * num_kv_heads;
