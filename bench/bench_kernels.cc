@@ -1,7 +1,9 @@
 // Speed of the CPU kernels beside what the machine gives: memory read bandwidth and f32 FMA rate
 // are measured in the same run, by the same threads. Prints one line a case; asserts nothing.
 //   lamina_bench_kernels [num_threads] [words of the cases wanted, as they are printed]
+//                        [instructions: best, no-amx, dot, widen, avx2]
 #include <fmt/format.h>
+#include <hwy/targets.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -20,6 +22,8 @@
 #include "base/rng.h"
 #include "device/buffer.h"
 #include "kernels/attention.h"
+#include "kernels/cpu/amx-inl.h"
+#include "kernels/cpu/instruction_set.h"
 #include "kernels/linear.h"
 #include "kernels/quantized.h"
 
@@ -58,9 +62,10 @@ struct Machine {
   double read_bytes = 0.0;  // per second, from memory
   double f32_flops = 0.0;   // per second, multiply-adds counted twice
   double bf16_flops = 0.0;  // the same of pairs of bf16; 0: no instruction for them
+  double amx_flops = 0.0;   // the same in tiles; 0: not used
 
   [[nodiscard]] double flops(DType dtype) const {
-    return dtype == DType::kBF16 ? std::max(f32_flops, bf16_flops) : f32_flops;
+    return dtype == DType::kBF16 ? std::max({f32_flops, bf16_flops, amx_flops}) : f32_flops;
   }
 };
 
@@ -153,6 +158,19 @@ __attribute__((target("avx512f,avx512bf16"))) float dot_pairs(int64_t steps) {
   return total;
 }
 
+LAMINA_BEGIN_AMX
+float multiply_tiles(int64_t steps) {
+  const kernels::cpu::amx::TileScope scope(kernels::cpu::amx::kTileHeight);
+  for (int64_t step = 0; step < steps; ++step) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 5, 6);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  return 0.0F;
+}
+LAMINA_END_AMX
+
 // FLOP per second of a loop of `flop_per_step`, on all threads.
 double measure_flops(ThreadPool& pool, float (*loop)(int64_t), int64_t flop_per_step) {
   constexpr int64_t kSteps = 50'000;
@@ -167,11 +185,14 @@ double measure_flops(ThreadPool& pool, float (*loop)(int64_t), int64_t flop_per_
 
 Machine measure_machine(ThreadPool& pool) {
   Machine machine{.read_bytes = measure_read(pool)};
-  const bool is_wide = __builtin_cpu_supports("avx512f") != 0;
+  const bool is_wide = (hwy::SupportedTargets() & HWY_AVX3) != 0;
   machine.f32_flops = is_wide ? measure_flops(pool, multiply_add_WideVector, 12 * 2 * 16)
                               : measure_flops(pool, multiply_add_Vector, 12 * 2 * 8);
-  if (__builtin_cpu_supports("avx512bf16") != 0) {
+  if (kernels::cpu::uses_bf16_dot()) {
     machine.bf16_flops = measure_flops(pool, dot_pairs, 12 * 2 * 32);
+  }
+  if (kernels::cpu::uses_amx()) {
+    machine.amx_flops = measure_flops(pool, multiply_tiles, 4 * 2 * 16 * 16 * 32);
   }
   return machine;
 }
@@ -340,6 +361,17 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
              100 * flops / machine.flops(c.dtype));
 }
 
+// Leaves out instructions that this machine has, to measure what serves others.
+void use_instructions(std::string_view name) {
+  using kernels::cpu::Bf16DotUse;
+  if (name != "best") kernels::cpu::set_amx_use(false);
+  if (name == "dot") kernels::cpu::set_bf16_dot_use(Bf16DotUse::kWhereSupported);
+  if (name == "widen" || name == "avx2") kernels::cpu::set_bf16_dot_use(Bf16DotUse::kNever);
+  if (name != "avx2") return;
+  hwy::SetSupportedTargetsForTest(HWY_AVX2);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
 void run(int num_threads) {
   ThreadPool pool(num_threads);
   const Machine machine = measure_machine(pool);
@@ -350,6 +382,7 @@ void run(int num_threads) {
   if (machine.bf16_flops > 0) {
     fmt::print(", of bf16 in pairs {:.1f} GFLOP/s", machine.bf16_flops / 1e9);
   }
+  if (machine.amx_flops > 0) fmt::print(", in tiles {:.1f} GFLOP/s", machine.amx_flops / 1e9);
   fmt::print("\n");
   std::fflush(stdout);  // whoever wants the ceilings alone need not wait
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
@@ -390,6 +423,7 @@ int main(int argc, char** argv) {
   try {
     const int num_threads = argc > 1 ? std::atoi(argv[1]) : lamina::available_cores();
     if (argc > 2) lamina::wanted_words = argv[2];
+    lamina::use_instructions(argc > 3 ? argv[3] : "best");
     lamina::run(std::max(1, num_threads));
   } catch (const lamina::Error& error) {
     fmt::print(stderr, "{}\n", error.what());

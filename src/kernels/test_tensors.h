@@ -28,6 +28,7 @@ inline constexpr DType kCacheDTypes[] = {
 template <typename Body>
 void for_each_target(const Body& body) {
   const int64_t supported = hwy::SupportedTargets();
+  cpu::set_amx_use(false);
   cpu::set_bf16_dot_use(cpu::Bf16DotUse::kNever);
   for (const int64_t target : {int64_t{HWY_AVX2}, int64_t{HWY_AVX3}}) {
     if ((supported & target) == 0) continue;
@@ -44,6 +45,11 @@ void for_each_target(const Body& body) {
     body();
   }
   cpu::set_bf16_dot_use(cpu::Bf16DotUse::kWhereFast);
+  cpu::set_amx_use(true);
+  if (cpu::uses_amx()) {
+    SCOPED_TRACE("AMX");
+    body();
+  }
 }
 
 // Where the query tokens of a batch lie in the cache: the slot_mapping of its append_kv.
@@ -133,7 +139,8 @@ inline float tolerance(DType dtype) {
 // The magnitude to give expect_near() for attention over values up to `largest`. In pairs of bf16,
 // softmax weights are rounded, each within 2^-8 of itself: so far may their mean of values be off.
 inline float attention_magnitude(DType q_dtype, DType kv_dtype, float largest) {
-  const bool rounds_weights = cpu::uses_bf16_dot() && q_dtype == DType::kBF16 &&
+  const bool rounds_weights = (cpu::uses_bf16_dot() || cpu::uses_amx()) &&
+                              q_dtype == DType::kBF16 &&
                               (kv_dtype == DType::kBF16 || is_quantized(kv_dtype));
   return largest * (1.0F + (rounds_weights ? 1.0F / 256 / tolerance(DType::kF32) : 0.0F));
 }

@@ -1,5 +1,6 @@
-// Tiles of 64 keys as ragged_attention_bf16.cc meets them, from caches of either order: where their
-// pairs lie, and what of the next tile is fetched meanwhile. Included there only.
+// Tiles of 64 keys as ragged_attention_bf16.cc and ragged_attention_amx.cc meet them, from caches
+// of either order: where their pairs lie, and what of the next tile is fetched meanwhile. Included
+// there only.
 #pragma once
 
 #include <array>

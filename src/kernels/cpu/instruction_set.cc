@@ -1,6 +1,11 @@
 #include "kernels/cpu/instruction_set.h"
 
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <cstdint>
 
 namespace lamina::kernels::cpu {
 namespace {
@@ -28,7 +33,61 @@ std::atomic<bool>& bf16_dot() {
   return used;
 }
 
+bool has_amx_instructions() {
+  constexpr uint32_t kAmxBf16 = 1U << 22;
+  constexpr uint32_t kAmxTile = 1U << 24;
+  uint32_t a = 0;
+  uint32_t b = 0;
+  uint32_t c = 0;
+  uint32_t d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  return (d & kAmxBf16) != 0 && (d & kAmxTile) != 0;
+}
+
+// Whether the system saves the tiles of a thread that it interrupts.
+bool saves_tiles() {
+  constexpr uint32_t kOsXsave = 1U << 27;
+  constexpr uint32_t kTileState = 3U << 17;
+  uint32_t a = 0;
+  uint32_t b = 0;
+  uint32_t c = 0;
+  uint32_t d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsXsave) == 0) return false;
+  asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+  return (a & kTileState) == kTileState;
+}
+
+// Tiles are 8 KiB of state, which Linux (5.16) keeps for processes that ask for them.
+bool is_granted_tiles() {
+#ifdef SYS_arch_prctl
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+bool supports_amx() {
+  static const bool supported =
+      supports_bf16_dot() && has_amx_instructions() && saves_tiles() && is_granted_tiles();
+  return supported;
+}
+
+std::atomic<bool>& amx() {
+  static std::atomic<bool> used = supports_amx();
+  return used;
+}
+
 }  // namespace
+
+bool uses_amx() {
+  return amx().load(std::memory_order_relaxed);
+}
+
+void set_amx_use(bool where_supported) {
+  amx() = where_supported && supports_amx();
+}
 
 bool uses_bf16_dot() {
   return bf16_dot().load(std::memory_order_relaxed);

@@ -14,6 +14,14 @@ namespace lamina::kernels::cpu {
 // what stands around it): Intel from Cooper Lake on but for Ice Lake, AMD from Zen 4 on.
 [[nodiscard]] bool uses_int8_dot();
 
+// Whether bf16 is multiplied by tiles of 16 x 32 (AMX): Intel from Sapphire Rapids on, where the
+// system grants a process its registers, which the first call asks for. Comes before
+// uses_bf16_dot() where both are true (docs/adr/0022).
+[[nodiscard]] bool uses_amx();
+
+// For tests, before any kernel runs: whether AMX is used where it is supported.
+void set_amx_use(bool where_supported);
+
 // For tests, before any kernel runs: kWhereSupported also where it is slow.
 enum class Bf16DotUse : uint8_t { kWhereFast, kWhereSupported, kNever };
 void set_bf16_dot_use(Bf16DotUse use);

@@ -5,6 +5,7 @@
 #include "kernels/cpu/linear.h"
 
 #include "kernels/cpu/instruction_set.h"
+#include "kernels/cpu/linear_amx.h"
 #include "kernels/cpu/linear_bf16.h"
 #include "kernels/cpu/scratch.h"
 
@@ -30,66 +31,91 @@ struct LinearJob {
 
 inline constexpr int64_t kStep = 2 * kLanes;  // elements of k per step
 inline constexpr int64_t kRowUnit = 8;        // weight rows; threads are cut at multiples of it
-// Weights that stay in the second-level cache while all tiles of x pass over them.
-inline constexpr int64_t kBlockBytes = 256 * 1024;
+// Sums of a tile, one vector of each of its weight rows and one of x fit the registers.
+inline constexpr int64_t kTileTokens = 6;
+inline constexpr int kTileColumns = HWY_TARGET == HWY_AVX2 ? 2 : 4;
+// Tokens whose x stays in the second-level cache while the weights pass by.
+inline constexpr int64_t kTokenBlockBytes = 384 * 1024;
+// Weights that stay there while all these tokens meet them; as many are fetched meanwhile.
+inline constexpr int64_t kRowBlockBytes = 128 * 1024;
 
-template <typename T, int kRows, int kColumns>
-HWY_INLINE void multiply_step(const float* x,
+// Weight rows that a tile fetches into the second-level cache while it meets its own.
+template <typename T>
+struct FetchedRows {
+  const T* begin = nullptr;
+  int64_t stride = 0;
+  int64_t count = 0;
+
+  HWY_INLINE void fetch(int64_t k) const {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    const T* at = begin + k;
+    for (int64_t i = 0; i < count; ++i, at += stride) {
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < kStep; j += kLine) __builtin_prefetch(at + j, 0, 2);
+    }
+  }
+};
+
+template <int kHalf, typename T, int kTokens, int kColumns>
+HWY_INLINE void multiply_half(const float* x,
                               int64_t x_stride,
                               const T* const (&weights)[kColumns],
                               int64_t k,
-                              F32Vector (&sums)[kRows][kColumns]) {
-  F32Vector x0[kRows];
-  F32Vector x1[kRows];
-#pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) {
-    x0[m] = hn::Load(F32Tag(), x + m * x_stride);
-    x1[m] = hn::Load(F32Tag(), x + m * x_stride + kLanes);
-  }
+                              F32Vector (&sums)[kTokens][kColumns]) {
+  F32Vector columns[kColumns];
 #pragma GCC unroll 8
-  for (int n = 0; n < kColumns; ++n) {
-    F32Vector w0;
-    F32Vector w1;
-    load_pair(weights[n] + k, w0, w1);
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) sums[m][n] = hn::MulAdd(w0, x0[m], sums[m][n]);
-#pragma GCC unroll 4
-    for (int m = 0; m < kRows; ++m) sums[m][n] = hn::MulAdd(w1, x1[m], sums[m][n]);
+  for (int n = 0; n < kColumns; ++n) columns[n] = load_half<kHalf>(weights[n] + k);
+#pragma GCC unroll 8
+  for (int m = 0; m < kTokens; ++m) {
+    const F32Vector of_token = hn::Load(F32Tag(), x + m * x_stride + kHalf * kLanes);
+#pragma GCC unroll 8
+    for (int n = 0; n < kColumns; ++n) {
+      sums[m][n] = hn::MulAdd(columns[n], of_token, sums[m][n]);
+    }
   }
 }
 
-// results[m][n] = x row m . weights[n]. `x` is packed; weight rows hold `depth` elements.
-template <typename T, int kRows, int kColumns>
+// sums[m][n] = x row m . weights[n], in lanes. `x` is packed; weight rows hold `depth` elements.
+template <typename T, int kTokens, int kColumns>
 HWY_INLINE void multiply_tile(const float* x,
                               int64_t x_stride,
                               const T* const (&weights)[kColumns],
+                              const FetchedRows<T>& fetched,
                               int64_t depth,
-                              float (&results)[kRows][kColumns]) {
-  F32Vector sums[kRows][kColumns];
-#pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) {
+                              F32Vector (&sums)[kTokens][kColumns]) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kColumns; ++n) sums[m][n] = hn::Zero(F32Tag());
+  for (auto& of_token : sums) {
+#pragma GCC unroll 8
+    for (F32Vector& sum : of_token) sum = hn::Zero(F32Tag());
   }
   int64_t k = 0;
   for (; k + kStep <= depth; k += kStep) {
-    multiply_step<T, kRows, kColumns>(x + k, x_stride, weights, k, sums);
+    fetched.fetch(k);
+    multiply_half<0>(x + k, x_stride, weights, k, sums);
+    multiply_half<1>(x + k, x_stride, weights, k, sums);
   }
-  if (k < depth) {  // x is padded with zeros; give the weights the same tail
-    T tails[kColumns][kStep] = {};
-    const T* tail_rows[kColumns];
-    for (int n = 0; n < kColumns; ++n) {
-      std::copy(weights[n] + k, weights[n] + depth, tails[n]);
-      tail_rows[n] = tails[n];
-    }
-    multiply_step<T, kRows, kColumns>(x + k, x_stride, tail_rows, 0, sums);
+  if (k == depth) return;
+  // x is padded with zeros; give the weights the same tail.
+  T tails[kColumns][kStep] = {};
+  const T* tail_rows[kColumns];
+  for (int n = 0; n < kColumns; ++n) {
+    std::copy(weights[n] + k, weights[n] + depth, tails[n]);
+    tail_rows[n] = tails[n];
   }
-#pragma GCC unroll 4
-  for (int m = 0; m < kRows; ++m) {
-#pragma GCC unroll 2
-    for (int n = 0; n < kColumns; n += 4) {
-      sum_lanes_of_4(sums[m][n], sums[m][n + 1], sums[m][n + 2], sums[m][n + 3], &results[m][n]);
-    }
+  multiply_half<0>(x + k, x_stride, tail_rows, 0, sums);
+  multiply_half<1>(x + k, x_stride, tail_rows, 0, sums);
+}
+
+// results[i] = the lanes of sums[i] together.
+template <int kCount>
+HWY_INLINE void sum_lanes(const F32Vector* sums, float* results) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount / 4 * 4; i += 4) {
+    sum_lanes_of_4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3], results + i);
+  }
+  if constexpr (kCount % 4 == 2) {
+    const F32Vector zero = hn::Zero(F32Tag());
+    sum_lanes_of_4(sums[kCount - 2], sums[kCount - 1], zero, zero, results + kCount - 2);
   }
 }
 
@@ -103,54 +129,105 @@ HWY_INLINE void store_row(
   }
 }
 
-// Rows [token, token + kRows) of out, columns [begin, end).
-template <typename T, int kRows, int kColumns>
-HWY_NOINLINE void multiply_columns(const LinearJob& job,
-                                   int64_t token,
-                                   int64_t begin,
-                                   int64_t end) {
+// What a tile computes: out rows [token, token + kTokens), columns [begin, min(begin + kColumns,
+// end)). It fetches num_fetched weight rows from row `fetched` on.
+struct LinearTile {
+  int64_t token = 0;
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t fetched = 0;
+  int64_t num_fetched = 0;
+};
+
+template <typename T, int kTokens, int kColumns>
+HWY_NOINLINE void multiply_columns(const LinearJob& job, const LinearTile& tile) {
   const LinearArgs& args = *job.args;
-  const float* x = job.packed + token * job.depth_padded;
-  for (int64_t column = begin; column < end; column += kColumns) {
-    const int64_t count = std::min<int64_t>(kColumns, end - column);
-    const T* weights[kColumns];
-    for (int n = 0; n < kColumns; ++n) {  // past the end: the last row again, not stored
-      weights[n] = args.weight.row<T>(std::min(column + n, end - 1));
+  const int64_t count = std::min<int64_t>(kColumns, tile.end - tile.begin);
+  const T* weights[kColumns];
+  for (int n = 0; n < kColumns; ++n) {  // past the end: the last row again, not stored
+    weights[n] = args.weight.row<T>(std::min(tile.begin + n, tile.end - 1));
+  }
+  const int64_t num_rows = args.weight.shape[0];
+  const FetchedRows<T> fetched = {args.weight.row<T>(std::min(tile.fetched, num_rows - 1)),
+                                  args.weight.shape[1],
+                                  std::min(tile.num_fetched, num_rows - tile.fetched)};
+  F32Vector sums[kTokens][kColumns];
+  multiply_tile<T, kTokens, kColumns>(job.packed + tile.token * job.depth_padded,
+                                      job.depth_padded,
+                                      weights,
+                                      fetched,
+                                      args.weight.shape[1],
+                                      sums);
+  float results[kTokens * kColumns + 2];
+  sum_lanes<kTokens * kColumns>(sums[0], results);
+  for (int m = 0; m < kTokens; ++m) {
+    if (args.out.dtype == DType::kF32) {
+      store_row<T, float>(args, results + m * kColumns, tile.token + m, tile.begin, count);
+    } else {
+      store_row<T, T>(args, results + m * kColumns, tile.token + m, tile.begin, count);
     }
-    float results[kRows][kColumns];
-    multiply_tile<T, kRows, kColumns>(x, job.depth_padded, weights, args.weight.shape[1], results);
-    for (int m = 0; m < kRows; ++m) {
-      if (args.out.dtype == DType::kF32) {
-        store_row<T, float>(args, results[m], token + m, column, count);
-      } else {
-        store_row<T, T>(args, results[m], token + m, column, count);
-      }
+  }
+}
+
+template <typename T>
+void multiply_columns(const LinearJob& job, int64_t num_tokens, const LinearTile& tile) {
+  switch (num_tokens) {
+    case 1:
+      return multiply_columns<T, 1, kTileColumns>(job, tile);
+    case 2:
+      return multiply_columns<T, 2, kTileColumns>(job, tile);
+    case 3:
+      return multiply_columns<T, 3, kTileColumns>(job, tile);
+    case 4:
+      return multiply_columns<T, 4, kTileColumns>(job, tile);
+    case 5:
+      return multiply_columns<T, 5, kTileColumns>(job, tile);
+    default:
+      return multiply_columns<T, 6, kTileColumns>(job, tile);
+  }
+}
+
+// Tokens [token, token_end) meet columns [begin, end), in tiles of about equal height: x of a tile
+// stays in the first-level cache while the weights come from the second. Meanwhile the rows after
+// `end` are fetched, as many as there are columns: each tile of tokens fetches its share.
+template <typename T>
+void multiply_block(
+    const LinearJob& job, int64_t token, int64_t token_end, int64_t begin, int64_t end) {
+  const int64_t num_tiles = ceil_div(token_end - token, kTileTokens);
+  for (int64_t i = 0; i < num_tiles; ++i) {
+    const int64_t height = ceil_div(token_end - token, num_tiles - i);
+    const int64_t first = kTileColumns * i / num_tiles;
+    const int64_t num_fetched = kTileColumns * (i + 1) / num_tiles - first;
+    for (int64_t n = begin; n < end; n += kTileColumns) {
+      multiply_columns<T>(job, height, {token, n, end, n + (end - begin) + first, num_fetched});
     }
+    token += height;
   }
 }
 
 template <typename T>
 void multiply_range(const LinearJob& job, int64_t begin, int64_t end) {
   const int64_t num_tokens = job.args->x.shape[0];
-  const int64_t row_bytes = job.args->weight.shape[1] * static_cast<int64_t>(sizeof(T));
-  const int64_t block = round_up(std::max(kBlockBytes / row_bytes, kRowUnit), kRowUnit);
-  for (int64_t n = begin; n < end; n += block) {
-    const int64_t n_end = std::min(n + block, end);
-    for (int64_t token = 0; token < num_tokens; token += 4) {
-      switch (std::min<int64_t>(4, num_tokens - token)) {
-        case 1:
-          multiply_columns<T, 1, 8>(job, token, n, n_end);
-          break;
-        case 2:
-          multiply_columns<T, 2, 4>(job, token, n, n_end);
-          break;
-        case 3:
-          multiply_columns<T, 3, 4>(job, token, n, n_end);
-          break;
-        default:
-          multiply_columns<T, 4, 4>(job, token, n, n_end);
-          break;
-      }
+  if (num_tokens == 1) {
+    for (int64_t n = begin; n < end; n += kRowUnit) {
+      multiply_columns<T, 1, kRowUnit>(job, {0, n, end, n + kRowUnit, kRowUnit});
+    }
+    return;
+  }
+  const int64_t depth = std::max<int64_t>(job.depth_padded, 1);
+  const auto x_bytes = depth * static_cast<int64_t>(sizeof(float));
+  const auto row_bytes = depth * static_cast<int64_t>(sizeof(T));
+  const int64_t block_tokens =
+      round_up(std::max(kTokenBlockBytes / x_bytes, kTileTokens), kTileTokens);
+  // Where one tile has all tokens, the weights are met once, in the order of memory.
+  const int64_t block_rows =
+      num_tokens <= kTileTokens
+          ? int64_t{kTileColumns}
+          : round_up(std::max(kRowBlockBytes / row_bytes, kRowUnit), kRowUnit);
+  for (int64_t token = 0; token < num_tokens; token += block_tokens) {
+    const int64_t token_end = std::min(token + block_tokens, num_tokens);
+    for (int64_t n = begin; n < end; n += block_rows) {
+      multiply_block<T>(job, token, token_end, n, std::min(n + block_rows, end));
     }
   }
 }
@@ -254,11 +331,13 @@ HWY_EXPORT(linear);
 HWY_EXPORT(linear_part);
 
 void linear(const LinearArgs& args, ThreadPool& pool) {
+  if (args.x.dtype == DType::kBF16 && uses_amx()) return linear_amx(args, pool);
   if (args.x.dtype == DType::kBF16 && uses_bf16_dot()) return linear_bf16(args, pool);
   HWY_DYNAMIC_DISPATCH(linear)(args, pool);
 }
 
 void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
+  if (args.x.dtype == DType::kBF16 && uses_amx()) return linear_part_amx(args, begin, end);
   if (args.x.dtype == DType::kBF16 && uses_bf16_dot()) return linear_part_bf16(args, begin, end);
   HWY_DYNAMIC_DISPATCH(linear_part)(args, begin, end);
 }

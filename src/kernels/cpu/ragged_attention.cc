@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/instruction_set.h"
+#include "kernels/cpu/ragged_attention_amx.h"
 #include "kernels/cpu/ragged_attention_bf16.h"
 #include "kernels/cpu/scratch.h"
 
@@ -408,9 +409,9 @@ HWY_EXPORT(ragged_attention);
 
 void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
   const bool reads_codes = args.order == KvOrder::kPairs && is_quantized(args.k_cache.dtype);
-  if (uses_bf16_dot() && args.q.dtype == DType::kBF16 &&
-      (args.k_cache.dtype == DType::kBF16 || reads_codes)) {
-    return ragged_attention_bf16(args, pool);
+  if (args.q.dtype == DType::kBF16 && (args.k_cache.dtype == DType::kBF16 || reads_codes)) {
+    if (uses_amx()) return ragged_attention_amx(args, pool);
+    if (uses_bf16_dot()) return ragged_attention_bf16(args, pool);
   }
   HWY_DYNAMIC_DISPATCH(ragged_attention)(args, pool);
 }

@@ -77,6 +77,23 @@ HWY_INLINE void load_pair(const Float16* p, F32Vector& a, F32Vector& b) {
   b = load_f32(p + kLanes);
 }
 
+// One vector of load_pair(): 0 for a, 1 for b. Where registers are few: nothing else is kept.
+template <int kHalf, typename T>
+HWY_INLINE F32Vector load_half(const T* p) {
+  return load_f32(p + kHalf * kLanes);
+}
+template <int kHalf>
+HWY_INLINE F32Vector load_half(const BFloat16* p) {
+  const hn::Repartition<uint16_t, F32Tag> d16;
+  const hn::Repartition<uint32_t, F32Tag> d32;
+  const auto pairs = hn::BitCast(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
+  if constexpr (kHalf == 0) {
+    return hn::BitCast(F32Tag(), hn::ShiftLeft<16>(pairs));
+  } else {
+    return hn::BitCast(F32Tag(), hn::And(pairs, hn::Set(d32, 0xFFFF0000U)));
+  }
+}
+
 // kLanes elements from f32, rounded to nearest even as to_bf16() and to_f16() do.
 HWY_INLINE void store_f32(F32Vector v, float* p) {
   hn::StoreU(v, F32Tag(), p);
