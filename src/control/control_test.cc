@@ -44,6 +44,11 @@ TEST(Codec, EveryEnumeratorSurvives) {
     config.kv_dtype = config.out_dtype = config.wire_dtype = dtype;
     EXPECT_EQ(*through_bytes<v1::ConfigureRequest>(config), config);
   }
+  for (const DType dtype : {DType::kI8, DType::kF8E4M3}) {  // of a cache alone
+    SessionConfig config = make_session_config();
+    config.kv_dtype = dtype;
+    EXPECT_EQ(*through_bytes<v1::ConfigureRequest>(config), config);
+  }
   for (const TransportKind kind :
        {TransportKind::kLoopback, TransportKind::kShm, TransportKind::kTcp}) {
     SessionConfig config = make_session_config();
@@ -157,6 +162,8 @@ TEST(SessionConfig, EachBadFieldIsNamed) {
       {"block_size", [](SessionConfig& c) { c.block_size = 0; }},
       {"num_blocks", [](SessionConfig& c) { c.num_blocks = -5; }},
       {"element type", [](SessionConfig& c) { c.kv_dtype = DType::kI32; }},
+      {"element type", [](SessionConfig& c) { c.wire_dtype = DType::kI8; }},
+      {"element type", [](SessionConfig& c) { c.out_dtype = DType::kF8E4M3; }},
       {"element type", [](SessionConfig& c) { c.wire_dtype = DType::kU8; }},
       {"element type", [](SessionConfig& c) { c.out_dtype = DType::kI32; }},
       {"max_tokens", [](SessionConfig& c) { c.max_tokens = INT32_MAX; }},

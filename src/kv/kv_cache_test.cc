@@ -32,6 +32,14 @@ TEST(KvLayout, CountsTheBytesOfABlock) {
   EXPECT_EQ(half.block_bytes(), kSmall.block_bytes() / 2);
 }
 
+TEST(KvLayout, CountsScalesOfCodes) {
+  KvLayout codes = kSmall;
+  codes.dtype = DType::kI8;
+  EXPECT_EQ(codes.block_bytes(), 3U * 2 * 4 * (8 + 8 + 2 * 4));
+  codes.latent = true;  // a key, and its scale
+  EXPECT_EQ(codes.block_bytes(), 3U * 2 * 4 * (8 + 4));
+}
+
 TEST(KvLayout, RefusesWhatIsNoSize) {
   for (int32_t KvLayout::* const field : {&KvLayout::num_layers,
                                           &KvLayout::num_kv_heads,
@@ -61,6 +69,37 @@ TEST(KvCache, ViewsTileTheMemory) {
     }
   }
   EXPECT_EQ(static_cast<uint64_t>(next - cache.keys(0).data), 5 * kSmall.block_bytes());
+}
+
+// Scales of all layers, then codes of all layers; those are of an odd size, these are aligned.
+TEST(KvCache, ScalesLieBesideTheCodes) {
+  for (const bool latent : {false, true}) {
+    KvLayout layout = kSmall;
+    layout.dtype = DType::kF8E4M3;
+    layout.head_dim = 9;
+    layout.block_size = 1;
+    layout.latent = latent;
+    const KvCache cache(layout, 5, MemoryKind::kHost);
+    const std::byte* const first = cache.key_scales(0).data;
+    const std::byte* next = first;
+    const auto expect_next = [&](const TensorView& view, DType dtype) {
+      EXPECT_EQ(view.data, next);
+      EXPECT_EQ(view.dtype, dtype);
+      next += view.size_bytes();
+    };
+    for (int32_t layer = 0; layer < 3; ++layer) {
+      EXPECT_EQ(cache.key_scales(layer).shape, Shape({5, 2, 1}));
+      expect_next(cache.key_scales(layer), DType::kF32);
+      EXPECT_EQ(cache.value_scales(layer).empty(), latent);
+      if (!latent) expect_next(cache.value_scales(layer), DType::kF32);
+    }
+    for (int32_t layer = 0; layer < 3; ++layer) {
+      expect_next(cache.keys(layer), DType::kF8E4M3);
+      if (!latent) expect_next(cache.values(layer), DType::kF8E4M3);
+    }
+    EXPECT_EQ(static_cast<uint64_t>(next - first), 5 * layout.block_bytes());
+  }
+  EXPECT_TRUE(KvCache(kSmall, 5, MemoryKind::kHost).key_scales(0).empty());
 }
 
 TEST(KvCache, SaysSoWhenMemoryCannotBeHad) {
