@@ -10,7 +10,7 @@
 namespace lamina {
 namespace {
 
-constexpr size_t kHugeBytes = size_t{32} << 20;
+constexpr size_t kHugeBytes = size_t{4} << 20;
 
 }  // namespace
 
