@@ -25,7 +25,6 @@
 #include "kernels/cpu/amx-inl.h"
 #include "kernels/cpu/instruction_set.h"
 #include "kernels/linear.h"
-#include "kernels/quantized.h"
 
 namespace lamina {
 namespace {
@@ -214,21 +213,29 @@ Buffer random_buffer(DType dtype, int64_t count) {
   return buffer;
 }
 
+// Enough copies that weights come from memory, as in a model, and not from cache.
+int64_t copies_of(int64_t weight_bytes) {
+  return std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
+}
+
 void bench_linear(
     const Machine& machine, ThreadPool& pool, DType dtype, int64_t m, int64_t n, int64_t k) {
   if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}", dtype_name(dtype), m, n, k)))
     return;
-  // Enough copies that weights come from memory, as in a model, and not from cache.
   const int64_t weight_bytes = n * k * static_cast<int64_t>(dtype_bytes(dtype));
-  const int64_t num_copies = std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
+  const int64_t num_copies = copies_of(weight_bytes);
   const Buffer weights = random_buffer(dtype, num_copies * n * k);
   const Buffer x = random_buffer(dtype, m * k);
   const Buffer out = random_buffer(dtype, m * n);
+  const bool is_packed =
+      dtype == DType::kBF16 && kernels::has_fast_products(PackedFormat::kPairs);
   const double seconds = median_seconds([&](int64_t call) {
-    std::byte* weight = weights.data() + call % num_copies * weight_bytes;
+    std::byte* data = weights.data() + call % num_copies * weight_bytes;
+    const PackedMatrix packed{.data = data, .rows = n, .columns = k};
+    const WeightView weight =
+        is_packed ? WeightView(packed) : WeightView(TensorView(data, dtype, {n, k}));
     throw_if_error(kernels::linear(
-        {{x.data(), dtype, {m, k}}, {weight, dtype, {n, k}}, {}, {out.data(), dtype, {m, n}}},
-        StreamView(pool)));
+        {{x.data(), dtype, {m, k}}, weight, {}, {out.data(), dtype, {m, n}}}, StreamView(pool)));
   });
   const double bytes = static_cast<double>(weight_bytes) / seconds;
   const double flops = static_cast<double>(2 * m * n * k) / seconds;
@@ -239,9 +246,9 @@ void bench_linear(
              100 * flops / machine.flops(dtype));
 }
 
-void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix weight, int64_t m) {
+void bench_quantized(const Machine& machine, ThreadPool& pool, PackedMatrix weight, int64_t m) {
   if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}",
-                              weight.format == BlockFormat::kInt4 ? "int4" : "int8",
+                              weight.format == PackedFormat::kInt4 ? "int4" : "int8",
                               m,
                               weight.rows,
                               weight.columns))) {
@@ -249,18 +256,18 @@ void bench_quantized(const Machine& machine, ThreadPool& pool, QuantizedMatrix w
   }
   constexpr DType kDType = DType::kBF16;
   const auto weight_bytes = static_cast<int64_t>(weight.size_bytes());
-  const int64_t num_copies = std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
+  const int64_t num_copies = copies_of(weight_bytes);
   const Buffer weights(MemoryKind::kHost, static_cast<size_t>(num_copies * weight_bytes));
   std::fill(weights.bytes().begin(), weights.bytes().end(), std::byte{1});
   const Buffer x = random_buffer(kDType, m * weight.columns);
   const Buffer out = random_buffer(kDType, m * weight.rows);
   const double seconds = median_seconds([&](int64_t call) {
     weight.data = weights.data() + call % num_copies * weight_bytes;
-    throw_if_error(kernels::quantized_linear({{x.data(), kDType, {m, weight.columns}},
-                                              weight,
-                                              {},
-                                              {out.data(), kDType, {m, weight.rows}}},
-                                             StreamView(pool)));
+    throw_if_error(kernels::linear({{x.data(), kDType, {m, weight.columns}},
+                                    weight,
+                                    {},
+                                    {out.data(), kDType, {m, weight.rows}}},
+                                   StreamView(pool)));
   });
   const double bytes = static_cast<double>(weight_bytes) / seconds;
   fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GOP/s\n",
@@ -390,7 +397,7 @@ void run(int num_threads) {
       for (const int64_t m : {1, 4, 16, 64, 512}) bench_linear(machine, pool, dtype, m, n, k);
     }
   }
-  for (const BlockFormat format : {BlockFormat::kInt4, BlockFormat::kInt8}) {
+  for (const PackedFormat format : {PackedFormat::kInt4, PackedFormat::kInt8}) {
     for (const int64_t m : {1, 4, 16, 64, 512}) {
       bench_quantized(machine, pool, {.format = format, .rows = 5632, .columns = 2048}, m);
     }

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "convert/converter.h"
 #include "convert/tensor_parallel.h"
-#include "kernels/quantized.h"
+#include "kernels/linear.h"
 #include "model/builder.h"
 #include "model/rope_scaling.h"
 
@@ -70,7 +70,7 @@ std::string token_text(const Tokenizer& tokenizer, std::optional<int32_t> id) {
 
 bool keeps_quantized(const ModelOptions& options, DType dtype) {
   if (options.quantization != "auto") return options.quantization == "gguf";
-  return kernels::has_fast_quantized_linear() && dtype != DType::kF32;
+  return kernels::has_fast_products(PackedFormat::kInt8) && dtype != DType::kF32;
 }
 
 // Slices the model and loads each tensor-parallel rank's share of the weights.
@@ -83,7 +83,9 @@ void load_ranks(const ModelOptions& options, const ModelFiles& files, ModelProgr
         convert_model(shard_graph(graph, rank, options.tensor_parallel_size), rewrites).sliced;
     shard.weights = files.load_weights(
         shard.sliced.graph,
-        {.progress = progress_bar(), .keeps_quantized = keeps_quantized(options, program.dtype)});
+        {.progress = progress_bar(),
+         .keeps_quantized = keeps_quantized(options, program.dtype),
+         .packs_pairs = kernels::has_fast_products(PackedFormat::kPairs)});
   }
 }
 
@@ -91,6 +93,11 @@ uint64_t weight_bytes(const ModelProgram& program) {
   uint64_t bytes = 0;
   for (const ModelShard& shard : program.ranks) bytes += shard.weights->resident_bytes();
   return bytes;
+}
+
+bool is_quantized(const ModelProgram& program) {
+  const std::optional<PackedFormat> format = program.packed_format();
+  return format && is_quantized(*format);
 }
 
 // The command line has seen to it that it is one of these names.
@@ -151,7 +158,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
       program.num_ranks(),
       options.dtype,
       weight_bytes(program) >> 20,
-      program.quantized_format() ? ", quantised" : "",
+      is_quantized(program) ? ", quantised" : "",
       program.max_model_len);
   return loaded;
 }

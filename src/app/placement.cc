@@ -58,7 +58,7 @@ ServingEngineConfig engine_config(const LoadedModel& model,
       .is_auto = model.has_auto_micro_batches,
       .num_layers = model.program.num_layers(),
       .work = model.program.decode_work(),
-      .rates = measure_product_rates(stream, model.program.dtype, model.program.quantized_format()),
+      .rates = measure_product_rates(stream, model.program.dtype, model.program.packed_format()),
       .kv_bytes_per_s = measure_kv_bandwidth(stream)};
   config.scheduler = model.program.scheduler();
   config.max_model_len = model.program.max_model_len;

@@ -113,13 +113,16 @@ std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> str
   return models;
 }
 
-std::optional<BlockFormat> ModelProgram::quantized_format() const {
+std::optional<PackedFormat> ModelProgram::packed_format() const {
   const ModelShard& rank = ranks.front();
+  std::optional<PackedFormat> found;
   for (const Node& node : rank.sliced.graph.nodes()) {
     if (node.kind != OpKind::kWeight) continue;
-    if (const auto matrix = rank.weights->find_quantized(node.name)) return matrix->format;
+    const std::optional<PackedMatrix> matrix = rank.weights->find_packed(node.name);
+    if (matrix && is_quantized(matrix->format)) return matrix->format;
+    if (matrix) found = matrix->format;
   }
-  return std::nullopt;
+  return found;
 }
 
 DecodeWork ModelProgram::decode_work() const {
@@ -130,7 +133,7 @@ DecodeWork ModelProgram::decode_work() const {
     work.flop_per_token += static_cast<double>(of_rank.flop);
     for (const Node& node : rank.sliced.graph.nodes()) {
       if (node.kind != OpKind::kWeight) continue;
-      const std::optional<QuantizedMatrix> matrix = rank.weights->find_quantized(node.name);
+      const std::optional<PackedMatrix> matrix = rank.weights->find_packed(node.name);
       if (!matrix) continue;
       work.weight_bytes +=
           static_cast<double>(matrix->size_bytes()) - static_cast<double>(node.type.row_bytes());

@@ -59,8 +59,8 @@ struct ModelProgram {
   [[nodiscard]] AttentionCoreConfig attention_core(int32_t rank,
                                                    const HeadRange& kv_heads,
                                                    int32_t num_blocks) const;
-  // Of the first weight that is kept quantised, if any is.
-  [[nodiscard]] std::optional<BlockFormat> quantized_format() const;
+  // How products take most weights: of the first that is quantised, else of the first that is packed.
+  [[nodiscard]] std::optional<PackedFormat> packed_format() const;
   // What a decoding step has to do, over all ranks.
   [[nodiscard]] DecodeWork decode_work() const;
   // Without blocks: those come with a session.

@@ -10,7 +10,6 @@
 #include "kernels/norm.h"
 #include "kernels/parts.h"
 #include "kernels/pointwise.h"
-#include "kernels/quantized.h"
 #include "kernels/rope.h"
 #include "kernels/rows.h"
 
@@ -51,19 +50,20 @@ SliceExecutor::SliceExecutor(const SlicedModel& model,
       plan_(plan_memory(model, limits)),
       scratch_(MemoryKind::kHost, plan_.scratch_bytes),
       micro_batches_(static_cast<size_t>(num_micro_batches)),
-      weights_(model.graph.nodes().size()),
-      quantized_(model.graph.nodes().size()) {
+      weights_(model.graph.nodes().size()) {
   for (MicroBatch& batch : micro_batches_) {
     batch.carried = Buffer(MemoryKind::kHost, plan_.carried_bytes);
   }
   for (const Node& node : model.graph.nodes()) {
     if (node.kind != OpKind::kWeight) continue;
-    std::optional<QuantizedMatrix>& matrix = quantized_[static_cast<size_t>(node.id)];
-    matrix = weights.find_quantized(node.name);
-    if (matrix) continue;
-    const TensorView weight = weights.get(node.name);
-    LAMINA_CHECK(weight.shape == node.type.row_shape && weight.dtype == node.type.dtype, node.name);
-    weights_[static_cast<size_t>(node.id)] = weight;
+    WeightView& weight = weights_[static_cast<size_t>(node.id)];
+    if (const std::optional<PackedMatrix> packed = weights.find_packed(node.name)) {
+      weight = *packed;
+    } else {
+      weight = weights.get(node.name);
+      LAMINA_CHECK(weight.tensor.dtype == node.type.dtype, node.name);
+    }
+    LAMINA_CHECK(weight.shape() == node.type.row_shape, node.name);
   }
 }
 
@@ -151,30 +151,24 @@ Status SliceExecutor::compute(const Node& node) {
   };
   switch (node.kind) {
     case OpKind::kEmbedding: {
-      if (const auto& table = quantized(node, 0)) {
-        return kernels::quantized_embedding(*table, input(node, 1), out, stream_);
-      }
       const auto* shard = std::get_if<EmbeddingAttrs>(&node.attrs);
-      if (shard == nullptr) return kernels::embedding(input(node, 0), input(node, 1), out, stream_);
+      if (shard == nullptr) {
+        return kernels::embedding(weight(node, 0), input(node, 1), out, stream_);
+      }
       return kernels::embedding_shard(
           input(node, 0), shard->first_id, input(node, 1), out, stream_);
     }
     case OpKind::kLinear:
-      if (const auto& weight = quantized(node, 1)) {
-        return kernels::quantized_linear(
-            {.x = input(node, 0), .weight = *weight, .bias = optional_input(2), .out = out},
-            stream_);
-      }
       return kernels::linear(
-          {.x = input(node, 0), .weight = input(node, 1), .bias = optional_input(2), .out = out},
+          {.x = input(node, 0), .weight = weight(node, 1), .bias = optional_input(2), .out = out},
           stream_);
     case OpKind::kHeadLinear:
-      return kernels::head_linear(input(node, 0), input(node, 1), out, stream_);
+      return kernels::head_linear(input(node, 0), weight(node, 1), out, stream_);
     case OpKind::kExperts:
       return kernels::experts({.x = input(node, 0),
                                .routes = input(node, 1),
-                               .gate_up = input(node, 2),
-                               .down = input(node, 3),
+                               .gate_up = weight(node, 2),
+                               .down = weight(node, 3),
                                .gate_up_bias = optional_input(4),
                                .down_bias = optional_input(5),
                                .out = out,
@@ -258,7 +252,7 @@ Status SliceExecutor::exchange(const Node& node, TensorView out) {
 
 TensorView SliceExecutor::view(const MicroBatch& batch, int32_t slice_idx, ValueId value) const {
   const Node& node = model_->graph.node(value);
-  if (node.kind == OpKind::kWeight) return weights_[static_cast<size_t>(value)];
+  if (node.kind == OpKind::kWeight) return weights_[static_cast<size_t>(value)].tensor;
   if (node.kind == OpKind::kInput) {
     if (node.name == "token_ids") return input_view(batch.inputs.token_ids);
     if (node.name == "positions") return input_view(batch.inputs.positions);

@@ -16,6 +16,7 @@
 #include "exec/memory_plan.h"
 #include "model/weight_store.h"
 #include "tensor/tensor_view.h"
+#include "tensor/weight_view.h"
 
 namespace lamina {
 
@@ -91,9 +92,8 @@ class SliceExecutor {
   Status exchange(const Node& node, TensorView out);
   [[nodiscard]] TensorView view(ValueId value) const { return view(*current_, slice_idx_, value); }
   [[nodiscard]] TensorView view(const MicroBatch& batch, int32_t slice_idx, ValueId value) const;
-  [[nodiscard]] const std::optional<QuantizedMatrix>& quantized(const Node& node,
-                                                                size_t index) const {
-    return quantized_[static_cast<size_t>(node.inputs[index])];
+  [[nodiscard]] const WeightView& weight(const Node& node, size_t index) const {
+    return weights_[static_cast<size_t>(node.inputs[index])];
   }
   [[nodiscard]] TensorView input(const Node& node, size_t index) const {
     return view(node.inputs[index]);
@@ -106,9 +106,8 @@ class SliceExecutor {
   MemoryPlan plan_;
   Buffer scratch_;
   std::vector<MicroBatch> micro_batches_;
-  std::vector<TensorView> weights_;                        // by value id; empty views for the rest
-  std::vector<std::optional<QuantizedMatrix>> quantized_;  // by value id; weights kept so
-  std::vector<TensorView> parts_;                          // of an exchange, by rank
+  std::vector<WeightView> weights_;  // by value id; empty for the rest
+  std::vector<TensorView> parts_;    // of an exchange, by rank
   const MicroBatch* current_ = nullptr;                    // whose slice runs, or ran last
   int32_t slice_idx_ = 0;                                  // that slice
 };

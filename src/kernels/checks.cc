@@ -69,6 +69,30 @@ Status check_float_tensor(std::string_view op,
       fmt::format("{}: {} is {}, wanted floats of rank {}", op, name, describe(view), rank));
 }
 
+Status check_weight(std::string_view op,
+                    std::string_view name,
+                    const WeightView& weight,
+                    const Shape& shape,
+                    DType x_dtype) {
+  if (!weight.is_packed()) {
+    LAMINA_RETURN_IF_ERROR(check_float_tensor(op, name, weight.tensor, shape.rank()));
+    LAMINA_RETURN_IF_ERROR(check_tensor(op, name, weight.tensor, shape, x_dtype));
+    if (weight.tensor.is_contiguous()) return {};
+    return invalid_argument(fmt::format("{}: {} is not contiguous", op, name));
+  }
+  const PackedMatrix& packed = weight.packed;
+  if (packed.shape() != shape || packed.columns % kBlockColumns != 0) {
+    return invalid_argument(fmt::format("{}: {} is packed {}, wanted {} in blocks of {} columns",
+                                        op,
+                                        name,
+                                        packed.shape().to_string(),
+                                        shape.to_string(),
+                                        kBlockColumns));
+  }
+  if (is_quantized(packed.format) || x_dtype == DType::kBF16) return {};
+  return invalid_argument(fmt::format("{}: {} is of bf16, x of {}", op, name, dtype_name(x_dtype)));
+}
+
 namespace {
 
 Status check_sequence(std::string_view op,

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "kernels/attention.h"
 #include "tensor/tensor_view.h"
+#include "tensor/weight_view.h"
 
 namespace lamina::kernels {
 
@@ -39,6 +40,14 @@ std::string describe(const TensorView& view);
                                         std::string_view name,
                                         const TensorView& view,
                                         int rank);
+
+// A weight of `shape`, whose rows and columns are positive: contiguous and of x's dtype, or packed
+// in whole blocks in a format for it.
+[[nodiscard]] Status check_weight(std::string_view op,
+                                  std::string_view name,
+                                  const WeightView& weight,
+                                  const Shape& shape,
+                                  DType x_dtype);
 
 // That `batch` describes `num_tokens` queries whose keys lie in blocks of `cache`
 // [P, Hkv, block_size, D]: ascending query_begin, contexts that hold their queries, tables that

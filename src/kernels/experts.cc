@@ -34,21 +34,19 @@ Status check_route(const TensorView& logits,
 Status check_experts(const ExpertsArgs& args) {
   constexpr std::string_view kOp = "experts";
   LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "x", args.x, 2));
-  LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "down", args.down, 3));
   const DType dtype = args.x.dtype;
   const int64_t num_tokens = args.x.shape[0];
-  const int64_t num_experts = args.down.shape[0];
-  const int64_t out_width = args.down.shape[1];
-  const int64_t inner_width = args.down.shape[2];
+  const Shape down = args.down.shape();
+  if (down.rank() != 3) return invalid_argument("experts: down is no stack of matrices");
+  const int64_t num_experts = down[0];
+  const int64_t out_width = down[1];
+  const int64_t inner_width = down[2];
   const Shape gate_up = {num_experts, 2 * inner_width, args.x.shape[1]};
-  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "down", args.down, args.down.shape, dtype));
-  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "gate_up", args.gate_up, gate_up, dtype));
+  LAMINA_RETURN_IF_ERROR(check_weight(kOp, "down", args.down, down, dtype));
+  LAMINA_RETURN_IF_ERROR(check_weight(kOp, "gate_up", args.gate_up, gate_up, dtype));
   LAMINA_RETURN_IF_ERROR(
       check_tensor(kOp, "routes", args.routes, {num_tokens, num_experts}, DType::kF32));
   LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "out", args.out, {num_tokens, out_width}, dtype));
-  if (!args.gate_up.is_contiguous() || !args.down.is_contiguous()) {
-    return invalid_argument("experts: weights are not contiguous");
-  }
   if (!args.gate_up_bias.empty()) {
     LAMINA_RETURN_IF_ERROR(check_tensor(
         kOp, "gate_up_bias", args.gate_up_bias, {num_experts, 2 * inner_width}, dtype));

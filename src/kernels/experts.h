@@ -6,6 +6,7 @@
 #include "device/stream.h"
 #include "tensor/op_attrs.h"
 #include "tensor/tensor_view.h"
+#include "tensor/weight_view.h"
 
 namespace lamina::kernels {
 
@@ -20,13 +21,14 @@ namespace lamina::kernels {
 //   x [T, K], routes [T, X] f32, gate_up [X, 2 I, K] (gates first), down [X, E, I], out [T, E]
 //   gate_up_bias [X, 2 I] and down_bias [X, E], or empty views
 // One dtype but for routes; sums are f32, and so is what lies between the products of f32 operands
-// (of other dtypes the inner activations are rounded to the dtype, as linear() would).
+// (of other dtypes the inner activations are rounded to the dtype, as linear() would). gate_up and
+// down may be packed: then their products are as linear() says.
 // Errors: kInvalidArgument on shapes or dtypes that do not fit.
 struct ExpertsArgs {
   TensorView x;
   TensorView routes;
-  TensorView gate_up;
-  TensorView down;
+  WeightView gate_up;
+  WeightView down;
   TensorView gate_up_bias;
   TensorView down_bias;
   TensorView out;

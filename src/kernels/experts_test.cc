@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "kernels/linear.h"
+#include "kernels/pointwise.h"
 #include "kernels/ref/experts.h"
 #include "kernels/ref/linear.h"
 #include "kernels/test_tensors.h"
@@ -131,6 +132,54 @@ TEST(Experts, ATokenDoesNotSeeItsBatch) {
   }
 }
 
+// out[t] of experts(), put together from the operators that it stands for.
+std::vector<float> sum_of_experts(const ExpertsArgs& args, int64_t t) {
+  ThreadPool pool(1);
+  const StreamView stream(pool);
+  const Shape down = args.down.shape();
+  std::vector<float> sums(static_cast<size_t>(down[1]));
+  for (int64_t expert = 0; expert < down[0]; ++expert) {
+    const float weight = args.routes.row<float>(t)[expert];
+    if (weight == 0.0F) continue;
+    const TestTensor gate_up(DType::kBF16, {1, 2 * down[2]});
+    const TestTensor inner(DType::kBF16, {1, down[2]});
+    const TestTensor result(DType::kF32, {1, down[1]});
+    EXPECT_TRUE(
+        linear({args.x.rows(t, 1), args.gate_up.matrix(expert), {}, gate_up.view()}, stream).ok());
+    const TensorView halves(gate_up.view().data, DType::kBF16, {1, 2, down[2]});
+    EXPECT_TRUE(gated_activation(halves, args.attrs, inner.view(), stream).ok());
+    EXPECT_TRUE(linear({inner.view(), args.down.matrix(expert), {}, result.view()}, stream).ok());
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] += weight * result.at(static_cast<int64_t>(i));
+  }
+  return sums;
+}
+
+TEST(Experts, PackedAreWhatTheirProductsAre) {
+  for_each_target([] {
+    for (const PackedFormat format : kPackedFormats) {
+      const Problem problem(DType::kBF16, 19, 4, 2, 5);
+      const PackedWeight gate_up(format, 4, 192, 64, 1);
+      const PackedWeight down(format, 4, 72, 96, 2);
+      Rng rng(8);
+      const TestTensor x = TestTensor::random(DType::kBF16, {19, 64}, rng);
+      const TestTensor out(DType::kBF16, {19, 72});
+      ExpertsArgs args = problem.args(out, false);
+      args.x = x.view();
+      args.gate_up = gate_up.view();
+      args.down = down.view();
+      ThreadPool pool(2);
+      ASSERT_TRUE(experts(args, StreamView(pool)).ok());
+      for (int64_t t = 0; t < 19; ++t) {
+        const std::vector<float> sums = sum_of_experts(args, t);
+        for (int64_t i = 0; i < 72; ++i) {
+          ASSERT_EQ(out.at(t * 72 + i), to_f32(to_bf16(sums[static_cast<size_t>(i)])))
+              << name_of(format) << " token " << t << " element " << i;
+        }
+      }
+    }
+  });
+}
+
 TEST(Experts, NobodyRoutedGivesZeros) {
   Problem problem(DType::kF32, 3, 4, 0, 5);
   const TestTensor out = problem.run(true, 1);
@@ -144,8 +193,8 @@ TEST(Experts, RefuseWhatDoesNotFit) {
   const TestTensor other(DType::kBF16, {4, 72});
   const std::vector<std::function<void(ExpertsArgs&)>> damages = {
       [](ExpertsArgs& args) { args.routes = args.routes.rows(0, 2); },
-      [](ExpertsArgs& args) { args.gate_up = args.gate_up.columns(0, 198); },
-      [](ExpertsArgs& args) { args.down = args.down.rows(0, 3); },
+      [](ExpertsArgs& args) { args.gate_up = args.gate_up.tensor.columns(0, 198); },
+      [](ExpertsArgs& args) { args.down = args.down.tensor.rows(0, 3); },
       [&](ExpertsArgs& args) { args.down_bias = other.view(); },
       [](ExpertsArgs& args) { args.out = args.out.columns(0, 71); }};
   for (size_t i = 0; i < damages.size(); ++i) {

@@ -10,12 +10,11 @@ namespace {
 
 Status check(const LinearArgs& args) {
   LAMINA_RETURN_IF_ERROR(check_float_tensor("linear", "x", args.x, 2));
-  LAMINA_RETURN_IF_ERROR(check_float_tensor("linear", "weight", args.weight, 2));
   const int64_t num_tokens = args.x.shape[0];
-  const int64_t num_columns = args.weight.shape[0];
-  LAMINA_RETURN_IF_ERROR(
-      check_tensor("linear", "weight", args.weight, {num_columns, args.x.shape[1]}, args.x.dtype));
-  if (!args.weight.is_contiguous()) return invalid_argument("linear: weight is not contiguous");
+  const Shape weight = args.weight.shape();
+  const int64_t num_columns = weight.rank() == 2 ? weight[0] : 0;
+  LAMINA_RETURN_IF_ERROR(check_weight(
+      "linear", "weight", args.weight, {num_columns, args.x.shape[1]}, args.x.dtype));
   if (!args.bias.empty()) {
     LAMINA_RETURN_IF_ERROR(check_tensor("linear", "bias", args.bias, {num_columns}, args.x.dtype));
   }
@@ -23,19 +22,22 @@ Status check(const LinearArgs& args) {
   return check_tensor("linear", "out", args.out, {num_tokens, num_columns}, out_dtype);
 }
 
-Status check_head_linear(const TensorView& x, const TensorView& weight, const TensorView& out) {
+Status check_head_linear(const TensorView& x, const WeightView& weight, const TensorView& out) {
   LAMINA_RETURN_IF_ERROR(check_float_tensor("head_linear", "x", x, 3));
-  LAMINA_RETURN_IF_ERROR(check_float_tensor("head_linear", "weight", weight, 3));
   const int64_t num_heads = x.shape[1];
-  LAMINA_RETURN_IF_ERROR(check_tensor(
-      "head_linear", "weight", weight, {num_heads, weight.shape[1], x.shape[2]}, x.dtype));
-  if (!weight.is_contiguous()) return invalid_argument("head_linear: weight is not contiguous");
-  return check_tensor("head_linear", "out", out, {x.shape[0], num_heads, weight.shape[1]}, x.dtype);
+  const Shape shape = weight.shape();
+  const int64_t width = shape.rank() == 3 ? shape[1] : 0;
+  LAMINA_RETURN_IF_ERROR(
+      check_weight("head_linear", "weight", weight, {num_heads, width, x.shape[2]}, x.dtype));
+  return check_tensor("head_linear", "out", out, {x.shape[0], num_heads, width}, x.dtype);
 }
 
 }  // namespace
 
-Status head_linear(TensorView x, TensorView weight, TensorView out, StreamView stream) {
+Status head_linear(TensorView x,
+                   const WeightView& weight,
+                   TensorView out,
+                   StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check_head_linear(x, weight, out));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
@@ -57,6 +59,10 @@ Status linear(const LinearArgs& args, StreamView stream) {
       return no_cuda("linear");
   }
   return {};
+}
+
+bool has_fast_products(PackedFormat format) {
+  return cpu::multiplies_packed(format);
 }
 
 }  // namespace lamina::kernels

@@ -148,7 +148,7 @@ TEST(Linear, RefusesWhatDoesNotFit) {
   bad[5].bias = good.x.view();
   bad[6].out = other.view();
   bad[7].out = TensorView();
-  bad[8].weight.row_stride = 9;
+  bad[8].weight.tensor.row_stride = 9;
   for (size_t i = 0; i < bad.size(); ++i) {
     EXPECT_EQ(linear(bad[i], StreamView(pool)).code(), StatusCode::kInvalidArgument) << i;
   }

@@ -8,16 +8,10 @@
 namespace lamina::kernels {
 namespace {
 
-// That every id, [S] i32, is in [0, limit), and that out is [S, row of table].
-Status check_gather(std::string_view op,
-                    const TensorView& table,
-                    const TensorView& ids,
-                    const TensorView& out,
-                    int64_t limit) {
-  LAMINA_RETURN_IF_ERROR(check_float(op, "source", table));
+// That every id, [S] i32, is in [0, limit).
+Status check_ids(std::string_view op, const TensorView& ids, int64_t limit) {
   const int64_t count = ids.shape.rank() == 1 ? ids.shape[0] : 0;
   LAMINA_RETURN_IF_ERROR(check_tensor(op, "ids", ids, {count}, DType::kI32));
-  LAMINA_RETURN_IF_ERROR(check_tensor(op, "out", out, table.shape.with(0, count), table.dtype));
   for (int64_t i = 0; i < count; ++i) {
     const int32_t id = *ids.row<int32_t>(i);
     if (id < 0 || id >= limit) {
@@ -25,6 +19,27 @@ Status check_gather(std::string_view op,
     }
   }
   return {};
+}
+
+// The same, and that out is [S, row of table].
+Status check_gather(std::string_view op,
+                    const TensorView& table,
+                    const TensorView& ids,
+                    const TensorView& out,
+                    int64_t limit) {
+  LAMINA_RETURN_IF_ERROR(check_float(op, "source", table));
+  LAMINA_RETURN_IF_ERROR(check_ids(op, ids, limit));
+  return check_tensor(op, "out", out, table.shape.with(0, ids.shape[0]), table.dtype);
+}
+
+Status check_packed_embedding(const PackedMatrix& table,
+                              const TensorView& ids,
+                              const TensorView& out) {
+  constexpr std::string_view kOp = "embedding";
+  LAMINA_RETURN_IF_ERROR(check_ids(kOp, ids, table.rows));
+  LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "out", out, 2));
+  LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "out", out, {ids.shape[0], table.columns}, out.dtype));
+  return check_weight(kOp, "table", table, {table.rows, table.columns}, DType::kBF16);
 }
 
 Status check_concat(const TensorView& a, const TensorView& b, const TensorView& out) {
@@ -38,12 +53,20 @@ Status check_concat(const TensorView& a, const TensorView& b, const TensorView& 
 
 }  // namespace
 
-Status embedding(TensorView table, TensorView ids, TensorView out, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(
-      check_gather("embedding", table, ids, out, table.shape.rank() > 0 ? table.shape[0] : 0));
+Status embedding(const WeightView& table, TensorView ids, TensorView out, StreamView stream) {
+  if (table.is_packed()) {
+    LAMINA_RETURN_IF_ERROR(check_packed_embedding(table.packed, ids, out));
+  } else {
+    const int64_t num_rows = table.shape().rank() > 0 ? table.shape()[0] : 0;
+    LAMINA_RETURN_IF_ERROR(check_gather("embedding", table.tensor, ids, out, num_rows));
+  }
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
-      cpu::gather_rows(table, ids, out, stream.pool());
+      if (table.is_packed()) {
+        cpu::unpack_rows(table.packed, ids, out, stream.pool());
+      } else {
+        cpu::gather_rows(table.tensor, ids, out, stream.pool());
+      }
       return {};
     case DeviceKind::kCuda:
       return no_cuda("embedding");

@@ -5,11 +5,16 @@
 #include "base/status.h"
 #include "device/stream.h"
 #include "tensor/tensor_view.h"
+#include "tensor/weight_view.h"
 
 namespace lamina::kernels {
 
-// out[t] = table[ids[t]].  table [V, E], ids [T] i32 in [0, V), out [T, E].
-[[nodiscard]] Status embedding(TensorView table, TensorView ids, TensorView out, StreamView stream);
+// out[t] = table[ids[t]].  table [V, E], ids [T] i32 in [0, V), out [T, E] of the table's dtype, or
+// of any float dtype where it is packed.
+[[nodiscard]] Status embedding(const WeightView& table,
+                               TensorView ids,
+                               TensorView out,
+                               StreamView stream);
 // The same with a table that holds rows [first_id, first_id + V) of a larger one: the other ids
 // give rows of zeros. Ids are not negative.
 [[nodiscard]] Status embedding_shard(

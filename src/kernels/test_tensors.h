@@ -5,15 +5,18 @@
 #include <hwy/targets.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "base/rng.h"
+#include "device/buffer.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/instruction_set.h"
 #include "kernels/ref/element.h"
+#include "tensor/packed_matrix.h"
 #include "tensor/tensor_view.h"
 
 namespace lamina::kernels {
@@ -161,5 +164,52 @@ inline void expect_near(const TestTensor& actual,
         << what << ": element " << i << " is " << a << ", expected " << e;
   }
 }
+
+inline constexpr PackedFormat kPackedFormats[] = {
+    PackedFormat::kPairs, PackedFormat::kInt8, PackedFormat::kInt4};
+
+inline std::string name_of(PackedFormat format) {
+  return format == PackedFormat::kPairs ? "pairs"
+         : format == PackedFormat::kInt8 ? "int8"
+                                         : "int4";
+}
+
+// A packed matrix, or a stack of them, of random elements, with memory of its own.
+class PackedWeight {
+ public:
+  PackedWeight(
+      PackedFormat format, int64_t num_matrices, int64_t rows, int64_t columns, uint64_t seed) {
+    matrix_ = {.format = format, .rows = rows, .columns = columns, .num_matrices = num_matrices};
+    memory_ = Buffer(MemoryKind::kHost, matrix_.size_bytes());
+    matrix_.data = memory_.data();
+    Rng rng(~seed);  // not what a test draws x from
+    for (int64_t row = 0; row < rows * std::max<int64_t>(num_matrices, 1); ++row) {
+      if (is_quantized(format)) {
+        for (int64_t block = 0; block < matrix_.num_blocks(); ++block) fill_block(row, block, rng);
+      } else {
+        fill_row(row, rng);
+      }
+    }
+  }
+  [[nodiscard]] const PackedMatrix& view() const { return matrix_; }
+
+ private:
+  void fill_row(int64_t row, Rng& rng) const {
+    std::vector<BFloat16> values(static_cast<size_t>(matrix_.columns));
+    for (BFloat16& value : values) value = to_bf16(2.0F * rng.next_float() - 1.0F);
+    matrix_.set_row(row, values);
+  }
+  void fill_block(int64_t row, int64_t block, Rng& rng) const {
+    const uint64_t limit = matrix_.format == PackedFormat::kInt4 ? 16 : 256;
+    std::array<uint8_t, kBlockColumns> quants{};
+    for (uint8_t& quant : quants) quant = static_cast<uint8_t>(rng.next_below(limit));
+    const Float16 scale = to_f16((rng.next_float() + 0.5F) / 64.0F);
+    const Float16 minimum = to_f16(rng.next_float() / -8.0F);
+    matrix_.set_block(row, block, quants, scale, minimum);
+  }
+
+  Buffer memory_;
+  PackedMatrix matrix_;
+};
 
 }  // namespace lamina::kernels

@@ -20,9 +20,12 @@ using LoadProgress = std::function<void(uint64_t, uint64_t)>;
 
 struct LoadOptions {
   LoadProgress progress = nullptr;
-  // Weights of products and embeddings that the file holds quantised stay so (find_quantized() of
+  // Weights of products and embeddings that the file holds quantised stay so (find_packed() of
   // the store has them); otherwise every weight is decoded to the graph's dtype.
   bool keeps_quantized = false;
+  // Other weights of products are packed as kPairs where they are of bf16 and have whole blocks of
+  // columns.
+  bool packs_pairs = false;
 };
 
 class ModelFiles {

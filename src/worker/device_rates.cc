@@ -9,7 +9,6 @@
 #include "device/buffer.h"
 #include "kernels/attention.h"
 #include "kernels/linear.h"
-#include "kernels/quantized.h"
 #include "kv/kv_cache.h"
 
 namespace lamina {
@@ -95,45 +94,43 @@ Buffer touched_buffer(DType dtype, int64_t count) {
   return touched_buffer(static_cast<size_t>(count) * dtype_bytes(dtype));
 }
 
-// Seconds of x [m, k] times weights [n, k], the best of several: what the device can do.
-double best_product_seconds(StreamView stream, DType dtype, int64_t m, int64_t n, int64_t k) {
+// Seconds of x [m, k] times weights [n, k], packed if a format is given, the best of several: what
+// the device can do.
+double best_product_seconds(
+    StreamView stream, DType dtype, std::optional<PackedFormat> format, int64_t m, int64_t n, int64_t k) {
+  PackedMatrix packed{.format = format.value_or(PackedFormat::kPairs), .rows = n, .columns = k};
+  const Buffer weights =
+      format ? touched_buffer(packed.size_bytes()) : touched_buffer(dtype, n * k);
+  packed.data = weights.data();
   const Buffer x = touched_buffer(dtype, m * k);
-  const Buffer weights = touched_buffer(dtype, n * k);
   const Buffer out = touched_buffer(dtype, m * n);
-  const kernels::LinearArgs args{.x = {x.data(), dtype, {m, k}},
-                                 .weight = {weights.data(), dtype, {n, k}},
-                                 .bias = {},
-                                 .out = {out.data(), dtype, {m, n}}};
+  const kernels::LinearArgs args{
+      .x = {x.data(), dtype, {m, k}},
+      .weight = format ? WeightView(packed) : WeightView(TensorView(weights.data(), dtype, {n, k})),
+      .bias = {},
+      .out = {out.data(), dtype, {m, n}}};
   return seconds_of_runs(4, [&] { return kernels::linear(args, stream); }).front();
 }
 
-// The same with quantised weights.
-double best_quantized_seconds(StreamView stream, DType dtype, int64_t m, QuantizedMatrix weight) {
-  const Buffer x = touched_buffer(dtype, m * weight.columns);
-  const Buffer out = touched_buffer(dtype, m * weight.rows);
-  const Buffer blocks = touched_buffer(weight.size_bytes());
-  weight.data = blocks.data();
-  const kernels::QuantizedLinearArgs args{.x = {x.data(), dtype, {m, weight.columns}},
-                                          .weight = weight,
-                                          .bias = {},
-                                          .out = {out.data(), dtype, {m, weight.rows}}};
-  return seconds_of_runs(4, [&] { return kernels::quantized_linear(args, stream); }).front();
+// In which a read of weights is measured: quantised ones take computing even for one row.
+std::optional<PackedFormat> format_of_reads(DType dtype) {
+  const bool is_packed =
+      dtype == DType::kBF16 && kernels::has_fast_products(PackedFormat::kPairs);
+  return is_packed ? std::optional(PackedFormat::kPairs) : std::nullopt;
 }
 
 }  // namespace
 
 DeviceRates measure_product_rates(StreamView stream,
                                   DType dtype,
-                                  std::optional<BlockFormat> format) {
+                                  std::optional<PackedFormat> format) {
   constexpr int64_t kDepth = 2048;
   constexpr int64_t kReadRows = 16384;  // more than caches hold, mostly
   constexpr int64_t kTokens = 96;
   constexpr int64_t kRows = 512;
-  const double read_s = best_product_seconds(stream, dtype, 1, kReadRows, kDepth);
-  const double compute_s =
-      format ? best_quantized_seconds(
-                   stream, dtype, kTokens, {.format = *format, .rows = kRows, .columns = kDepth})
-             : best_product_seconds(stream, dtype, kTokens, kRows, kDepth);
+  const double read_s =
+      best_product_seconds(stream, dtype, format_of_reads(dtype), 1, kReadRows, kDepth);
+  const double compute_s = best_product_seconds(stream, dtype, format, kTokens, kRows, kDepth);
   const auto read_bytes =
       static_cast<double>(kReadRows * kDepth) * static_cast<double>(dtype_bytes(dtype));
   return {.read_bytes_per_s = read_bytes / read_s,

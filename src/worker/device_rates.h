@@ -7,7 +7,7 @@
 #include "device/stream.h"
 #include "plan/decode_bounds.h"
 #include "tensor/dtype.h"
-#include "tensor/quantized_matrix.h"
+#include "tensor/packed_matrix.h"
 
 namespace lamina {
 
@@ -19,6 +19,6 @@ double measure_kv_bandwidth(StreamView stream);
 // takes some tens of milliseconds. The rate of computing is that of weights in `format`, if given.
 DeviceRates measure_product_rates(StreamView stream,
                                   DType dtype,
-                                  std::optional<BlockFormat> format);
+                                  std::optional<PackedFormat> format);
 
 }  // namespace lamina

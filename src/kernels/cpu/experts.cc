@@ -16,7 +16,9 @@
 namespace lamina::kernels::cpu {
 namespace {
 
-constexpr int64_t kRowBlock = 64;  // weight rows of a task: a multiple of what linear_part() needs
+// Weight rows of a task: a multiple of what linear_part() needs, and enough that laying x out for
+// each task costs little.
+constexpr int64_t kRowBlock = 128;
 
 // The tokens of one expert that has any: assignments [begin, begin + count).
 struct Batch {
@@ -68,19 +70,15 @@ void assign(const TensorView& routes, Work& work) {
   }
 }
 
-TensorView matrix_of(const TensorView& stack, int64_t expert) {
-  return {stack.rows(expert, 1).data, stack.dtype, {stack.shape[1], stack.shape[2]}};
-}
-
 // out rows = x rows times each expert's matrix.  x [A, K], weights [X, N, K], biases [X, N] or an
 // empty view, out [A, N].
 void multiply(const Work& work,
               const TensorView& x,
-              const TensorView& weights,
+              const WeightView& weights,
               const TensorView& biases,
               const TensorView& out,
               ThreadPool& pool) {
-  const int64_t num_rows = weights.shape[1];
+  const int64_t num_rows = weights.shape()[1];
   const int64_t num_blocks = ceil_div(num_rows, kRowBlock);
   const auto multiply_block = [&](int64_t task) {
     const Batch& batch = work.batches[static_cast<size_t>(task / num_blocks)];
@@ -89,7 +87,7 @@ void multiply(const Work& work,
                        : TensorView(biases.rows(batch.expert, 1).data, biases.dtype, {num_rows});
     const int64_t begin = task % num_blocks * kRowBlock;
     linear_part({x.rows(batch.begin, batch.count),
-                 matrix_of(weights, batch.expert),
+                 weights.matrix(batch.expert),
                  bias,
                  out.rows(batch.begin, batch.count)},
                 begin,
@@ -154,7 +152,7 @@ void experts_typed(const ExpertsArgs& args, ThreadPool& pool) {
   assign(args.routes, work);
   const auto num_assignments = static_cast<int64_t>(work.tokens.size());
   const DType dtype = args.x.dtype;
-  const int64_t inner = args.down.shape[2];
+  const int64_t inner = args.down.shape()[2];
   const TensorView x = work.tensor(0, dtype, {num_assignments, args.x.shape[1]});
   gather<T>(work, args.x, x);
   const TensorView gate_up = work.tensor(1, dtype, {num_assignments, 2 * inner});

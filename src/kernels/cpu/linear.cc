@@ -1,13 +1,13 @@
-// A product with a fixed order of summation. Each element of `out` has one accumulator vector, to
+// A product with a fixed order of summation, of rows of weights as they lie. Each element of `out` has one accumulator vector, to
 // which the products are added in ascending k, and whose lanes are summed in one fixed order.
 // Tiling only chooses which elements are computed side by side, so it never changes a bit of any
 // (docs/adr/0009). Threads take ranges of weight rows; the weights are read from memory once.
 #include "kernels/cpu/linear.h"
 
 #include "kernels/cpu/instruction_set.h"
-#include "kernels/cpu/linear_amx.h"
-#include "kernels/cpu/linear_bf16.h"
+#include "kernels/cpu/linear_packed.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/ref/linear.h"
 
 // clang-format off: the order matters
 #undef HWY_TARGET_INCLUDE
@@ -145,18 +145,18 @@ HWY_NOINLINE void multiply_columns(const LinearJob& job, const LinearTile& tile)
   const int64_t count = std::min<int64_t>(kColumns, tile.end - tile.begin);
   const T* weights[kColumns];
   for (int n = 0; n < kColumns; ++n) {  // past the end: the last row again, not stored
-    weights[n] = args.weight.row<T>(std::min(tile.begin + n, tile.end - 1));
+    weights[n] = args.weight.tensor.row<T>(std::min(tile.begin + n, tile.end - 1));
   }
-  const int64_t num_rows = args.weight.shape[0];
-  const FetchedRows<T> fetched = {args.weight.row<T>(std::min(tile.fetched, num_rows - 1)),
-                                  args.weight.shape[1],
+  const int64_t num_rows = args.weight.tensor.shape[0];
+  const FetchedRows<T> fetched = {args.weight.tensor.row<T>(std::min(tile.fetched, num_rows - 1)),
+                                  args.weight.tensor.shape[1],
                                   std::min(tile.num_fetched, num_rows - tile.fetched)};
   F32Vector sums[kTokens][kColumns];
   multiply_tile<T, kTokens, kColumns>(job.packed + tile.token * job.depth_padded,
                                       job.depth_padded,
                                       weights,
                                       fetched,
-                                      args.weight.shape[1],
+                                      args.weight.tensor.shape[1],
                                       sums);
   float results[kTokens * kColumns + 2];
   sum_lanes<kTokens * kColumns>(sums[0], results);
@@ -257,7 +257,7 @@ void pack_rows(const LinearJob& job, int64_t begin, int64_t end) {
 template <typename T>
 void linear_typed(LinearJob job, ThreadPool& pool) {
   const int64_t num_tokens = job.args->x.shape[0];
-  const int64_t num_columns = job.args->weight.shape[0];
+  const int64_t num_columns = job.args->weight.tensor.shape[0];
   constexpr int64_t kMinWork = 32 * 1024;  // products: some microseconds, worth waking a thread for
   pool.parallel_for(num_tokens,
                     ceil_div(kMinWork, job.depth_padded),
@@ -266,7 +266,7 @@ void linear_typed(LinearJob job, ThreadPool& pool) {
   pool.parallel_for(ceil_div(num_columns, kRowUnit),
                     ceil_div(kMinWork, unit_work),
                     [&job](int64_t begin, int64_t end) {
-                      const int64_t n_end = std::min(end * kRowUnit, job.args->weight.shape[0]);
+                      const int64_t n_end = std::min(end * kRowUnit, job.args->weight.tensor.shape[0]);
                       multiply_range<T>(job, begin * kRowUnit, n_end);
                     });
 }
@@ -331,22 +331,27 @@ HWY_EXPORT(linear);
 HWY_EXPORT(linear_part);
 
 void linear(const LinearArgs& args, ThreadPool& pool) {
-  if (args.x.dtype == DType::kBF16 && uses_amx()) return linear_amx(args, pool);
-  if (args.x.dtype == DType::kBF16 && uses_bf16_dot()) return linear_bf16(args, pool);
-  HWY_DYNAMIC_DISPATCH(linear)(args, pool);
+  if (!args.weight.is_packed()) return HWY_DYNAMIC_DISPATCH(linear)(args, pool);
+  if (!multiplies_packed(args.weight.packed.format)) return ref::linear(args);
+  if (is_quantized(args.weight.packed.format)) return linear_int8(args, pool);
+  uses_amx() ? linear_amx(args, pool) : linear_pairs(args, pool);
 }
 
 void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
-  if (args.x.dtype == DType::kBF16 && uses_amx()) return linear_part_amx(args, begin, end);
-  if (args.x.dtype == DType::kBF16 && uses_bf16_dot()) return linear_part_bf16(args, begin, end);
-  HWY_DYNAMIC_DISPATCH(linear_part)(args, begin, end);
+  if (!args.weight.is_packed()) return HWY_DYNAMIC_DISPATCH(linear_part)(args, begin, end);
+  if (!multiplies_packed(args.weight.packed.format)) return ref::linear_part(args, begin, end);
+  if (is_quantized(args.weight.packed.format)) return linear_part_int8(args, begin, end);
+  uses_amx() ? linear_part_amx(args, begin, end) : linear_part_pairs(args, begin, end);
+}
+
+bool multiplies_packed(PackedFormat format) {
+  return is_quantized(format) ? uses_int8_dot() : uses_amx() || uses_bf16_dot();
 }
 
 void head_linear(const TensorView& x,
-                 const TensorView& weight,
+                 const WeightView& weight,
                  const TensorView& out,
                  ThreadPool& pool) {
-  const Shape head_weight = {weight.shape[1], weight.shape[2]};
   const auto multiply_heads = [&](int64_t begin, int64_t end) {
     for (int64_t head = begin; head < end; ++head) {
       const auto of_head = [&](const TensorView& view) {
@@ -354,9 +359,8 @@ void head_linear(const TensorView& x,
         part.shape = {view.shape[0], view.shape[2]};
         return part;
       };
-      const TensorView matrix(weight.rows(head, 1).data, weight.dtype, head_weight);
-      const LinearArgs args{of_head(x), matrix, {}, of_head(out)};
-      linear_part(args, 0, head_weight[0]);
+      const LinearArgs args{of_head(x), weight.matrix(head), {}, of_head(out)};
+      linear_part(args, 0, args.weight.shape()[0]);
     }
   };
   pool.parallel_for(

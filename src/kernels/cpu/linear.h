@@ -8,11 +8,14 @@ namespace lamina::kernels::cpu {
 
 void linear(const LinearArgs& args, ThreadPool& pool);
 // Columns [begin, end) of out, in the calling thread; the same bits as linear(). `begin` is a
-// multiple of 8.
+// multiple of kPanelRows.
 void linear_part(const LinearArgs& args, int64_t begin, int64_t end);
 void head_linear(const TensorView& x,
-                 const TensorView& weight,
+                 const WeightView& weight,
                  const TensorView& out,
                  ThreadPool& pool);
+
+// Whether there are instructions for such weights; without them they are the reference's, slow.
+bool multiplies_packed(PackedFormat format);
 
 }  // namespace lamina::kernels::cpu

@@ -1,8 +1,10 @@
 #include "kernels/cpu/rows.h"
 
+#include <array>
 #include <cstring>
 
 #include "kernels/cpu/row_loop.h"
+#include "kernels/ref/element.h"
 
 namespace lamina::kernels::cpu {
 namespace {
@@ -19,6 +21,21 @@ void gather_rows(const TensorView& x,
                  ThreadPool& pool) {
   for_each_row(out, pool, [&](int64_t s) {
     std::memcpy(row_of(out, s), row_of(x, *rows.row<int32_t>(s)), x.row_bytes());
+  });
+}
+
+void unpack_rows(const PackedMatrix& table,
+                 const TensorView& ids,
+                 const TensorView& out,
+                 ThreadPool& pool) {
+  for_each_row(out, pool, [&](int64_t t) {
+    for (int64_t block = 0; block < table.num_blocks(); ++block) {
+      std::array<float, kBlockColumns> values{};
+      table.get_block(*ids.row<int32_t>(t), block, values);
+      for (size_t k = 0; k < values.size(); ++k) {
+        ref::put(out, t, block * kBlockColumns + static_cast<int64_t>(k), values[k]);
+      }
+    }
   });
 }
 

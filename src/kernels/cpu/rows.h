@@ -2,10 +2,16 @@
 #pragma once
 
 #include "device/thread_pool.h"
+#include "tensor/packed_matrix.h"
 #include "tensor/tensor_view.h"
 
 namespace lamina::kernels::cpu {
 
+// embedding().
+void unpack_rows(const PackedMatrix& table,
+                 const TensorView& ids,
+                 const TensorView& out,
+                 ThreadPool& pool);
 // Also embedding().
 void gather_rows(const TensorView& x,
                  const TensorView& rows,

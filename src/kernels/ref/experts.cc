@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/ref/element.h"
+#include "kernels/ref/linear.h"
 #include "kernels/ref/pointwise.h"
 
 namespace lamina::kernels::ref {
@@ -67,30 +68,33 @@ void route(const TensorView& logits,
 
 void experts(const ExpertsArgs& args) {
   const int64_t depth = args.x.shape[1];
-  const int64_t inner = args.down.shape[2];
+  const Shape down_shape = args.down.shape();
+  const int64_t inner = down_shape[2];
   const auto bias_of = [](const TensorView& bias, int64_t expert, int64_t i) {
     return bias.empty() ? 0.0 : double{get(bias, expert, i)};
   };
   for (int64_t t = 0; t < args.x.shape[0]; ++t) {
+    std::vector<float> x(static_cast<size_t>(depth));
+    for (size_t k = 0; k < x.size(); ++k) x[k] = get(args.x, t, static_cast<int64_t>(k));
     std::vector<double> sums(static_cast<size_t>(args.out.shape[1]));
-    for (int64_t expert = 0; expert < args.down.shape[0]; ++expert) {
+    for (int64_t expert = 0; expert < down_shape[0]; ++expert) {
       const double weight = get(args.routes, t, expert);
       if (weight == 0.0) continue;
-      std::vector<double> values(static_cast<size_t>(2 * inner));
-      for (int64_t n = 0; n < 2 * inner; ++n) {
-        double sum = bias_of(args.gate_up_bias, expert, n);
-        for (int64_t k = 0; k < depth; ++k) {
-          sum += double{get(args.x, t, k)} * double{get(args.gate_up, expert, n * depth + k)};
-        }
-        values[static_cast<size_t>(n)] = sum;
+      const WeightView gate_up = args.gate_up.matrix(expert);
+      const WeightView down = args.down.matrix(expert);
+      const std::vector<double> row = product_row(gate_up, x);
+      const auto inner_value = [&](int64_t n) {
+        return bias_of(args.gate_up_bias, expert, n) + dot(row, weight_row(gate_up, n));
+      };
+      std::vector<float> activated(static_cast<size_t>(inner));
+      for (int64_t k = 0; k < inner; ++k) {
+        activated[static_cast<size_t>(k)] =
+            static_cast<float>(gate(inner_value(k), inner_value(inner + k), args.attrs));
       }
+      const std::vector<double> inner_row = product_row(down, activated);
       for (int64_t n = 0; n < args.out.shape[1]; ++n) {
-        double sum = bias_of(args.down_bias, expert, n);
-        for (int64_t k = 0; k < inner; ++k) {
-          const double activated = gate(
-              values[static_cast<size_t>(k)], values[static_cast<size_t>(inner + k)], args.attrs);
-          sum += activated * double{get(args.down, expert, n * inner + k)};
-        }
+        const double sum =
+            bias_of(args.down_bias, expert, n) + dot(inner_row, weight_row(down, n));
         sums[static_cast<size_t>(n)] += weight * sum;
       }
     }

@@ -18,7 +18,7 @@
 #include "model/weights/fingerprint.h"
 #include "model/weights/part_reader.h"
 #include "model/weights/printable.h"
-#include "model/weights/quantized_reader.h"
+#include "model/weights/packed_reader.h"
 
 namespace lamina {
 namespace {
@@ -34,16 +34,19 @@ constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 struct ResolvedWeight {
   const Node* node = nullptr;
   std::vector<const StoredTensor*> tensors;
-  std::optional<BlockFormat> format = {};  // it stays quantised, in that format
+  std::optional<PackedFormat> format = {};  // it is packed, in that format
 
   [[nodiscard]] const WeightSource& source() const {
     return std::get<WeightAttrs>(node->attrs).source;
   }
   [[nodiscard]] DType dtype() const { return node->type.dtype; }
-  // Without memory. Quantised weights alone.
-  [[nodiscard]] QuantizedMatrix matrix() const {
+  // Without memory. Packed weights alone.
+  [[nodiscard]] PackedMatrix matrix() const {
     const Shape& shape = node->type.row_shape;
-    return {.format = *format, .rows = shape[0], .columns = shape[1]};
+    return {.format = *format,
+            .rows = shape[-2],
+            .columns = shape[-1],
+            .num_matrices = shape.rank() == 3 ? shape[0] : 0};
   }
   [[nodiscard]] size_t size_bytes() const {
     return format ? matrix().size_bytes() : static_cast<size_t>(node->type.row_bytes());
@@ -123,27 +126,45 @@ class Resolver {
   std::set<std::string_view> named_;
 };
 
-// Ids of the weights that are used as wholes, by operators that take them quantised.
-std::set<ValueId> usable_quantized(const Graph& graph) {
-  std::set<ValueId> usable;
-  std::set<ValueId> unusable;
+// How the operators of a graph use a weight.
+struct WeightUse {
+  bool in_products = false;
+  bool as_table = false;    // of a whole embedding
+  bool otherwise = false;  // by what takes no packed weight
+};
+
+// By value id.
+std::map<ValueId, WeightUse> weight_uses(const Graph& graph) {
+  std::map<ValueId, WeightUse> uses;
   for (const Node& node : graph.nodes()) {
-    const bool is_plain_embedding =
-        node.kind == OpKind::kEmbedding && std::get_if<EmbeddingAttrs>(&node.attrs) == nullptr;
-    const size_t place = is_plain_embedding ? 0 : node.kind == OpKind::kLinear ? 1 : SIZE_MAX;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      (i == place ? usable : unusable).insert(node.inputs[i]);
+      WeightUse& use = uses[node.inputs[i]];
+      const bool is_product =
+          ((node.kind == OpKind::kLinear || node.kind == OpKind::kHeadLinear) && i == 1) ||
+          (node.kind == OpKind::kExperts && (i == 2 || i == 3));
+      const bool is_table = node.kind == OpKind::kEmbedding && i == 0 &&
+                            std::get_if<EmbeddingAttrs>(&node.attrs) == nullptr;
+      (is_product ? use.in_products : is_table ? use.as_table : use.otherwise) = true;
     }
   }
-  for (const ValueId id : unusable) usable.erase(id);
-  return usable;
+  return uses;
 }
 
-void choose_quantized(const Graph& graph, std::span<ResolvedWeight> weights) {
-  const std::set<ValueId> usable = usable_quantized(graph);
+bool can_be_pairs(const ResolvedWeight& weight) {
+  return weight.dtype() == DType::kBF16 && weight.node->type.row_shape[-1] % kBlockColumns == 0;
+}
+
+void choose_packed(const Graph& graph,
+                   const LoadOptions& options,
+                   std::span<ResolvedWeight> weights) {
+  std::map<ValueId, WeightUse> uses = weight_uses(graph);
   for (ResolvedWeight& weight : weights) {
-    if (!usable.contains(weight.node->id) || weight.node->type.row_shape.rank() != 2) continue;
-    weight.format = quantized_format(weight.source(), weight.tensors);
+    const WeightUse& use = uses[weight.node->id];
+    if (use.otherwise || weight.node->type.row_shape.rank() < 2) continue;
+    if (options.keeps_quantized) weight.format = quantized_format(weight.source(), weight.tensors);
+    if (!weight.format && options.packs_pairs && use.in_products && can_be_pairs(weight)) {
+      weight.format = PackedFormat::kPairs;
+    }
   }
 }
 
@@ -188,14 +209,14 @@ class LoadedWeights final : public WeightStore {
     add(node, memory.get());
     owned_.push_back(std::move(memory));
   }
-  void add_quantized(const Node& node, QuantizedMatrix matrix, OwnedBytes memory) {
+  void add_packed(const Node& node, PackedMatrix matrix, OwnedBytes memory) {
     matrix.data = memory.get();
-    quantized_.emplace(node.name, matrix);
+    packed_.emplace(node.name, matrix);
     owned_.push_back(std::move(memory));
   }
   // Once, after the last weight.
   void seal() {
-    for (const auto& [name, matrix] : quantized_) {
+    for (const auto& [name, matrix] : packed_) {
       const auto size_bytes = static_cast<int64_t>(matrix.size_bytes());
       fingerprint_ =
           hash_tensor(fingerprint_, name, TensorView(matrix.data, DType::kU8, {size_bytes}));
@@ -216,10 +237,10 @@ class LoadedWeights final : public WeightStore {
     }
     return found->second;
   }
-  [[nodiscard]] std::optional<QuantizedMatrix> find_quantized(
+  [[nodiscard]] std::optional<PackedMatrix> find_packed(
       std::string_view name) const override {
-    const auto found = quantized_.find(name);
-    return found == quantized_.end() ? std::nullopt : std::optional(found->second);
+    const auto found = packed_.find(name);
+    return found == packed_.end() ? std::nullopt : std::optional(found->second);
   }
 
  private:
@@ -228,7 +249,7 @@ class LoadedWeights final : public WeightStore {
   }
 
   std::map<std::string, TensorView, std::less<>> weights_;
-  std::map<std::string, QuantizedMatrix, std::less<>> quantized_;
+  std::map<std::string, PackedMatrix, std::less<>> packed_;
   std::vector<OwnedBytes> owned_;
   std::set<std::shared_ptr<const MappedFile>> files_;
   uint64_t resident_bytes_ = 0;
@@ -284,15 +305,16 @@ OwnedBytes put_together(const ResolvedWeight& weight, Tally& tally) {
   return memory;
 }
 
-OwnedBytes quantize(const ResolvedWeight& weight, Tally& tally) {
+OwnedBytes pack(const ResolvedWeight& weight, Tally& tally) {
   OwnedBytes memory = allocate(weight);
-  QuantizedMatrix matrix = weight.matrix();
+  PackedMatrix matrix = weight.matrix();
   matrix.data = memory.get();
   std::memset(matrix.data, 0, matrix.size_bytes());
+  const auto read = is_quantized(matrix.format) ? read_quantized : read_pairs;
   int64_t row = 0;
   for (size_t i = 0; i < weight.tensors.size(); ++i) {
     const WeightPart& part = weight.source()[i];
-    read_quantized(*weight.tensors[i], part, matrix, row, [&](size_t bytes) { tally.add(bytes); });
+    read(*weight.tensors[i], part, matrix, row, [&](size_t bytes) { tally.add(bytes); });
     row += part.rows.num_rows();
   }
   return memory;
@@ -304,12 +326,12 @@ std::unique_ptr<WeightStore> load_graph_weights(const Graph& graph,
                                                 std::span<const StoredTensor> tensors,
                                                 const LoadOptions& options) {
   std::vector<ResolvedWeight> weights = Resolver(graph, tensors).resolve();
-  if (options.keeps_quantized) choose_quantized(graph, weights);
+  choose_packed(graph, options, weights);
   auto store = std::make_unique<LoadedWeights>();
   Tally tally(weights, options.progress);
   for (const ResolvedWeight& weight : weights) {
     if (weight.format) {
-      store->add_quantized(*weight.node, weight.matrix(), quantize(weight, tally));
+      store->add_packed(*weight.node, weight.matrix(), pack(weight, tally));
     } else if (const std::byte* data = bytes_in_place(weight)) {
       store->add_mapped(*weight.node, data, weight.tensors.front()->file);
       tally.add(weight.size_bytes());

@@ -1,6 +1,6 @@
 // Loading: the weights that a graph names are put together from the tensors that a model's files
 // hold. What already lies in a file as the graph wants it is used in place; the rest is decoded
-// piece by piece (part_reader.h, quantized_reader.h) into memory of our own, so that resident
+// piece by piece (part_reader.h, packed_reader.h) into memory of our own, so that resident
 // memory stays near the size of the result.
 #pragma once
 

@@ -288,10 +288,10 @@ class QuantizedReading : public ::testing::TestWithParam<StoredType> {
         return largest / 250.0F + 128.0F * 0x1p-25F;
     }
   }
-  void expect(const Derived& derived, BlockFormat format, std::string_view what) {
+  void expect(const Derived& derived, PackedFormat format, std::string_view what) {
     const auto store = load_graph_weights(
         product_with(derived.source), tensors_.list(), {.keeps_quantized = true});
-    const auto matrix = store->find_quantized("w");
+    const auto matrix = store->find_packed("w");
     ASSERT_TRUE(matrix) << what;
     ASSERT_EQ(matrix->format, format) << what;
     ASSERT_EQ(matrix->rows, static_cast<int64_t>(derived.rows.size())) << what;
@@ -299,13 +299,13 @@ class QuantizedReading : public ::testing::TestWithParam<StoredType> {
     for (int64_t row = 0; row < matrix->rows; ++row) {
       const auto& expected = derived.rows[static_cast<size_t>(row)];
       for (int64_t block = 0; block < matrix->num_blocks(); ++block) {
-        std::array<float, kQuantBlock> values{};
+        std::array<float, kBlockColumns> values{};
         matrix->get_block(row, block, values);
         const auto of_block =
-            std::span(expected).subspan(static_cast<size_t>(block * kQuantBlock), kQuantBlock);
+            std::span(expected).subspan(static_cast<size_t>(block * kBlockColumns), kBlockColumns);
         // Q4_K: a scale and its minimum may be larger than what is left of their difference.
-        const int64_t span = GetParam() == StoredType::kQ4_K ? 256 : kQuantBlock;
-        const int64_t begin = block * kQuantBlock / span * span;
+        const int64_t span = GetParam() == StoredType::kQ4_K ? 256 : kBlockColumns;
+        const int64_t begin = block * kBlockColumns / span * span;
         float largest = 0.0F;
         for (int64_t i = begin; i < std::min(begin + span, matrix->columns); ++i) {
           largest = std::max(largest, std::fabs(expected[static_cast<size_t>(i)]));
@@ -317,14 +317,14 @@ class QuantizedReading : public ::testing::TestWithParam<StoredType> {
       }
     }
   }
-  static BlockFormat own_format() {
+  static PackedFormat own_format() {
     switch (GetParam()) {
       case StoredType::kQ4_0:
       case StoredType::kQ4_1:
       case StoredType::kQ4_K:
-        return BlockFormat::kInt4;
+        return PackedFormat::kInt4;
       default:
-        return BlockFormat::kInt8;
+        return PackedFormat::kInt8;
     }
   }
   Tensors tensors_{GetParam(), 0x30};  // scales below 1, as in models
@@ -344,7 +344,7 @@ TEST_P(QuantizedReading, LeavesOthersDecoded) {
   const Derived matrix = tensors_.add("m", {64, 512});
   const auto is_kept = [&](const Graph& graph) {
     return load_graph_weights(graph, tensors_.list(), {.keeps_quantized = true})
-        ->find_quantized("w")
+        ->find_packed("w")
         .has_value();
   };
   EXPECT_TRUE(is_kept(product_with(matrix.source)));
@@ -357,7 +357,7 @@ TEST_P(QuantizedReading, LeavesOthersDecoded) {
   shared.add(OpKind::kEmbedding, "shard", {shared.node(1).id, ids}, EmbeddingAttrs{});
   EXPECT_FALSE(is_kept(shared)) << "used otherwise too";
   EXPECT_FALSE(
-      load_graph_weights(product_with(matrix.source), tensors_.list(), {})->find_quantized("w"))
+      load_graph_weights(product_with(matrix.source), tensors_.list(), {})->find_packed("w"))
       << "not asked for";
 }
 

@@ -2,12 +2,12 @@
 // sum runs across lanes. A block of 32 columns is eight int8 dot products of four columns for all
 // rows of the panel, exact in int32; then the sums of the block, scaled, are added to the f32 ones.
 // What a panel needs of x are its blocks' integers, four at a time in every lane, and their scales.
-#include "kernels/cpu/quantized.h"
-
+#include <algorithm>
 #include <bit>
 
 #include "base/checked_math.h"
 #include "kernels/cpu/avx512-inl.h"
+#include "kernels/cpu/linear_packed.h"
 #include "kernels/cpu/scratch.h"
 
 LAMINA_BEGIN_AVX512
@@ -16,7 +16,7 @@ namespace {
 
 using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
 
-static_assert(kPanelRows == kLanes && kQuantBlock == kPairs);
+static_assert(kPanelRows == kLanes && kBlockColumns == kPairs);
 constexpr int64_t kTileTokens = 8;  // sums, and the eight vectors of a block, stay in registers
 constexpr int kGroups = 8;          // of four columns in a block
 
@@ -30,9 +30,11 @@ struct RoundedX {
 };
 
 // What every thread of one call shares.
-struct QuantizedJob {
-  const QuantizedLinearArgs* args = nullptr;
+struct Int8Job {
+  const LinearArgs* args = nullptr;
   RoundedX x;
+
+  [[nodiscard]] const PackedMatrix& weight() const { return args->weight.packed; }
 };
 
 HWY_INLINE __m512 load_lanes(const float* p) {
@@ -47,13 +49,13 @@ HWY_INLINE __m512 load_lanes(const Float16* p) {
 }
 
 template <typename T>
-void round_token(const QuantizedJob& job, int64_t token) {
-  const QuantizedMatrix& weight = job.args->weight;
+void round_token(const Int8Job& job, int64_t token) {
+  const PackedMatrix& weight = job.weight();
   const T* from = job.args->x.row<T>(token);
   int8_t* values = job.x.values + token * weight.columns;
   float* scales = job.x.scales + token * weight.num_blocks();
   uint32_t* offsets = job.x.offsets + token * weight.num_blocks();
-  for (int64_t b = 0; b < weight.num_blocks(); ++b, from += kQuantBlock, values += kQuantBlock) {
+  for (int64_t b = 0; b < weight.num_blocks(); ++b, from += kBlockColumns, values += kBlockColumns) {
     const __m512 lower = load_lanes(from);
     const __m512 upper = load_lanes(from + kLanes);
     const float largest =
@@ -65,13 +67,13 @@ void round_token(const QuantizedJob& job, int64_t token) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(values + kLanes), _mm512_cvtsepi32_epi8(upper_int));
     const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(lower_int, upper_int));
     scales[b] = largest / 127.0F;
-    offsets[b] = weight.format == BlockFormat::kInt4
+    offsets[b] = weight.format == PackedFormat::kInt4
                      ? std::bit_cast<uint32_t>(scales[b] * static_cast<float>(sum))
                      : static_cast<uint32_t>(-128 * sum);
   }
 }
 
-void round_tokens(const QuantizedJob& job, int64_t begin, int64_t end) {
+void round_tokens(const Int8Job& job, int64_t begin, int64_t end) {
   for (int64_t token = begin; token < end; ++token) {
     switch (job.args->x.dtype) {
       case DType::kF32:
@@ -93,9 +95,9 @@ void round_tokens(const QuantizedJob& job, int64_t begin, int64_t end) {
 }
 
 // The integers of a block for all rows of a panel, unsigned, a vector for each group of columns.
-template <BlockFormat kFormat>
+template <PackedFormat kFormat>
 HWY_INLINE void load_block(const uint8_t* integers, __m512i (&groups)[kGroups]) {
-  if constexpr (kFormat == BlockFormat::kInt8) {
+  if constexpr (kFormat == PackedFormat::kInt8) {
 #pragma GCC unroll 8
     for (int g = 0; g < kGroups; ++g) groups[g] = _mm512_loadu_si512(integers + 64 * g);
   } else {
@@ -110,14 +112,14 @@ HWY_INLINE void load_block(const uint8_t* integers, __m512i (&groups)[kGroups]) 
 }
 
 // sums[t] = token t . the rows of the panel.
-template <BlockFormat kFormat, int kTokens>
-HWY_INLINE void multiply_panel(const QuantizedJob& job,
+template <PackedFormat kFormat, int kTokens>
+HWY_INLINE void multiply_panel(const Int8Job& job,
                                int64_t token,
                                int64_t panel,
                                __m512 (&sums)[kTokens]) {
-  const QuantizedMatrix& weight = job.args->weight;
-  constexpr bool kIsInt4 = kFormat == BlockFormat::kInt4;
-  constexpr int64_t kIntegerBytes = kPanelRows * kQuantBlock / (kIsInt4 ? 2 : 1);
+  const PackedMatrix& weight = job.weight();
+  constexpr bool kIsInt4 = kFormat == PackedFormat::kInt4;
+  constexpr int64_t kIntegerBytes = kPanelRows * kBlockColumns / (kIsInt4 ? 2 : 1);
   constexpr int64_t kBlockScales = kPanelRows * (kIsInt4 ? 2 : 1);
   const uint8_t* integers = weight.integers(panel);
   const Float16* scales = weight.scales(panel);
@@ -133,7 +135,7 @@ HWY_INLINE void multiply_panel(const QuantizedJob& job,
     const __m512 scale = load_lanes(scales + b * kBlockScales);
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      const int8_t* columns = x + t * weight.columns + b * kQuantBlock;
+      const int8_t* columns = x + t * weight.columns + b * kBlockColumns;
       const int64_t at = t * num_blocks + b;
       __m512i even =
           kIsInt4 ? _mm512_setzero_si512() : _mm512_set1_epi32(static_cast<int32_t>(offsets[at]));
@@ -187,10 +189,10 @@ void store_row(const TensorView& out, __m512 sums, int64_t token, int64_t row, i
   }
 }
 
-template <BlockFormat kFormat, int kTokens>
-HWY_NOINLINE void multiply_tile(const QuantizedJob& job, int64_t token, int64_t panel) {
+template <PackedFormat kFormat, int kTokens>
+HWY_NOINLINE void multiply_tile(const Int8Job& job, int64_t token, int64_t panel) {
   const int64_t row = panel * kPanelRows;
-  const int64_t count = job.args->weight.rows - row;
+  const int64_t count = job.weight().rows - row;
   __m512 sums[kTokens];
   multiply_panel<kFormat, kTokens>(job, token, panel, sums);
   const __m512 bias = load_bias(job.args->bias, row, count);
@@ -200,8 +202,8 @@ HWY_NOINLINE void multiply_tile(const QuantizedJob& job, int64_t token, int64_t 
   }
 }
 
-template <BlockFormat kFormat>
-void multiply_panels(const QuantizedJob& job, int64_t begin, int64_t end) {
+template <PackedFormat kFormat>
+void multiply_panels(const Int8Job& job, int64_t begin, int64_t end) {
   const int64_t num_tokens = job.args->x.shape[0];
   for (int64_t panel = begin; panel < end; ++panel) {
     int64_t tiles_left = ceil_div(num_tokens, kTileTokens);
@@ -246,37 +248,51 @@ namespace lamina::kernels::cpu {
 namespace {
 
 // Cut from one allocation.
-RoundedX make_rounded(const QuantizedLinearArgs& args, Scratch& scratch) {
+RoundedX make_rounded(const LinearArgs& args, Scratch& scratch) {
   const int64_t num_tokens = args.x.shape[0];
-  const int64_t num_scales = num_tokens * args.weight.num_blocks();
-  const int64_t num_values = num_tokens * args.weight.columns;
+  const PackedMatrix& weight = args.weight.packed;
+  const int64_t num_scales = num_tokens * weight.num_blocks();
+  const int64_t num_values = num_tokens * weight.columns;
   float* memory = scratch.floats(static_cast<size_t>(2 * num_scales + num_values / 4));
   return {.values = reinterpret_cast<int8_t*>(memory + 2 * num_scales),
           .scales = memory,
           .offsets = reinterpret_cast<uint32_t*>(memory + num_scales)};
 }
 
+Int8Job make_job(const LinearArgs& args) {
+  thread_local Scratch scratch;
+  return {&args, make_rounded(args, scratch)};
+}
+
+void multiply_panels(const Int8Job& job, int64_t begin, int64_t end) {
+  if (job.weight().format == PackedFormat::kInt4) {
+    multiply_panels<PackedFormat::kInt4>(job, begin, end);
+  } else {
+    multiply_panels<PackedFormat::kInt8>(job, begin, end);
+  }
+}
+
 }  // namespace
 
-void quantized_linear(const QuantizedLinearArgs& args, ThreadPool& pool) {
-  thread_local Scratch scratch;
-  const QuantizedJob job = {&args, make_rounded(args, scratch)};
+void linear_part_int8(const LinearArgs& args, int64_t begin, int64_t end) {
+  const Int8Job job = make_job(args);
+  round_tokens(job, 0, args.x.shape[0]);
+  multiply_panels(job, begin / kPanelRows, ceil_div(end, kPanelRows));
+}
+
+void linear_int8(const LinearArgs& args, ThreadPool& pool) {
+  const Int8Job job = make_job(args);
   const int64_t num_tokens = args.x.shape[0];
+  const int64_t columns = job.weight().columns;
   constexpr int64_t kMinElements = 16 * 1024;  // of x: some microseconds
   constexpr int64_t kMinProducts = 512 * 1024;
   pool.parallel_for(num_tokens,
-                    ceil_div(kMinElements, args.weight.columns),
+                    ceil_div(kMinElements, columns),
                     [&job](int64_t begin, int64_t end) { round_tokens(job, begin, end); });
-  const int64_t panel_work = kPanelRows * args.weight.columns * std::max<int64_t>(num_tokens, 1);
-  pool.parallel_for(args.weight.num_panels(),
+  const int64_t panel_work = kPanelRows * columns * std::max<int64_t>(num_tokens, 1);
+  pool.parallel_for(job.weight().num_panels(),
                     ceil_div(kMinProducts, panel_work),
-                    [&job](int64_t begin, int64_t end) {
-                      if (job.args->weight.format == BlockFormat::kInt4) {
-                        multiply_panels<BlockFormat::kInt4>(job, begin, end);
-                      } else {
-                        multiply_panels<BlockFormat::kInt8>(job, begin, end);
-                      }
-                    });
+                    [&job](int64_t begin, int64_t end) { multiply_panels(job, begin, end); });
 }
 
 }  // namespace lamina::kernels::cpu

@@ -1,5 +1,5 @@
-// Reading weights that stay quantised: blocks of GGUF's formats into a QuantizedMatrix. Used by
-// loaded_weights alone.
+// Reading weights into a PackedMatrix: blocks of GGUF's formats that stay quantised, and everything
+// else as pairs of bf16. Used by loaded_weights alone.
 #pragma once
 
 #include <functional>
@@ -8,7 +8,7 @@
 
 #include "graph/weight_source.h"
 #include "model/weights/stored_tensor.h"
-#include "tensor/quantized_matrix.h"
+#include "tensor/packed_matrix.h"
 
 namespace lamina {
 
@@ -18,15 +18,23 @@ namespace lamina {
 //   Q8_0, Q4_0 and Q4_1 keep their values. Scales and minima of Q4_K, which are products of two
 // numbers there, are rounded to f16. What has no format of its own is decoded and rounded to int8:
 // by at most 1/254 of the largest magnitude in 32 elements, where 6 bits are off by 1/62.
-std::optional<BlockFormat> quantized_format(const WeightSource& source,
+std::optional<PackedFormat> quantized_format(const WeightSource& source,
                                             std::span<const StoredTensor* const> tensors);
 
-// Writes the rows of `part` to `out` from row `first_row` on. `wrote` as for read_part(). Throws
+// Writes the rows of `part` to `out`, of a quantised format, from row `first_row` on, counted
+// through a stack. `wrote` as for read_part(). Throws
 // Error kInvalidArgument, naming the tensor, if a scale is no number of f16's range.
 void read_quantized(const StoredTensor& tensor,
                     const WeightPart& part,
-                    const QuantizedMatrix& out,
+                    const PackedMatrix& out,
                     int64_t first_row,
                     const std::function<void(size_t)>& wrote);
+
+// The same, of kPairs, whatever the tensor is stored as.
+void read_pairs(const StoredTensor& tensor,
+                const WeightPart& part,
+                const PackedMatrix& out,
+                int64_t first_row,
+                const std::function<void(size_t)>& wrote);
 
 }  // namespace lamina

@@ -1,4 +1,4 @@
-#include "model/weights/quantized_reader.h"
+#include "model/weights/packed_reader.h"
 
 #include <fmt/format.h>
 
@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "model/weights/part_reader.h"
 #include "model/weights/printable.h"
 #include "model/weights/stored_matrix.h"
 
@@ -36,9 +37,9 @@ bool has_whole_blocks(const WeightPart& part, StoredType type) {
   return !part.transposed && part.column_begin % block == 0 && part.num_columns % block == 0;
 }
 
-// 32 elements as QuantizedMatrix has them.
+// 32 elements as PackedMatrix has them.
 struct Block {
-  std::array<uint8_t, kQuantBlock> quants{};
+  std::array<uint8_t, kBlockColumns> quants{};
   Float16 scale;
   Float16 minimum;
 };
@@ -50,7 +51,7 @@ uint8_t rounded(float value, float most) {
 }
 
 // The four-bit integers of values that were decoded from them.
-Block four_bits(std::span<const float, kQuantBlock> values, float scale, float minimum) {
+Block four_bits(std::span<const float, kBlockColumns> values, float scale, float minimum) {
   Block block{.scale = to_f16(scale), .minimum = to_f16(minimum)};
   if (scale == 0.0F) return block;
   for (size_t i = 0; i < values.size(); ++i) {
@@ -59,7 +60,7 @@ Block four_bits(std::span<const float, kQuantBlock> values, float scale, float m
   return block;
 }
 
-Block rounded_to_int8(std::span<const float, kQuantBlock> values) {
+Block rounded_to_int8(std::span<const float, kBlockColumns> values) {
   float largest = 0.0F;
   for (const float value : values) largest = std::max(largest, std::fabs(value));
   Block block{.scale = to_f16(largest / 127.0F), .minimum = {}};
@@ -98,12 +99,12 @@ std::array<float, 2> q4_k_scales(const std::byte* stored, int64_t i) {
 }
 
 // The 32 elements number `i` of a stored block, whose values are given too.
-Block converted(BlockFormat format,
+Block converted(PackedFormat format,
                 StoredType type,
                 const std::byte* stored,
                 int64_t i,
-                std::span<const float, kQuantBlock> values) {
-  if (format == BlockFormat::kInt8) {
+                std::span<const float, kBlockColumns> values) {
+  if (format == PackedFormat::kInt8) {
     return type == StoredType::kQ8_0 ? q8_0_block(stored) : rounded_to_int8(values);
   }
   switch (type) {
@@ -122,6 +123,11 @@ bool is_finite(Float16 value) {
   return std::isfinite(to_f32(value));
 }
 
+// Bytes of `out` that a row takes.
+size_t row_bytes(const PackedMatrix& out) {
+  return out.matrix_bytes() / static_cast<size_t>(out.rows);
+}
+
 [[noreturn]] void refuse_scales(const StoredTensor& tensor) {
   throw Error(StatusCode::kInvalidArgument,
               fmt::format("tensor {}: a scale is no f16 number, so that it cannot stay quantised: "
@@ -131,25 +137,24 @@ bool is_finite(Float16 value) {
 
 }  // namespace
 
-std::optional<BlockFormat> quantized_format(const WeightSource& source,
+std::optional<PackedFormat> quantized_format(const WeightSource& source,
                                             std::span<const StoredTensor* const> tensors) {
-  BlockFormat format = BlockFormat::kInt4;
+  PackedFormat format = PackedFormat::kInt4;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const StoredType type = tensors[i]->type;
     if (!is_quantized(type) || !has_whole_blocks(source[i], type)) return std::nullopt;
-    if (!has_four_bits(type)) format = BlockFormat::kInt8;
+    if (!has_four_bits(type)) format = PackedFormat::kInt8;
   }
   return format;
 }
 
 void read_quantized(const StoredTensor& tensor,
                     const WeightPart& part,
-                    const QuantizedMatrix& out,
+                    const PackedMatrix& out,
                     int64_t first_row,
                     const std::function<void(size_t)>& wrote) {
   StoredMatrix matrix(tensor);
   const BlockLayout layout = block_layout(tensor.type);
-  const size_t row_bytes = out.size_bytes() / static_cast<size_t>(out.rows);
   std::vector<float> values(static_cast<size_t>(part.num_columns));
   for (int64_t i = 0; i < part.rows.num_rows(); ++i) {
     const int64_t row = part.matrix_begin + picked_row(part, i);
@@ -157,16 +162,40 @@ void read_quantized(const StoredTensor& tensor,
     matrix.read(first, values);
     const std::byte* stored = matrix.blocks(first, part.num_columns);
     for (int64_t block = 0; block < out.num_blocks(); ++block) {
-      const int64_t column = block * kQuantBlock;
+      const int64_t column = block * kBlockColumns;
       const auto of_block =
-          std::span(values).subspan(static_cast<size_t>(column)).first<kQuantBlock>();
+          std::span(values).subspan(static_cast<size_t>(column)).first<kBlockColumns>();
       const std::byte* stored_block = stored + column / layout.elements * layout.bytes;
-      const int64_t in_stored = column % layout.elements / kQuantBlock;
+      const int64_t in_stored = column % layout.elements / kBlockColumns;
       const Block quants = converted(out.format, tensor.type, stored_block, in_stored, of_block);
       if (!is_finite(quants.scale) || !is_finite(quants.minimum)) refuse_scales(tensor);
       out.set_block(first_row + i, block, quants.quants, quants.scale, quants.minimum);
     }
-    wrote(row_bytes);
+    wrote(row_bytes(out));
+  }
+}
+
+void read_pairs(const StoredTensor& tensor,
+                const WeightPart& part,
+                const PackedMatrix& out,
+                int64_t first_row,
+                const std::function<void(size_t)>& wrote) {
+  constexpr int64_t kStripRows = 256;  // read at a time, so that little memory is needed beside `out`
+  const int64_t num_rows = part.rows.num_rows();
+  std::vector<BFloat16> strip(static_cast<size_t>(std::min(kStripRows, num_rows) * out.columns));
+  for (int64_t begin = 0; begin < num_rows; begin += kStripRows) {
+    const int64_t count = std::min(kStripRows, num_rows - begin);
+    auto* to = reinterpret_cast<std::byte*>(strip.data());
+    for (const WeightPart& rows : take_rows({part}, {.begin = begin, .count = count})) {
+      read_part(tensor, rows, DType::kBF16, to, [](size_t /*bytes*/) {});
+      to += static_cast<size_t>(rows.rows.num_rows() * out.columns) * sizeof(BFloat16);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      out.set_row(first_row + begin + i,
+                  std::span(strip).subspan(static_cast<size_t>(i * out.columns),
+                                           static_cast<size_t>(out.columns)));
+    }
+    wrote(static_cast<size_t>(count) * row_bytes(out));
   }
 }
 
