@@ -5,11 +5,14 @@
 
 A point is BATCHxCONTEXT, decoding, or prefill-TOKENS; with q: before it, of the quantised model. Lamina is measured over
 HTTP: the time between tokens of a stream while all sequences decode. llama.cpp is called through its C API, without a
-server, and decodes at the context that Lamina's sequences had.
+server, and decodes at the context that Lamina's sequences had. In colocated mode Lamina's server is stopped while
+llama.cpp runs and goes on in the next round; otherwise, since attention workers end a session whose engine is silent,
+every round starts a server of its own.
 
 The bound of a step is max(weights' bytes / bandwidth, products / FLOP/s), and the same of attention over each sequence's
 keys and values, one after the other. Bandwidth and FLOP/s are lamina_bench_kernels', measured each round, or given."""
 import argparse
+import contextlib
 import dataclasses
 import http.client
 import json
@@ -70,6 +73,7 @@ class Lamina(harness.Process):
                          prefix=pin(threads))
         self.port = int(self.wait_for_line(r"ready after .*http://\S+:(\d+)", timeout=300).group(1))
         self.ended_early = []  # answers of requests that should still be running
+        self.events = None     # of the request that started last
 
     api_key = None
     request = harness.Server.request
@@ -100,8 +104,8 @@ class Lamina(harness.Process):
     def mean_context(self, batch):
         return (self.metric("vllm:prompt_tokens_total") + self.metric("vllm:generation_tokens_total")) / batch
 
-    def decode(self, batch, context):
-        """Tokens a second of `batch` sequences, and their mean context, which is about `context`."""
+    def start_decoding(self, batch, context):
+        """Starts `batch` sequences, whose contexts will be about `context`."""
         # While later prompts are run, a part a step, the earlier sequences go on.
         drift = batch * context // (2 * CHUNK) + WARM_UP_STEPS + STEPS // 2
         body = self.body(max(1, context - drift), context + ROOM - (context - drift))
@@ -113,8 +117,14 @@ class Lamina(harness.Process):
             assert time.monotonic() < deadline, "the requests did not arrive"
             time.sleep(0.05)  # only the metrics tell
         # The last one to come is the last to start, and from then on has a token of every step.
+        self.events = self.stream("/v1/completions", body)
+
+    def decode(self, batch, context):
+        """Tokens a second of `batch` sequences, and their mean context, which is about `context`."""
+        if self.events is None:
+            self.start_decoding(batch, context)
         times = []
-        for event in self.stream("/v1/completions", body):
+        for event in self.events:
             now = time.perf_counter()
             times += [now] * sum(len(choice.get("token_ids") or []) for choice in event["choices"])
             if len(times) > WARM_UP_STEPS + STEPS:
@@ -124,6 +134,14 @@ class Lamina(harness.Process):
         assert self.metric("vllm:num_preemptions_total") == 0, "the KV cache is too small"
         step = (times[WARM_UP_STEPS + STEPS] - times[WARM_UP_STEPS]) / STEPS
         return batch / step, round(self.mean_context(batch) - STEPS / 2)
+
+    @contextlib.contextmanager
+    def stopped(self):
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.process.pid, signal.SIGCONT)
 
     def prefill(self, num_tokens):
         """Tokens a second of a prompt, until its first token."""
@@ -158,11 +176,16 @@ def wait_for_quiet(options):
             return
 
 
-def measure_lamina(model, point, options):
-    with Lamina(model, options.threads, point.batch, point.context + ROOM, options.mode) as server:
-        if point.is_prefill:
-            return server.prefill(point.context), point.context
-        return server.decode(point.batch, point.context)
+def start_lamina(point, models, options):
+    # Every round goes on from where the one before ended.
+    room = ROOM + options.rounds * (WARM_UP_STEPS + STEPS)
+    return Lamina(models[point.is_quantised], options.threads, point.batch, point.context + room, options.mode)
+
+
+def measure_lamina(server, point):
+    if point.is_prefill:
+        return server.prefill(point.context), point.context
+    return server.decode(point.batch, point.context)
 
 
 def measure_llama(model, point, context, options):
@@ -174,15 +197,18 @@ def measure_llama(model, point, context, options):
     return json.loads(output)["tokens_per_s"]
 
 
+def bench_kernels():
+    return pathlib.Path(harness.BINARY).parent / "lamina_bench_kernels"
+
+
 def measure_machine(options):
     """What the machine gives now, or None."""
-    wait_for_quiet(options)
     if options.bandwidth and options.flops:
         return Machine(options.bandwidth * 1e9, options.flops * 1e9)
-    program = pathlib.Path(harness.BINARY).parent / "lamina_bench_kernels"
-    if not program.exists():
+    if not bench_kernels().exists():
         return None
-    with subprocess.Popen([*pin(options.threads), program, str(options.threads)], stdout=subprocess.PIPE, text=True) as run:
+    wait_for_quiet(options)
+    with subprocess.Popen([*pin(options.threads), bench_kernels(), str(options.threads)], stdout=subprocess.PIPE, text=True) as run:
         # Its first line; the kernels after it are not wanted here.
         found = re.search(r"reads ([\d.]+) GB/s.* ([\d.]+) GFLOP/s", run.stdout.readline())
         run.kill()
@@ -192,20 +218,30 @@ def measure_machine(options):
                    options.flops * 1e9 if options.flops else flops)
 
 
-def measure(point, models, machine, options):
-    model = models[point.is_quantised]
-    wait_for_quiet(options)
-    lamina, context = measure_lamina(model, point, options)
-    wait_for_quiet(options)
-    llama = measure_llama(model, point, context, options)
+def measure(server, point, models, options):
+    """One round."""
+    lamina, context = measure_lamina(server, point)
+    with server.stopped() if options.mode == "colocated" else server:
+        machine = measure_machine(options)
+        wait_for_quiet(options)
+        llama = measure_llama(models[point.is_quantised], point, context, options)
+        wait_for_quiet(options)
     figures = {"lamina": lamina, "llama.cpp": llama, "ratio": lamina / llama, "context": context}
     if machine:
-        shape = read_shape(model)
+        shape = read_shape(models[point.is_quantised])
         figures["bound"] = (shape.prefill_bound(context, machine) if point.is_prefill
                             else shape.decode_bound(point.batch, context, machine))
         figures["of bound"] = lamina / figures["bound"]
     print(f"  {point.text:14} " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
     return figures
+
+
+def measure_rounds(point, models, options):
+    """Figures of every round."""
+    if options.mode == "colocated":
+        with start_lamina(point, models, options) as server:
+            return [measure(server, point, models, options) for _ in range(options.rounds)]
+    return [measure(start_lamina(point, models, options), point, models, options) for _ in range(options.rounds)]
 
 
 def print_table(results, rounds):
@@ -269,14 +305,9 @@ def main():
     if options.model is None:
         options.model = random_model(options.layers)
     models = {False: options.model, True: options.quantised}
-    results = {}
-    for i in range(options.rounds):
-        print(f"round {i + 1}", flush=True)
-        machine = measure_machine(options)
-        if machine is None and i == 0:
-            print("  no bound: build lamina_bench_kernels beside lamina, or give --bandwidth and --flops")
-        for point in options.points:
-            results.setdefault(point.text, []).append(measure(point, models, machine, options))
+    if not options.flops and not bench_kernels().exists():
+        print("no bound: build lamina_bench_kernels beside lamina, or give --bandwidth and --flops")
+    results = {point.text: measure_rounds(point, models, options) for point in options.points}
     print_table(results, options.rounds)
 
 

@@ -20,6 +20,8 @@ namespace {
 // or 16 tokens are quicker as one tile with one panel than in two tiles.
 constexpr int64_t kTileTokens = 14;
 constexpr int64_t kMaxTokens = 16;
+// Fewer tokens wait for memory alone, and the processor's own prefetcher reads it faster undisturbed.
+constexpr int kMinFetchingTokens = 5;
 
 // sums [tokens][kTokenSums] of a tile. x [pairs of columns][tokens][2], from the block's first
 // column on. While a tile meets `num_passes` pairs of columns, one line of each panel is fetched.
@@ -37,8 +39,10 @@ HWY_NOINLINE void multiply_tile(const BFloat16* x, const PanelBlock& block, floa
   const int64_t num_pairs = block.num_columns / 2;
   const BFloat16* next = block.next + block.pass * num_pairs / block.num_passes * kPairs;
   for (int64_t begin = 0; begin < num_pairs; begin += block.num_passes, next += kPairs) {
+    if constexpr (kTokens >= kMinFetchingTokens) {
 #pragma GCC unroll 2
-    for (int p = 0; p < kPanels; ++p) _mm_prefetch(next + p * block.panel_stride, _MM_HINT_T1);
+      for (int p = 0; p < kPanels; ++p) _mm_prefetch(next + p * block.panel_stride, _MM_HINT_T1);
+    }
     const int64_t end = std::min(begin + block.num_passes, num_pairs);
     for (int64_t pair = begin; pair < end; ++pair) {
       __m512i rows[kPanels];
