@@ -227,8 +227,7 @@ void bench_linear(
   const Buffer weights = random_buffer(dtype, num_copies * n * k);
   const Buffer x = random_buffer(dtype, m * k);
   const Buffer out = random_buffer(dtype, m * n);
-  const bool is_packed =
-      dtype == DType::kBF16 && kernels::has_fast_products(PackedFormat::kPairs);
+  const bool is_packed = dtype == DType::kBF16 && kernels::has_fast_products(PackedFormat::kPairs);
   const double seconds = median_seconds([&](int64_t call) {
     std::byte* data = weights.data() + call % num_copies * weight_bytes;
     const PackedMatrix packed{.data = data, .rows = n, .columns = k};

@@ -81,11 +81,11 @@ void load_ranks(const ModelOptions& options, const ModelFiles& files, ModelProgr
     ModelShard& shard = program.ranks.emplace_back();
     shard.sliced =
         convert_model(shard_graph(graph, rank, options.tensor_parallel_size), rewrites).sliced;
-    shard.weights = files.load_weights(
-        shard.sliced.graph,
-        {.progress = progress_bar(),
-         .keeps_quantized = keeps_quantized(options, program.dtype),
-         .packs_pairs = kernels::has_fast_products(PackedFormat::kPairs)});
+    shard.weights =
+        files.load_weights(shard.sliced.graph,
+                           {.progress = progress_bar(),
+                            .keeps_quantized = keeps_quantized(options, program.dtype),
+                            .packs_pairs = kernels::has_fast_products(PackedFormat::kPairs)});
   }
 }
 

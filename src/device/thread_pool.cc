@@ -74,14 +74,17 @@ void ThreadPool::parallel_for(int64_t count,
 }
 
 void ThreadPool::run_ranges() {
-  // Chunks larger than the grain where there is plenty of work: few atomic operations, still
-  // balanced.
-  const int64_t num_chunks_wanted = 4 * static_cast<int64_t>(workers_.size() + 1);
-  const int64_t chunk = std::max(job_.grain, job_.count / num_chunks_wanted);
-  while (true) {
-    const int64_t begin = next_begin_.fetch_add(chunk, std::memory_order_relaxed);
-    if (begin >= job_.count) return;
-    (*job_.task)(begin, std::min(begin + chunk, job_.count));
+  // Long ranges first, which read memory in one go, then ever shorter ones, so that all threads end
+  // at about the same time.
+  const auto num_threads = static_cast<int64_t>(workers_.size()) + 1;
+  const int64_t shortest = std::max(job_.grain, job_.count / (32 * num_threads));
+  int64_t begin = next_begin_.load(std::memory_order_relaxed);
+  while (begin < job_.count) {
+    const int64_t size = std::max(shortest, (job_.count - begin) / (2 * num_threads));
+    const int64_t end = std::min(begin + size, job_.count);
+    if (!next_begin_.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
+    (*job_.task)(begin, end);
+    begin = next_begin_.load(std::memory_order_relaxed);
   }
 }
 

@@ -59,7 +59,8 @@ struct ModelProgram {
   [[nodiscard]] AttentionCoreConfig attention_core(int32_t rank,
                                                    const HeadRange& kv_heads,
                                                    int32_t num_blocks) const;
-  // How products take most weights: of the first that is quantised, else of the first that is packed.
+  // How products take most weights: of the first that is quantised, else of the first that is
+  // packed.
   [[nodiscard]] std::optional<PackedFormat> packed_format() const;
   // What a decoding step has to do, over all ranks.
   [[nodiscard]] DecodeWork decode_work() const;

@@ -106,10 +106,10 @@ class SliceExecutor {
   MemoryPlan plan_;
   Buffer scratch_;
   std::vector<MicroBatch> micro_batches_;
-  std::vector<WeightView> weights_;  // by value id; empty for the rest
-  std::vector<TensorView> parts_;    // of an exchange, by rank
-  const MicroBatch* current_ = nullptr;                    // whose slice runs, or ran last
-  int32_t slice_idx_ = 0;                                  // that slice
+  std::vector<WeightView> weights_;      // by value id; empty for the rest
+  std::vector<TensorView> parts_;        // of an exchange, by rank
+  const MicroBatch* current_ = nullptr;  // whose slice runs, or ran last
+  int32_t slice_idx_ = 0;                // that slice
 };
 
 }  // namespace lamina

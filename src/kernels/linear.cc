@@ -13,8 +13,8 @@ Status check(const LinearArgs& args) {
   const int64_t num_tokens = args.x.shape[0];
   const Shape weight = args.weight.shape();
   const int64_t num_columns = weight.rank() == 2 ? weight[0] : 0;
-  LAMINA_RETURN_IF_ERROR(check_weight(
-      "linear", "weight", args.weight, {num_columns, args.x.shape[1]}, args.x.dtype));
+  LAMINA_RETURN_IF_ERROR(
+      check_weight("linear", "weight", args.weight, {num_columns, args.x.shape[1]}, args.x.dtype));
   if (!args.bias.empty()) {
     LAMINA_RETURN_IF_ERROR(check_tensor("linear", "bias", args.bias, {num_columns}, args.x.dtype));
   }
@@ -34,10 +34,7 @@ Status check_head_linear(const TensorView& x, const WeightView& weight, const Te
 
 }  // namespace
 
-Status head_linear(TensorView x,
-                   const WeightView& weight,
-                   TensorView out,
-                   StreamView stream) {
+Status head_linear(TensorView x, const WeightView& weight, TensorView out, StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check_head_linear(x, weight, out));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:

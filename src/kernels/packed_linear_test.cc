@@ -132,8 +132,7 @@ TEST(PackedLinear, AgreesWithReference) {
                 run(x, weight.view(), bias_view, out_dtype, 2),
                 expected,
                 std::sqrt(static_cast<float>(k)),
-                fmt::format(
-                    "{} {} m {} n {} k {}", name_of(format), dtype_name(dtype), m, n, k));
+                fmt::format("{} {} m {} n {} k {}", name_of(format), dtype_name(dtype), m, n, k));
           }
         }
       }
@@ -182,10 +181,10 @@ TEST(PackedLinear, RowsDependOnNothingElse) {
             ASSERT_TRUE(linear({x.view().rows(begin, count), weight.view(), {}, out.view()},
                                StreamView(pool))
                             .ok());
-            ASSERT_EQ(0,
-                      std::memcmp(out.view().data,
-                                  all.view().rows(begin, count).data,
-                                  out.view().size_bytes()))
+            ASSERT_EQ(
+                0,
+                std::memcmp(
+                    out.view().data, all.view().rows(begin, count).data, out.view().size_bytes()))
                 << name_of(format) << " rows " << begin << " + " << count << " of k " << k;
           }
         }

@@ -169,9 +169,7 @@ inline constexpr PackedFormat kPackedFormats[] = {
     PackedFormat::kPairs, PackedFormat::kInt8, PackedFormat::kInt4};
 
 inline std::string name_of(PackedFormat format) {
-  return format == PackedFormat::kPairs ? "pairs"
-         : format == PackedFormat::kInt8 ? "int8"
-                                         : "int4";
+  return format == PackedFormat::kPairs ? "pairs" : format == PackedFormat::kInt8 ? "int8" : "int4";
 }
 
 // A packed matrix, or a stack of them, of random elements, with memory of its own.

@@ -1,6 +1,7 @@
 // WeightStore: the weights of a loaded graph by the names of their nodes, each in its node's dtype
 // and shape. Views of the memory-mapped file where it has those very bytes, put together or packed
-// for products in memory of our own otherwise. Immutable after loading; outlives every executor that uses it.
+// for products in memory of our own otherwise. Immutable after loading; outlives every executor
+// that uses it.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,7 @@ class WeightStore {
   // Throws Error kNotFound, naming it, for what the graph did not name.
   [[nodiscard]] virtual TensorView get(std::string_view name) const = 0;
   // The weight of that name where it is packed: get() does not have it then.
-  [[nodiscard]] virtual std::optional<PackedMatrix> find_packed(
-      std::string_view name) const = 0;
+  [[nodiscard]] virtual std::optional<PackedMatrix> find_packed(std::string_view name) const = 0;
   // Bytes held in memory of our own plus bytes used in mapped files.
   [[nodiscard]] virtual uint64_t resident_bytes() const = 0;
   // 64-bit hash of names, shapes, dtypes and a sample of the content: two processes with the same

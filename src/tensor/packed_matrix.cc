@@ -38,10 +38,10 @@ void PackedMatrix::set_row(int64_t row, std::span<const BFloat16> values) const 
 }
 
 void PackedMatrix::set_block(int64_t row,
-                                int64_t block,
-                                std::span<const uint8_t, kBlockColumns> quants,
-                                Float16 scale,
-                                Float16 minimum) const {
+                             int64_t block,
+                             std::span<const uint8_t, kBlockColumns> quants,
+                             Float16 scale,
+                             Float16 minimum) const {
   const auto [panel, in_panel] = Place(*this, row);
   auto* integers = const_cast<uint8_t*>(this->integers(panel)) + block * element_bytes();
   for (int64_t i = 0; i < kBlockColumns; ++i) {
@@ -56,8 +56,8 @@ void PackedMatrix::set_block(int64_t row,
 }
 
 void PackedMatrix::get_block(int64_t row,
-                                int64_t block,
-                                std::span<float, kBlockColumns> values) const {
+                             int64_t block,
+                             std::span<float, kBlockColumns> values) const {
   const auto [panel, in_panel] = Place(*this, row);
   if (format == PackedFormat::kPairs) {
     const auto* pairs = reinterpret_cast<const BFloat16*>(this->panel(panel)) +

@@ -96,8 +96,12 @@ Buffer touched_buffer(DType dtype, int64_t count) {
 
 // Seconds of x [m, k] times weights [n, k], packed if a format is given, the best of several: what
 // the device can do.
-double best_product_seconds(
-    StreamView stream, DType dtype, std::optional<PackedFormat> format, int64_t m, int64_t n, int64_t k) {
+double best_product_seconds(StreamView stream,
+                            DType dtype,
+                            std::optional<PackedFormat> format,
+                            int64_t m,
+                            int64_t n,
+                            int64_t k) {
   PackedMatrix packed{.format = format.value_or(PackedFormat::kPairs), .rows = n, .columns = k};
   const Buffer weights =
       format ? touched_buffer(packed.size_bytes()) : touched_buffer(dtype, n * k);
@@ -114,8 +118,7 @@ double best_product_seconds(
 
 // In which a read of weights is measured: quantised ones take computing even for one row.
 std::optional<PackedFormat> format_of_reads(DType dtype) {
-  const bool is_packed =
-      dtype == DType::kBF16 && kernels::has_fast_products(PackedFormat::kPairs);
+  const bool is_packed = dtype == DType::kBF16 && kernels::has_fast_products(PackedFormat::kPairs);
   return is_packed ? std::optional(PackedFormat::kPairs) : std::nullopt;
 }
 

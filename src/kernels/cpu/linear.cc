@@ -1,7 +1,8 @@
-// A product with a fixed order of summation, of rows of weights as they lie. Each element of `out` has one accumulator vector, to
-// which the products are added in ascending k, and whose lanes are summed in one fixed order.
-// Tiling only chooses which elements are computed side by side, so it never changes a bit of any
-// (docs/adr/0009). Threads take ranges of weight rows; the weights are read from memory once.
+// A product with a fixed order of summation, of rows of weights as they lie. Each element of `out`
+// has one accumulator vector, to which the products are added in ascending k, and whose lanes are
+// summed in one fixed order. Tiling only chooses which elements are computed side by side, so it
+// never changes a bit of any (docs/adr/0009). Threads take ranges of weight rows; the weights are
+// read from memory once.
 #include "kernels/cpu/linear.h"
 
 #include "kernels/cpu/instruction_set.h"
@@ -266,7 +267,8 @@ void linear_typed(LinearJob job, ThreadPool& pool) {
   pool.parallel_for(ceil_div(num_columns, kRowUnit),
                     ceil_div(kMinWork, unit_work),
                     [&job](int64_t begin, int64_t end) {
-                      const int64_t n_end = std::min(end * kRowUnit, job.args->weight.tensor.shape[0]);
+                      const int64_t n_end =
+                          std::min(end * kRowUnit, job.args->weight.tensor.shape[0]);
                       multiply_range<T>(job, begin * kRowUnit, n_end);
                     });
 }

@@ -1,8 +1,8 @@
 // Products of bf16 with weights in panels of pairs, in tiles of AMX: 16 tokens of x, the left
-// factor, meet blocks of panels, which are right factors as they lie. An element of `out` is one sum
-// in one tile register, to which pairs are added in ascending order; what the tile's other rows and
-// columns are does not matter to it. One arithmetic serves all numbers of tokens: beside one token
-// 15 rows of zeros are multiplied too, and memory is still the bound (docs/adr/0022).
+// factor, meet blocks of panels, which are right factors as they lie. An element of `out` is one
+// sum in one tile register, to which pairs are added in ascending order; what the tile's other rows
+// and columns are does not matter to it. One arithmetic serves all numbers of tokens: beside one
+// token 15 rows of zeros are multiplied too, and memory is still the bound (docs/adr/0022).
 #include <algorithm>
 
 #include "base/checked_math.h"
@@ -96,13 +96,14 @@ class AmxKernel {
     }
     publish_to_tiles();
   }
-  // Lays tiles [begin, end) out: [token tiles][blocks of columns][16][32], zeros past the last token.
+  // Lays tiles [begin, end) out: [token tiles][blocks of columns][16][32], zeros past the last
+  // token.
   void pack(int64_t begin, int64_t end) const {
     const TensorView& x = job_.args.x;
     const int64_t token_end = round_up(std::min(tile_begin(end), x.shape[0]), kTokenTile);
     for (int64_t token = tile_begin(begin); token < token_end; ++token) {
-      BFloat16* to = job_.x + token / kTokenTile * kTokenTile * x.shape[1] +
-                     token % kTokenTile * kTileDepth;
+      BFloat16* to =
+          job_.x + token / kTokenTile * kTokenTile * x.shape[1] + token % kTokenTile * kTileDepth;
       for (int64_t k = 0; k < x.shape[1]; k += kTileDepth, to += kTileElements) {
         _mm512_storeu_si512(
             to,

@@ -55,7 +55,8 @@ void round_token(const Int8Job& job, int64_t token) {
   int8_t* values = job.x.values + token * weight.columns;
   float* scales = job.x.scales + token * weight.num_blocks();
   uint32_t* offsets = job.x.offsets + token * weight.num_blocks();
-  for (int64_t b = 0; b < weight.num_blocks(); ++b, from += kBlockColumns, values += kBlockColumns) {
+  for (int64_t b = 0; b < weight.num_blocks();
+       ++b, from += kBlockColumns, values += kBlockColumns) {
     const __m512 lower = load_lanes(from);
     const __m512 upper = load_lanes(from + kLanes);
     const float largest =

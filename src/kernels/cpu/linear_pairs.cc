@@ -20,7 +20,8 @@ namespace {
 // or 16 tokens are quicker as one tile with one panel than in two tiles.
 constexpr int64_t kTileTokens = 14;
 constexpr int64_t kMaxTokens = 16;
-// Fewer tokens wait for memory alone, and the processor's own prefetcher reads it faster undisturbed.
+// Fewer tokens wait for memory alone, and the processor's own prefetcher reads it faster
+// undisturbed.
 constexpr int kMinFetchingTokens = 5;
 
 // sums [tokens][kTokenSums] of a tile. x [pairs of columns][tokens][2], from the block's first
@@ -117,8 +118,7 @@ class PairsKernel {
       __m512i pairs[16];
 #pragma GCC unroll 16
       for (int64_t t = 0; t < 16; ++t) {
-        pairs[t] =
-            t < height ? load_bf16(x.row<BFloat16>(begin + t) + k) : _mm512_setzero_si512();
+        pairs[t] = t < height ? load_bf16(x.row<BFloat16>(begin + t) + k) : _mm512_setzero_si512();
       }
       transpose_16x16(pairs);
 #pragma GCC unroll 16

@@ -1,7 +1,7 @@
 // The loops of products with weights in panels of pairs (PackedFormat::kPairs), around a kernel
-// that multiplies one tile: some tokens by one depth block of one or two panels. For linear_pairs.cc
-// and linear_amx.cc, which have it compiled for their own instructions; so it includes nothing, and
-// they what it needs.
+// that multiplies one tile: some tokens by one depth block of one or two panels. For
+// linear_pairs.cc and linear_amx.cc, which have it compiled for their own instructions; so it
+// includes nothing, and they what it needs.
 //
 // Weights pass by once for as many tokens as stay in the second-level cache; a depth block of the
 // panels stays there while all of them meet it, and each of them fetches its share of the block
@@ -99,7 +99,8 @@ inline void store_sums(const LinearArgs& args,
 //   num_panels()                 that its tiles meet
 //   num_tiles(), tile_begin(i)   how the tokens are cut
 //   pack(begin, end)             lays x of some tiles out
-//   multiply(tile, block, sums)  adds to sums [tokens of the tile][kTokenSums]; the first depth block
+//   multiply(tile, block, sums)  adds to sums [tokens of the tile][kTokenSums]; the first depth
+//   block
 //                                sets them
 template <typename Kernel>
 void multiply_panels(const PanelJob& job, const Kernel& kernel, int64_t begin, int64_t end) {
@@ -114,8 +115,8 @@ void multiply_panels(const PanelJob& job, const Kernel& kernel, int64_t begin, i
   for (int64_t first = 0; first < num_tiles; first += block_tiles) {
     const int64_t last = std::min(first + block_tiles, num_tiles);
     const int64_t token = kernel.tile_begin(first);
-    float* sums = scratch.floats(
-        static_cast<size_t>((kernel.tile_begin(last) - token) * kTokenSums));
+    float* sums =
+        scratch.floats(static_cast<size_t>((kernel.tile_begin(last) - token) * kTokenSums));
     for (int64_t panel = begin; panel < end; panel += count) {
       for (int64_t k = 0; k < job.weight().columns; k += Kernel::kDepthBlock) {
         PanelBlock block = find_block(job.weight(), panel, count, k, Kernel::kDepthBlock);
@@ -143,7 +144,8 @@ void run_panels(const PanelJob& job, const Kernel& kernel, ThreadPool& pool) {
   pool.parallel_for(ceil_div(num_panels, count),
                     ceil_div(kMinWork, count * kPanelRows * job.num_tokens() * columns),
                     [&](int64_t begin, int64_t end) {
-                      multiply_panels(job, kernel, begin * count, std::min(end * count, num_panels));
+                      multiply_panels(
+                          job, kernel, begin * count, std::min(end * count, num_panels));
                     });
 }
 

@@ -93,8 +93,7 @@ void experts(const ExpertsArgs& args) {
       }
       const std::vector<double> inner_row = product_row(down, activated);
       for (int64_t n = 0; n < args.out.shape[1]; ++n) {
-        const double sum =
-            bias_of(args.down_bias, expert, n) + dot(inner_row, weight_row(down, n));
+        const double sum = bias_of(args.down_bias, expert, n) + dot(inner_row, weight_row(down, n));
         sums[static_cast<size_t>(n)] += weight * sum;
       }
     }

@@ -59,8 +59,7 @@ void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
     const std::vector<double> weight = weight_row(args.weight, n);
     const double bias = args.bias.empty() ? 0.0 : double{get(args.bias, n, 0)};
     for (int64_t t = 0; t < args.x.shape[0]; ++t) {
-      const std::vector<double> x =
-          product_row(args.weight, row_of(args.x, t, 0, args.x.shape[1]));
+      const std::vector<double> x = product_row(args.weight, row_of(args.x, t, 0, args.x.shape[1]));
       put(args.out, t, n, static_cast<float>(bias + dot(x, weight)));
     }
   }
@@ -76,8 +75,7 @@ void head_linear(const TensorView& x, const WeightView& weight, const TensorView
   for (int64_t head = 0; head < x.shape[1]; ++head) {
     const WeightView matrix = weight.matrix(head);
     for (int64_t t = 0; t < x.shape[0]; ++t) {
-      const std::vector<double> of_head =
-          product_row(matrix, row_of(x, t, head * depth, depth));
+      const std::vector<double> of_head = product_row(matrix, row_of(x, t, head * depth, depth));
       for (int64_t n = 0; n < width; ++n) {
         put(out, t, head * width + n, static_cast<float>(dot(of_head, weight_row(matrix, n))));
       }

@@ -16,9 +16,9 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "model/weights/fingerprint.h"
+#include "model/weights/packed_reader.h"
 #include "model/weights/part_reader.h"
 #include "model/weights/printable.h"
-#include "model/weights/packed_reader.h"
 
 namespace lamina {
 namespace {
@@ -129,7 +129,7 @@ class Resolver {
 // How the operators of a graph use a weight.
 struct WeightUse {
   bool in_products = false;
-  bool as_table = false;    // of a whole embedding
+  bool as_table = false;   // of a whole embedding
   bool otherwise = false;  // by what takes no packed weight
 };
 
@@ -237,8 +237,7 @@ class LoadedWeights final : public WeightStore {
     }
     return found->second;
   }
-  [[nodiscard]] std::optional<PackedMatrix> find_packed(
-      std::string_view name) const override {
+  [[nodiscard]] std::optional<PackedMatrix> find_packed(std::string_view name) const override {
     const auto found = packed_.find(name);
     return found == packed_.end() ? std::nullopt : std::optional(found->second);
   }

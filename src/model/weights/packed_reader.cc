@@ -138,7 +138,7 @@ size_t row_bytes(const PackedMatrix& out) {
 }  // namespace
 
 std::optional<PackedFormat> quantized_format(const WeightSource& source,
-                                            std::span<const StoredTensor* const> tensors) {
+                                             std::span<const StoredTensor* const> tensors) {
   PackedFormat format = PackedFormat::kInt4;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const StoredType type = tensors[i]->type;
@@ -180,7 +180,8 @@ void read_pairs(const StoredTensor& tensor,
                 const PackedMatrix& out,
                 int64_t first_row,
                 const std::function<void(size_t)>& wrote) {
-  constexpr int64_t kStripRows = 256;  // read at a time, so that little memory is needed beside `out`
+  constexpr int64_t kStripRows =
+      256;  // read at a time, so that little memory is needed beside `out`
   const int64_t num_rows = part.rows.num_rows();
   std::vector<BFloat16> strip(static_cast<size_t>(std::min(kStripRows, num_rows) * out.columns));
   for (int64_t begin = 0; begin < num_rows; begin += kStripRows) {

@@ -19,7 +19,7 @@ namespace lamina {
 // numbers there, are rounded to f16. What has no format of its own is decoded and rounded to int8:
 // by at most 1/254 of the largest magnitude in 32 elements, where 6 bits are off by 1/62.
 std::optional<PackedFormat> quantized_format(const WeightSource& source,
-                                            std::span<const StoredTensor* const> tensors);
+                                             std::span<const StoredTensor* const> tensors);
 
 // Writes the rows of `part` to `out`, of a quantised format, from row `first_row` on, counted
 // through a stack. `wrote` as for read_part(). Throws
