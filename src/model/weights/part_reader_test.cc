@@ -371,6 +371,63 @@ TEST(QuantizedReadingOf, ScalesTooLargeForF16IsRefused) {
               ::testing::HasSubstr("--quantization none"));
 }
 
+// Everything that products use and that has whole blocks of columns, whatever it is stored as.
+TEST(PairsReading, PacksWhatReadingGives) {
+  for (const StoredType type : {StoredType::kF32, StoredType::kBF16, StoredType::kQ8_0}) {
+    Tensors tensors(type, 0x30);
+    const Derived matrix = tensors.add("m", {300, 512});
+    const Derived q = tensors.add("q", {48, 256}, 4);
+    const Derived v = tensors.add("v", {24, 256});
+    for (const Derived& derived : {matrix,
+                                   rows_of(matrix, {1, 2, 7, 9}),
+                                   rows_of(matrix, {0, 5, 6, 50}),
+                                   columns_of(matrix, 16, 96),
+                                   stacked(q, v)}) {
+      const Graph graph = product_with(derived.source);
+      const auto packed = load_graph_weights(graph, tensors.list(), {.packs_pairs = true});
+      const auto matrix_of = packed->find_packed("w");
+      ASSERT_TRUE(matrix_of);
+      ASSERT_EQ(matrix_of->format, PackedFormat::kPairs);
+      const auto plain = load_graph_weights(graph, tensors.list(), {});
+      const TensorView rows = plain->get("w");
+      ASSERT_EQ(matrix_of->shape(), rows.shape);
+      for (int64_t row = 0; row < rows.shape[0]; ++row) {
+        for (int64_t block = 0; block < matrix_of->num_blocks(); ++block) {
+          std::array<float, kBlockColumns> values{};
+          matrix_of->get_block(row, block, values);
+          for (size_t i = 0; i < values.size(); ++i) {
+            const int64_t column = block * kBlockColumns + static_cast<int64_t>(i);
+            ASSERT_EQ(values[i], to_f32(rows.row<BFloat16>(row)[column])) << row << ' ' << column;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(PairsReading, LeavesOthersAsTheyAre) {
+  Tensors tensors(StoredType::kBF16, 0x30);
+  const Derived matrix = tensors.add("m", {64, 512});
+  const auto is_packed = [&](const Graph& graph) {
+    return load_graph_weights(graph, tensors.list(), {.packs_pairs = true})
+        ->find_packed("w")
+        .has_value();
+  };
+  EXPECT_TRUE(is_packed(product_with(matrix.source)));
+  EXPECT_FALSE(is_packed(product_with(columns_of(matrix, 0, 80).source))) << "half a block";
+  Graph tied = product_with(matrix.source);
+  const ValueId ids = tied.add_input("ids", {DType::kI32, RowAxis::kTokens, {}});
+  tied.add(OpKind::kEmbedding, "rows", {tied.node(1).id, ids});
+  EXPECT_TRUE(is_packed(tied));
+  Graph table;
+  const ValueId w =
+      table.add_weight("w", {DType::kBF16, RowAxis::kFixed, {64, 512}}, matrix.source);
+  table.add(OpKind::kEmbedding,
+            "rows",
+            {w, table.add_input("ids", {DType::kI32, RowAxis::kTokens, {}})});
+  EXPECT_FALSE(is_packed(table)) << "no product";
+}
+
 INSTANTIATE_TEST_SUITE_P(Encodings,
                          QuantizedReading,
                          ::testing::Values(StoredType::kQ8_0,
