@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "control/attention_control_server.h"
 #include "device/thread_pool.h"
+#include "device/topology.h"
 #include "worker/device_rates.h"
 
 namespace lamina::app {

@@ -8,6 +8,7 @@
 #include "app/security.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "device/topology.h"
 #include "engine/cluster_backend.h"
 #include "engine/local_backend.h"
 #include "worker/device_rates.h"

@@ -15,7 +15,7 @@
 #include "convert/report/conversion_report.h"
 #include "convert/report/svg.h"
 #include "convert/tensor_parallel.h"
-#include "device/thread_pool.h"
+#include "device/topology.h"
 #include "exec/memory_plan.h"
 #include "model/builder.h"
 #include "model/model_files.h"
