@@ -147,8 +147,8 @@ void add_cpus(Flags& flags, CpuOptions& options) {
       ->check(CLI::Range(0, 1024));
   flags.add("--cpu-bind",
             options.cpu_bind,
-            "Hardware threads that they stay on, as 0-3,8; none: the kernel moves them; auto: one "
-            "each, if they are enough for every core");
+            "Hardware threads that they stay on, as 0-3,8; auto: one each, if they are enough for "
+            "every core, on a machine that serves nothing else; none: the kernel moves them");
   flags
       .add("--numa-node",
            options.numa_node,

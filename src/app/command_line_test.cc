@@ -88,7 +88,7 @@ TEST(CommandLine, TakesPlacesOfThreads) {
   const auto serve = parse({"serve", "m", "--threads", "4", "--transport", "loopback"});
   ASSERT_TRUE(serve);
   EXPECT_EQ(serve->serve.placement.cpus.threads, 4);
-  EXPECT_EQ(serve->serve.placement.cpus.cpu_bind, "auto");
+  EXPECT_EQ(serve->serve.placement.cpus.cpu_bind, "none");
   EXPECT_EQ(serve->serve.placement.cpus.numa_node, -1);
   EXPECT_FALSE(parse({"serve", "m", "--numa-node", "-2"}));
 }

@@ -24,7 +24,7 @@ CpuList named_cpus(const std::string& text, const Topology& topology) {
   return cpus;
 }
 
-// The first `count`; without `cpus`, which then says nothing of how many there are, none.
+// At most.
 CpuList first_of(const CpuList& cpus, int32_t count) {
   return {cpus.begin(), cpus.begin() + std::min<ptrdiff_t>(count, std::ssize(cpus))};
 }
@@ -44,6 +44,7 @@ CpuShare share_on(const ProcessCpus& cpus, int node, size_t num_nodes) {
 
 std::vector<int> node_ids(const Topology& topology) {
   std::vector<int> ids;
+  ids.reserve(topology.nodes.size());
   for (const NumaNode& node : topology.nodes) ids.push_back(node.id);
   return ids;
 }
@@ -148,9 +149,8 @@ std::vector<int> nodes_of_rank(const ProcessCpus& cpus,
                                int32_t num_replicas) {
   const std::vector<CpuShare> pools = split(cpus.share, num_ranks * num_replicas);
   CpuList used;
-  for (int32_t replica = 0; replica < num_replicas; ++replica) {
-    const CpuShare& pool = pools[static_cast<size_t>(replica * num_ranks + rank)];
-    used.insert(used.end(), pool.cpus.begin(), pool.cpus.end());
+  for (auto i = static_cast<size_t>(rank); i < pools.size(); i += static_cast<size_t>(num_ranks)) {
+    used.insert(used.end(), pools[i].cpus.begin(), pools[i].cpus.end());
   }
   return used.empty() || cpus.topology.nodes.size() == 1 ? memory_nodes(cpus)
                                                          : cpus.topology.nodes_of(used);

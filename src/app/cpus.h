@@ -34,8 +34,8 @@ struct ProcessCpus {
 // others idle. Throws Error kInvalidArgument.
 CpuShare share_of_process(const CpuOptions& options, const Topology& topology);
 
-// The calling thread, which has started no other yet, moves to options.numa_node, where one is
-// named; so do threads and memory from now on. Throws Error kInvalidArgument.
+// The calling thread moves to options.numa_node, where one is named, and so do threads that it
+// starts from now on: a program's first step. Throws Error kInvalidArgument.
 ProcessCpus settle(const CpuOptions& options);
 // Where memory of such a process should come from: its node, or all in turn.
 std::vector<int> memory_nodes(const ProcessCpus& cpus);

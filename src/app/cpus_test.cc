@@ -20,15 +20,15 @@ CpuShare share(const CpuOptions& options, const Topology& topology = two_nodes()
 }
 
 TEST(ShareOfProcess, AutoBindsWhereThereIsAThreadForEveryCore) {
-  EXPECT_EQ(share({.threads = 4}).cpus, (CpuList{0, 1, 2, 3}));
-  EXPECT_EQ(share({.threads = 6}).cpus, (CpuList{0, 1, 2, 3, 4, 5}));
-  EXPECT_TRUE(share({.threads = 3}).cpus.empty());
-  EXPECT_TRUE(share({.threads = 9}).cpus.empty());
-  EXPECT_EQ(share({.threads = 9}).num_threads, 9);
+  EXPECT_EQ(share({.threads = 4, .cpu_bind = "auto"}).cpus, (CpuList{0, 1, 2, 3}));
+  EXPECT_EQ(share({.threads = 6, .cpu_bind = "auto"}).cpus, (CpuList{0, 1, 2, 3, 4, 5}));
+  EXPECT_TRUE(share({.threads = 3, .cpu_bind = "auto"}).cpus.empty());
+  EXPECT_TRUE(share({.threads = 9, .cpu_bind = "auto"}).cpus.empty());
+  EXPECT_EQ(share({.threads = 9, .cpu_bind = "auto"}).num_threads, 9);
 }
 
 TEST(ShareOfProcess, NoneBindsNothing) {
-  const CpuShare unbound = share({.threads = 4, .cpu_bind = "none"});
+  const CpuShare unbound = share({.threads = 4});
   EXPECT_EQ(unbound.num_threads, 4);
   EXPECT_TRUE(unbound.cpus.empty());
 }
@@ -54,7 +54,8 @@ TEST(Split, MorePoolsThanThreadsAreNotBound) {
 }
 
 TEST(SharesOfWorkers, ShareTheCoresOfOneNode) {
-  const ProcessCpus cpus{.topology = one_node(), .share = share({.threads = 4}, one_node())};
+  const ProcessCpus cpus{.topology = one_node(),
+                         .share = share({.threads = 4, .cpu_bind = "auto"}, one_node())};
   const std::vector<CpuShare> shares = shares_of_workers(cpus, 2);
   EXPECT_EQ(shares[0], (CpuShare{.num_threads = 2, .cpus = {0, 1}}));
   EXPECT_EQ(shares[1], (CpuShare{.num_threads = 2, .cpus = {2, 3}}));
@@ -62,7 +63,8 @@ TEST(SharesOfWorkers, ShareTheCoresOfOneNode) {
 }
 
 TEST(SharesOfWorkers, TakeNodesInTurn) {
-  const ProcessCpus cpus{.topology = two_nodes(), .share = share({.threads = 4})};
+  const ProcessCpus cpus{.topology = two_nodes(),
+                         .share = share({.threads = 4, .cpu_bind = "auto"})};
   const std::vector<CpuShare> three = shares_of_workers(cpus, 3);
   EXPECT_EQ(three[0], (CpuShare{.num_threads = 1, .cpus = {0}, .node = 10}));
   EXPECT_EQ(three[1], (CpuShare{.num_threads = 2, .cpus = {2, 3}, .node = 20}));
@@ -72,8 +74,7 @@ TEST(SharesOfWorkers, TakeNodesInTurn) {
 }
 
 TEST(SharesOfWorkers, StayUnboundWhereTheModelWorkerIs) {
-  const ProcessCpus cpus{.topology = two_nodes(),
-                         .share = share({.threads = 4, .cpu_bind = "none"})};
+  const ProcessCpus cpus{.topology = two_nodes(), .share = share({.threads = 4})};
   for (const CpuShare& part : shares_of_workers(cpus, 2)) {
     EXPECT_TRUE(part.cpus.empty());
     EXPECT_EQ(part.num_threads, 2);
@@ -86,15 +87,17 @@ TEST(MemoryNodes, AreThoseOfTheThreads) {
   const auto nodes = [&](const CpuOptions& options) {
     return memory_nodes({.topology = topology, .share = share(options)});
   };
-  EXPECT_EQ(nodes({.threads = 4}), (std::vector<int>{10, 20}));
-  EXPECT_EQ(nodes({.threads = 4, .numa_node = 20}), (std::vector<int>{20}));
+  EXPECT_EQ(nodes({.threads = 4, .cpu_bind = "auto"}), (std::vector<int>{10, 20}));
+  EXPECT_EQ(nodes({.threads = 4, .cpu_bind = "auto", .numa_node = 20}), (std::vector<int>{20}));
   EXPECT_EQ(nodes({.cpu_bind = "2-3"}), (std::vector<int>{20}));
-  EXPECT_TRUE(
-      memory_nodes({.topology = one_node(), .share = share({.threads = 4}, one_node())}).empty());
+  EXPECT_TRUE(memory_nodes({.topology = one_node(),
+                            .share = share({.threads = 4, .cpu_bind = "auto"}, one_node())})
+                  .empty());
 }
 
 TEST(NodesOfRank, AreThoseOfItsPools) {
-  const ProcessCpus cpus{.topology = two_nodes(), .share = share({.threads = 4})};
+  const ProcessCpus cpus{.topology = two_nodes(),
+                         .share = share({.threads = 4, .cpu_bind = "auto"})};
   EXPECT_EQ(nodes_of_rank(cpus, 0, 2, 1), (std::vector<int>{10}));
   EXPECT_EQ(nodes_of_rank(cpus, 1, 2, 1), (std::vector<int>{20}));
   EXPECT_EQ(nodes_of_rank(cpus, 0, 1, 2), (std::vector<int>{10, 20}));

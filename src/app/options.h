@@ -37,7 +37,7 @@ struct SecurityOptions {
 // Where a program's threads run and its memory lies.
 struct CpuOptions {
   int32_t threads = 0;            // 0: one for every core this process may use
-  std::string cpu_bind = "auto";  // or "none", or hardware threads as "0-3,8"
+  std::string cpu_bind = "none";  // or "auto", or hardware threads as "0-3,8"
   int32_t numa_node = -1;         // -1: all
 };
 
