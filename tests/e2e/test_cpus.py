@@ -41,7 +41,7 @@ def test_refuses_a_hardware_thread_that_is_not_there():
 def test_local_workers_take_nodes_in_turn():
     """On a machine that hwloc is told of: what cannot be bound there runs all the same."""
     machine = {"HWLOC_SYNTHETIC": "numa:2 core:2 pu:1"}
-    with Server(MODEL, "--dtype", "float32", "--skip-tokenizer-init", "--attention-workers", 3, "--threads", 4,
+    with Server(MODEL, "--dtype", "float32", "--skip-tokenizer-init", "--attention-workers", 3, "--threads", 4, "--cpu-bind", "auto",
                 environment=machine) as server:
         places = [re.search(r"(\d) threads on (\S+) of node (\d)", line) for line in server.lines]
         assert [place.groups() for place in places if place] == [("1", "0", "0"), ("2", "2-3", "1"), ("1", "1", "0")]
