@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "device/buffer.h"
+#include "device/topology.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/amx-inl.h"
 #include "kernels/cpu/instruction_set.h"

@@ -142,9 +142,10 @@ double median(std::vector<double> values) {
 }
 
 void run(const Load& load, const app::ServeOptions& options) {
-  const app::LoadedModel model = app::load_model(options.model, options.chat_template);
+  const app::ProcessCpus cpus = app::settle(options.placement.cpus);
+  const app::LoadedModel model = app::load_model(options.model, options.chat_template, cpus);
   const app::Placement placement =
-      app::place(options.placement, model, options.max_queued_requests, "warning");
+      app::place(options.placement, cpus, model, options.max_queued_requests, "warning");
   server::ServerConfig config;
   config.port = 0;
   config.served_model_names = {"bench"};

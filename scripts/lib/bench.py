@@ -14,6 +14,8 @@ PROMPT = list(range(100, 164))
 STREAMS = (1, 8)
 PLACEMENTS = {
     "colocated": ["--mode", "colocated"],
+    "1 worker, in process": ["--attention-workers", "1", "--transport", "loopback"],
+    "same, threads bound": ["--attention-workers", "1", "--transport", "loopback", "--cpu-bind", "auto"],
     "2 workers, shm": ["--attention-workers", "2"],
     "2 workers, tcp": ["--attention-workers", "2", "--transport", "tcp"],
 }
@@ -69,15 +71,15 @@ def main():
             results[name].append(measure(model, options))
     medians = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
     keys = list(dict.fromkeys(key for figures in medians.values() for key in figures))
-    print(f"{'':24}" + "".join(f"{name:>18}" for name in medians))
+    print(f"{'':24}" + "".join(f"{name:>24}" for name in medians))
     for key in keys:
         cells = [f"{figures[key]:.2f}" if key in figures else "-" for figures in medians.values()]
-        print(f"{key:24}" + "".join(f"{cell:>18}" for cell in cells))
+        print(f"{key:24}" + "".join(f"{cell:>24}" for cell in cells))
     for key in keys:
         if key.startswith("tokens"):
             baseline = medians["colocated"][key]
             cells = [f"{figures[key] / baseline:.2f}" for figures in medians.values()]
-            print(f"{key + ' ratio':24}" + "".join(f"{cell:>18}" for cell in cells))
+            print(f"{key + ' ratio':24}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ THIRD_PARTY = {
     r"pcre2": {"text"},
     r"utf8proc": {"text"},
     r"hwy/": {"kernels"},
+    r"hwloc": {"device"},
     r"CLI/": {"app"},
     r"yaml-cpp/": {"app"},
     r"spdlog/": {"base"},

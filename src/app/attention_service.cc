@@ -70,8 +70,8 @@ void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats) {
       std::max(stats.progress_age_ms, static_cast<uint64_t>(std::max<int64_t>(0, age_ms)));
 }
 
-AttentionService::AttentionService(const AttentionServiceConfig& config)
-    : config_(config), pool_(config.num_threads) {}
+AttentionService::AttentionService(const AttentionServiceConfig& config, ThreadPool& pool)
+    : config_(config), stream_(pool) {}
 
 AttentionService::~AttentionService() {
   stop_session();
@@ -83,7 +83,7 @@ control::WorkerInfo AttentionService::describe() {
   info.hostname = host_name();
   info.pid = ::getpid();
   info.device_name = "cpu";
-  info.num_cores = config_.num_threads;
+  info.num_cores = stream_.pool().num_threads();
   info.kv_memory_bytes = config_.kv_memory_bytes;
   info.kv_bytes_per_second = config_.kv_bytes_per_second;
   return info;
@@ -173,7 +173,7 @@ void AttentionService::start_parts(Session& session) {
       replicas.push_back(endpoints.back().get());
     }
     auto worker = std::make_unique<AttentionWorker>(
-        worker_config(session.config, config), std::move(replicas), StreamView(pool_));
+        worker_config(session.config, config), std::move(replicas), stream_);
     const std::lock_guard lock(mutex_);
     part.endpoints = std::move(endpoints);
     part.worker = std::move(worker);
@@ -183,6 +183,7 @@ void AttentionService::start_parts(Session& session) {
 }
 
 void AttentionService::run_session(Session& session) {
+  stream_.adopt_this_thread();
   Status status;
   try {
     start_parts(session);

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "control/attention_control.h"
-#include "device/thread_pool.h"
+#include "device/stream.h"
 #include "transport/endpoint.h"
 #include "worker/attention_worker.h"
 
@@ -18,7 +18,6 @@ namespace lamina::app {
 
 struct AttentionServiceConfig {
   uint64_t kv_memory_bytes = 0;
-  int32_t num_threads = 1;
   double kv_bytes_per_second = 0;       // as measured; 0: not
   std::string data_host = "127.0.0.1";  // where tcp endpoints listen
 };
@@ -29,7 +28,8 @@ void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats);
 
 class AttentionService final : public control::AttentionControlHandler {
  public:
-  explicit AttentionService(const AttentionServiceConfig& config);
+  // `pool` outlives this.
+  AttentionService(const AttentionServiceConfig& config, ThreadPool& pool);
   AttentionService(const AttentionService&) = delete;
   AttentionService& operator=(const AttentionService&) = delete;
   ~AttentionService() override;
@@ -63,7 +63,7 @@ class AttentionService final : public control::AttentionControlHandler {
   void stop_session();
 
   AttentionServiceConfig config_;
-  ThreadPool pool_;
+  StreamView stream_;
   std::mutex mutex_;
   std::unique_ptr<Session>
       session_;  // replaced only by configure() and end_session(), which never overlap

@@ -142,6 +142,21 @@ void add_security(CLI::App& app, SecurityOptions& options) {
   flags.add("--tls-ca", options.tls_ca, "PEM certificate of the CA that signs the other end");
 }
 
+void add_cpus(Flags& flags, CpuOptions& options) {
+  flags.add("--threads", options.threads, "Threads that compute; 0: one for every core")
+      ->check(CLI::Range(0, 1024));
+  flags.add("--cpu-bind",
+            options.cpu_bind,
+            "Hardware threads that they stay on, as 0-3,8; auto: one each, if they are enough for "
+            "every core, on a machine that serves nothing else; none: the kernel moves them");
+  flags
+      .add("--numa-node",
+           options.numa_node,
+           "NUMA node to live on with threads and memory; -1: all of them, local attention workers "
+           "in turn")
+      ->check(CLI::Range(-1, 1023));
+}
+
 void add_placement(CLI::App& app, PlacementOptions& options) {
   Flags flags(app);
   flags
@@ -154,8 +169,12 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
   flags.add_list("--attention-worker",
                  options.attention_worker,
                  "host:port of a running attention worker; may be repeated");
-  flags.add("--transport", options.transport, "Data plane: auto, shm or tcp")
-      ->check(CLI::IsMember({"auto", "shm", "tcp"}));
+  flags
+      .add("--transport",
+           options.transport,
+           "Data plane: auto, shm, tcp or loopback: local attention workers are threads of this "
+           "process then, and compute on those of the model worker")
+      ->check(CLI::IsMember({"auto", "shm", "tcp", "loopback"}));
   flags
       .add("--partition",
            options.partition,
@@ -171,8 +190,7 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
                   options.kv_cache_memory_bytes,
                   "KV memory of each local attention worker, as 2GiB (default: half of the free "
                   "memory, shared)");
-  flags.add("--threads", options.threads, "Threads of the model worker; 0: every core")
-      ->check(CLI::Range(0, 1024));
+  add_cpus(flags, options.cpus);
   add_security(app, options.security);
 }
 
@@ -208,7 +226,7 @@ void add_attention_worker(CLI::App& app, AttentionWorkerOptions& options) {
   flags.add_bytes("--kv-cache-memory-bytes",
                   options.kv_cache_memory_bytes,
                   "Memory for KV, as 2GiB (default: half of the free memory)");
-  flags.add("--threads", options.threads, "Threads; 0: every core")->check(CLI::Range(0, 1024));
+  add_cpus(flags, options.cpus);
   add_security(app, options.security);
   // For a parent process that started this one.
   flags.add("--announce-fd", options.announce_fd, "Descriptor to write the port to")->group("");

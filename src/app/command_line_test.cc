@@ -80,6 +80,19 @@ TEST(CommandLine, TakesTheNamesOfQuantisedCaches) {
   EXPECT_FALSE(parse({"serve", "m", "--kv-cache-dtype", "fp8_e5m2"}));
 }
 
+TEST(CommandLine, TakesPlacesOfThreads) {
+  const auto options = parse({"attention-worker", "--cpu-bind", "0-3,8", "--numa-node", "1"});
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->attention_worker.cpus.cpu_bind, "0-3,8");
+  EXPECT_EQ(options->attention_worker.cpus.numa_node, 1);
+  const auto serve = parse({"serve", "m", "--threads", "4", "--transport", "loopback"});
+  ASSERT_TRUE(serve);
+  EXPECT_EQ(serve->serve.placement.cpus.threads, 4);
+  EXPECT_EQ(serve->serve.placement.cpus.cpu_bind, "none");
+  EXPECT_EQ(serve->serve.placement.cpus.numa_node, -1);
+  EXPECT_FALSE(parse({"serve", "m", "--numa-node", "-2"}));
+}
+
 TEST(CommandLine, NamesAnUnknownKeyOfTheFile) {
   const ConfigFile file("prot: 1\n");
   try {

@@ -74,10 +74,15 @@ bool keeps_quantized(const ModelOptions& options, DType dtype) {
 }
 
 // Slices the model and loads each tensor-parallel rank's share of the weights.
-void load_ranks(const ModelOptions& options, const ModelFiles& files, ModelProgram& program) {
+void load_ranks(const ModelOptions& options,
+                const ModelFiles& files,
+                const ProcessCpus& cpus,
+                ModelProgram& program) {
   const Graph graph = build_graph(files.config(), program.dtype);
   const RewriteOptions rewrites{.disabled = options.disable_rewrite, .rates = {}, .workload = {}};
   for (int32_t rank = 0; rank < options.tensor_parallel_size; ++rank) {
+    const MemoryFromNodes memory(
+        nodes_of_rank(cpus, rank, options.tensor_parallel_size, options.replicas));
     ModelShard& shard = program.ranks.emplace_back();
     shard.sliced =
         convert_model(shard_graph(graph, rank, options.tensor_parallel_size), rewrites).sliced;
@@ -124,7 +129,9 @@ Rotation rotation_of(const ModelOptions& options) {
 
 }  // namespace
 
-LoadedModel load_model(const ModelOptions& options, const std::string& chat_template) {
+LoadedModel load_model(const ModelOptions& options,
+                       const std::string& chat_template,
+                       const ProcessCpus& cpus) {
   LoadedModel loaded;
   loaded.files = open_model(options.model);
   const ModelConfig& config = loaded.files->config();
@@ -139,7 +146,7 @@ LoadedModel load_model(const ModelOptions& options, const std::string& chat_temp
   program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);
   // Half of the rows may sample, the other half score prompts (echo with logprobs).
   program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
-  load_ranks(options, *loaded.files, program);
+  load_ranks(options, *loaded.files, cpus, program);
   if (!options.skip_tokenizer_init) {
     loaded.tokenizer = loaded.files->load_tokenizer();
     loaded.bos_token = token_text(*loaded.tokenizer, loaded.tokenizer->bos_id());

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "app/cpus.h"
 #include "app/options.h"
 #include "engine/model_program.h"
 #include "model/model_files.h"
@@ -24,7 +25,10 @@ struct LoadedModel {
   bool has_auto_micro_batches = false;  // the program's rotation has room for as many as may serve
 };
 
-// Throws Error, one line. `chat_template`: a file, the text itself, or empty.
-LoadedModel load_model(const ModelOptions& options, const std::string& chat_template);
+// Throws Error, one line. `chat_template`: a file, the text itself, or empty. A rank's weights come
+// from memory of the nodes that its pools run on.
+LoadedModel load_model(const ModelOptions& options,
+                       const std::string& chat_template,
+                       const ProcessCpus& cpus);
 
 }  // namespace lamina::app

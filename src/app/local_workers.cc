@@ -121,7 +121,7 @@ std::string random_secret() {
 }
 
 LocalWorkers::LocalWorkers(const LocalWorkersConfig& config)
-    : config_(config), children_(static_cast<size_t>(config.count)) {
+    : config_(config), children_(config.cpus.size()) {
   for (size_t i = 0; i < children_.size(); ++i) {
     const uint16_t port = spawn(i, 0);
     if (port == 0) {
@@ -144,6 +144,7 @@ LocalWorkers::~LocalWorkers() {
 }
 
 uint16_t LocalWorkers::spawn(size_t idx, uint16_t port) {
+  const CpuShare& cpus = config_.cpus[idx];
   std::vector<std::string> arguments = {"lamina",
                                         "attention-worker",
                                         "--listen",
@@ -151,7 +152,11 @@ uint16_t LocalWorkers::spawn(size_t idx, uint16_t port) {
                                         "--kv-cache-memory-bytes",
                                         fmt::format("{}", config_.kv_memory_bytes),
                                         "--threads",
-                                        fmt::format("{}", config_.num_threads),
+                                        fmt::format("{}", cpus.num_threads),
+                                        "--cpu-bind",
+                                        cpus.cpus.empty() ? "none" : format_cpu_list(cpus.cpus),
+                                        "--numa-node",
+                                        fmt::format("{}", cpus.node),
                                         "--log-level",
                                         config_.log_level,
                                         "--parent-pid",

@@ -11,14 +11,14 @@
 #include <thread>
 #include <vector>
 
+#include "app/cpus.h"
 #include "control/address.h"
 
 namespace lamina::app {
 
 struct LocalWorkersConfig {
-  int32_t count = 2;
+  std::vector<CpuShare> cpus;    // of each worker, at least one
   uint64_t kv_memory_bytes = 0;  // of each
-  int32_t num_threads = 1;       // of each
   std::string secret;            // reaches them through their environment
   std::string log_level = "info";
 };

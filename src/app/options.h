@@ -34,6 +34,13 @@ struct SecurityOptions {
   std::string tls_ca;
 };
 
+// Where a program's threads run and its memory lies.
+struct CpuOptions {
+  int32_t threads = 0;            // 0: one for every core this process may use
+  std::string cpu_bind = "none";  // or "auto", or hardware threads as "0-3,8"
+  int32_t numa_node = -1;         // -1: all
+};
+
 struct PlacementOptions {
   std::string mode = "disaggregated";
   int32_t attention_workers = 2;              // local ones to spawn where no remote one is named
@@ -43,7 +50,7 @@ struct PlacementOptions {
   bool no_overlap = false;
   std::string trace;                   // a file; empty: none
   uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory, shared by the local workers
-  int32_t threads = 0;                 // 0: every core this process may use
+  CpuOptions cpus;
   SecurityOptions security;
 };
 
@@ -65,7 +72,7 @@ struct ServeOptions {
 struct AttentionWorkerOptions {
   std::string listen = "127.0.0.1:0";
   uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory
-  int32_t threads = 0;
+  CpuOptions cpus;
   SecurityOptions security;
   int32_t announce_fd = -1;  // where to write the port; -1: nowhere
   int32_t parent_pid = 0;    // end when this parent does; 0: live on

@@ -18,6 +18,7 @@ namespace {
 std::optional<TransportKind> parse_transport(const std::string& name) {
   if (name == "shm") return TransportKind::kShm;
   if (name == "tcp") return TransportKind::kTcp;
+  if (name == "loopback") return TransportKind::kLoopback;
   return std::nullopt;
 }
 
@@ -25,6 +26,11 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options) {
   ClusterBackendConfig config;
   config.security = to_control_security(options.security);
   config.transport = parse_transport(options.transport);
+  if (config.transport == TransportKind::kLoopback && !options.attention_worker.empty()) {
+    throw Error(StatusCode::kInvalidArgument,
+                "--transport loopback is for workers within this process: not with "
+                "--attention-worker");
+  }
   config.partition = parse_partition(options.partition).value();
   config.overlap = !options.no_overlap;
   for (const std::string& address : options.attention_worker) {
@@ -33,19 +39,32 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options) {
   return config;
 }
 
-// The workers' threads run while the model worker's wait for them: each local worker gets an equal
-// share of the cores.
-std::unique_ptr<LocalWorkers> start_local_workers(const PlacementOptions& options,
-                                                  int32_t num_threads,
-                                                  const std::string& secret,
-                                                  const std::string& log_level) {
+// Attention workers of this machine, as the transport has them: threads of this process, or
+// processes. Sets the configuration's secret and addresses.
+void start_workers(const PlacementOptions& options,
+                   const ProcessCpus& cpus,
+                   const std::string& log_level,
+                   ClusterBackendConfig& config,
+                   Placement& placement) {
+  std::string& secret = config.security.cluster_secret;
+  if (secret.empty()) secret = random_secret();
+  config.security.tls = {};  // they are on this machine
   const int32_t count = options.attention_workers;
-  return std::make_unique<LocalWorkers>(
-      LocalWorkersConfig{.count = count,
-                         .kv_memory_bytes = kv_budget_bytes(options.kv_cache_memory_bytes, count),
-                         .num_threads = std::max(1, num_threads / count),
-                         .secret = secret,
-                         .log_level = log_level});
+  const uint64_t kv_memory_bytes = kv_budget_bytes(options.kv_cache_memory_bytes, count);
+  if (options.transport == "loopback") {
+    placement.in_process_workers = std::make_unique<InProcessWorkers>(
+        InProcessWorkersConfig{
+            .count = count, .kv_memory_bytes = kv_memory_bytes, .secret = secret},
+        placement.pools);
+    config.workers = placement.in_process_workers->addresses();
+  } else {
+    placement.local_workers =
+        std::make_unique<LocalWorkers>(LocalWorkersConfig{.cpus = shares_of_workers(cpus, count),
+                                                          .kv_memory_bytes = kv_memory_bytes,
+                                                          .secret = secret,
+                                                          .log_level = log_level});
+    config.workers = placement.local_workers->addresses();
+  }
 }
 
 // `stream`: of a replica.
@@ -71,13 +90,12 @@ ServingEngineConfig engine_config(const LoadedModel& model,
 // A pool for each rank of each replica: they compute at the same time, so each gets an equal share
 // of the cores.
 std::vector<StreamView> make_streams(const ModelProgram& program,
-                                     int32_t num_threads,
+                                     const CpuShare& cpus,
                                      Placement& placement) {
   std::vector<StreamView> streams;
   const int32_t num_pools = program.num_ranks() * program.rotation.num_replicas;
-  const int32_t share = std::max(1, num_threads / num_pools);
-  for (int32_t i = 0; i < num_pools; ++i) {
-    placement.pools.push_back(std::make_unique<ThreadPool>(share));
+  for (const CpuShare& share : split(cpus, num_pools)) {
+    placement.pools.push_back(std::make_unique<ThreadPool>(share.num_threads, share.cpus));
     streams.emplace_back(*placement.pools.back());
   }
   return streams;
@@ -86,21 +104,21 @@ std::vector<StreamView> make_streams(const ModelProgram& program,
 }  // namespace
 
 Placement place(const PlacementOptions& options,
+                const ProcessCpus& cpus,
                 const LoadedModel& model,
                 int32_t max_queued_sequences,
                 const std::string& log_level) {
   Placement placement;
-  const int32_t num_threads = options.threads == 0 ? available_cores() : options.threads;
   if (!options.trace.empty()) {
     placement.trace = std::make_unique<TraceWriter>(TraceConfig{.path = options.trace});
   }
+  const std::vector<StreamView> streams = make_streams(model.program, cpus.share, placement);
   std::unique_ptr<StepBackend> backend;
   if (options.mode == "colocated") {
     if (model.program.rotation.num_replicas > 1) {
       throw Error(StatusCode::kInvalidArgument,
                   "--replicas needs attention workers: not colocated");
     }
-    const std::vector<StreamView> streams = make_streams(model.program, num_threads, placement);
     backend = std::make_unique<LocalBackend>(model.program,
                                              kv_budget_bytes(options.kv_cache_memory_bytes, 1),
                                              streams,
@@ -108,14 +126,7 @@ Placement place(const PlacementOptions& options,
   } else {
     ClusterBackendConfig config = cluster_config(options);
     config.trace = placement.trace.get();
-    if (config.workers.empty()) {
-      if (config.security.cluster_secret.empty()) config.security.cluster_secret = random_secret();
-      config.security.tls = {};  // they are on this machine
-      placement.local_workers =
-          start_local_workers(options, num_threads, config.security.cluster_secret, log_level);
-      config.workers = placement.local_workers->addresses();
-    }
-    const std::vector<StreamView> streams = make_streams(model.program, num_threads, placement);
+    if (config.workers.empty()) start_workers(options, cpus, log_level, config, placement);
     backend = std::make_unique<ClusterBackend>(std::move(config), model.program, streams);
   }
   placement.engine = std::make_unique<ServingEngine>(

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "app/in_process_workers.h"
 #include "app/loading.h"
 #include "app/local_workers.h"
 #include "app/options.h"
@@ -17,12 +18,15 @@ namespace lamina::app {
 struct Placement {
   std::unique_ptr<TraceWriter> trace;              // null without --trace
   std::vector<std::unique_ptr<ThreadPool>> pools;  // of each tensor-parallel rank
-  std::unique_ptr<LocalWorkers> local_workers;     // null in colocated mode or with remote workers
+  // One at most; neither in colocated mode or with remote workers.
+  std::unique_ptr<LocalWorkers> local_workers;
+  std::unique_ptr<InProcessWorkers> in_process_workers;
   std::unique_ptr<ServingEngine> engine;
 };
 
 // `model` outlives the result. Throws Error.
 Placement place(const PlacementOptions& options,
+                const ProcessCpus& cpus,
                 const LoadedModel& model,
                 int32_t max_queued_sequences,
                 const std::string& log_level);

@@ -147,9 +147,11 @@ int run_chat(const RunOptions& options, const std::string& log_level) {
     throw Error(StatusCode::kInvalidArgument,
                 "lamina run needs a tokenizer: leave --skip-tokenizer-init out");
   }
-  const LoadedModel model = load_model(options.model, options.chat_template);
+  const ProcessCpus cpus = settle(options.placement.cpus);
+  const MemoryFromNodes memory(memory_nodes(cpus));
+  const LoadedModel model = load_model(options.model, options.chat_template, cpus);
   const Placement placement =
-      place(options.placement, model, /*max_queued_sequences=*/1, log_level);
+      place(options.placement, cpus, model, /*max_queued_sequences=*/1, log_level);
   Chat chat(options, model, *placement.engine);
   int exit_code = 0;
   if (options.prompt.empty()) {

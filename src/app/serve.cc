@@ -58,11 +58,13 @@ server::ServerConfig server_config(const ServeOptions& options, const LoadedMode
 int run_serve(const ServeOptions& options, const std::string& log_level) {
   const TimePoint begin = steady_clock().now();
   std::optional<ExitOnTermination> starting(std::in_place);
-  const LoadedModel model = load_model(options.model, options.chat_template);
+  const ProcessCpus cpus = settle(options.placement.cpus);
+  const MemoryFromNodes memory(memory_nodes(cpus));
+  const LoadedModel model = load_model(options.model, options.chat_template, cpus);
   const server::ServerConfig config = server_config(options, model);
   config.validate();  // before processes are started for nothing
   const Placement placement =
-      place(options.placement, model, options.max_queued_requests, log_level);
+      place(options.placement, cpus, model, options.max_queued_requests, log_level);
   server::HttpServer server(config, *placement.engine, model.tokenizer.get());
   starting.reset();  // from here on the process ends in order
   server.start();

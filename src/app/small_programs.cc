@@ -15,7 +15,7 @@
 #include "convert/report/conversion_report.h"
 #include "convert/report/svg.h"
 #include "convert/tensor_parallel.h"
-#include "device/thread_pool.h"
+#include "device/topology.h"
 #include "exec/memory_plan.h"
 #include "model/builder.h"
 #include "model/model_files.h"
@@ -48,6 +48,15 @@ std::string simd_features() {
   if (__builtin_cpu_supports("avx512bf16") != 0) names.emplace_back("avx512_bf16");
   if (__builtin_cpu_supports("avx512vnni") != 0) names.emplace_back("avx512_vnni");
   return fmt::format("{}", fmt::join(names, " "));
+}
+
+// "0,4 1,5": a core after the other.
+std::string join_cores(const NumaNode& node) {
+  std::string text;
+  for (const CpuList& core : node.cores) {
+    text += fmt::format("{}{}", text.empty() ? "" : " ", format_cpu_list(core));
+  }
+  return text;
 }
 
 // What `lamina convert` was asked to print.
@@ -94,7 +103,10 @@ int run_collect_env() {
                     system.release,
                     system.machine));
   print(fmt::format("cpu: {}\n", find_in_file("/proc/cpuinfo", "model name")));
-  print(fmt::format("cores: {}\n", available_cores()));
+  for (const NumaNode& node : read_topology().nodes) {
+    print(fmt::format("NUMA node {}: cores of hardware threads {}\n", node.id, join_cores(node)));
+  }
+  print(fmt::format("threads: {}\n", available_cores()));
   print(fmt::format("simd: {}\n", simd_features()));
   print(fmt::format("memory: {} MiB available\n", available_memory_bytes() >> 20));
   print("cuda: not in this build\n");

@@ -20,6 +20,10 @@ class StreamView {
     return *static_cast<ThreadPool*>(raw_);
   }
 
+  // The calling thread will do nothing but enqueue here, and starts no thread: it may be kept where
+  // that is fastest.
+  void adopt_this_thread() const { pool().bind_submitter(); }
+
  private:
   Device device_{};
   void* raw_;

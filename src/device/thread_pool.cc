@@ -1,11 +1,11 @@
 #include "device/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/check.h"
+#include "device/topology.h"
 
 namespace lamina {
 namespace {
@@ -32,10 +32,12 @@ bool spin_until(Condition condition) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
+ThreadPool::ThreadPool(int num_threads, std::vector<int> cpus) : cpus_(std::move(cpus)) {
   LAMINA_CHECK_GE(num_threads, 1);
-  workers_.reserve(static_cast<size_t>(num_threads) - 1);
-  for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { worker_loop(); });
+  const auto count = static_cast<size_t>(num_threads);
+  LAMINA_CHECK(cpus_.empty() || cpus_.size() == count);
+  workers_.reserve(count - 1);
+  for (size_t i = 1; i < count; ++i) workers_.emplace_back([this, i] { worker_loop(i); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -47,6 +49,10 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
+void ThreadPool::bind_submitter() const {
+  if (!cpus_.empty()) bind_this_thread(std::span(cpus_).first(1));
+}
+
 void ThreadPool::parallel_for(int64_t count,
                               int64_t grain,
                               const std::function<void(int64_t, int64_t)>& task) {
@@ -56,6 +62,7 @@ void ThreadPool::parallel_for(int64_t count,
     task(0, count);
     return;
   }
+  const std::lock_guard turn(submit_mutex_);
   {
     const std::lock_guard lock(mutex_);
     job_ = {&task, count, grain};
@@ -88,7 +95,8 @@ void ThreadPool::run_ranges() {
   }
 }
 
-void ThreadPool::worker_loop() {
+void ThreadPool::worker_loop(size_t idx) {
+  if (!cpus_.empty()) bind_this_thread(std::span(cpus_).subspan(idx, 1));
   uint64_t seen = 0;
   while (true) {
     const auto has_news = [&] {
@@ -106,13 +114,6 @@ void ThreadPool::worker_loop() {
     run_ranges();
     num_busy_.fetch_sub(1, std::memory_order_acq_rel);
   }
-}
-
-int available_cores() {
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 1;
-  return std::max(1, CPU_COUNT(&mask));
 }
 
 }  // namespace lamina

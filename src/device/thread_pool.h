@@ -1,7 +1,7 @@
-// ThreadPool: the CPU device's execution resource. One pool per role and process, sized once at
-// start; kernels split their work over it with parallel_for. Workers spin for a bounded time after
-// each job, then block, so that idle pools on shared cores cost nothing. Confined to one submitting
-// thread at a time.
+// ThreadPool: the CPU device's execution resource. One pool per role and process, or one for the
+// model worker and the attention workers of a process, sized once at start; kernels split their
+// work over it with parallel_for. Workers spin for a bounded time after each job, then block, so
+// that idle pools on shared cores cost nothing. Several threads may submit: their jobs take turns.
 #pragma once
 
 #include <atomic>
@@ -17,17 +17,23 @@ namespace lamina {
 class ThreadPool {
  public:
   // `num_threads` >= 1 counts the submitting thread, which takes a share: a pool of one starts no
-  // thread.
-  explicit ThreadPool(int num_threads);
+  // thread. Thread i stays on hardware thread cpus[i], of which there are as many as threads, or
+  // none: then the kernel places them. One that cannot be bound is placed by the kernel too.
+  explicit ThreadPool(int num_threads, std::vector<int> cpus = {});
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool();
 
   [[nodiscard]] int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
+  // Keeps the calling thread on cpus[0], the submitter's place. For threads that do nothing but
+  // submit: a thread hands its place on to the threads that it starts. Nothing without `cpus`.
+  void bind_submitter() const;
+
   // Calls task(begin, end) over disjoint ranges that cover [0, count), each at least `grain` long
   // save the last, and returns when all are done. Ranges are handed out dynamically. `task` must
-  // not throw, block or submit to this pool. Results must not depend on where ranges are cut.
+  // not throw, block or submit to this pool. Results must not depend on where ranges are cut. Waits
+  // for the job of another thread; one that needs no helpers runs at once.
   void parallel_for(int64_t count,
                     int64_t grain,
                     const std::function<void(int64_t, int64_t)>& task);
@@ -39,9 +45,11 @@ class ThreadPool {
     int64_t grain = 1;
   };
 
-  void worker_loop();
+  void worker_loop(size_t idx);
   void run_ranges();
 
+  std::vector<int> cpus_;    // by thread, the submitter first; or empty
+  std::mutex submit_mutex_;  // held from a job's start to its end
   std::mutex mutex_;
   std::condition_variable work_ready_;
   Job job_;                              // written before generation_ is raised
@@ -52,8 +60,5 @@ class ThreadPool {
   int num_blocked_ = 0;  // guarded by mutex_
   std::vector<std::thread> workers_;
 };
-
-// Cores this process may run on (its affinity mask), at least 1.
-int available_cores();
 
 }  // namespace lamina

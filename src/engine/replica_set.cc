@@ -145,6 +145,7 @@ void ReplicaSet::connect(uint64_t epoch, const StepCodecLimits& limits) {
 
 // A replica whose session fails leaves its endpoints, so that everybody else notices.
 void ReplicaSet::run(Replica& replica) {
+  replica.stream.adopt_this_thread();
   Status status;
   try {
     status = replica.session->serve(should_stop_, WaitPolicy{}, kIdleCheck);

@@ -1,6 +1,7 @@
 #include "worker/device_rates.h"
 
 #include <algorithm>
+#include <future>
 #include <numeric>
 #include <vector>
 
@@ -32,6 +33,17 @@ std::vector<double> seconds_of_runs(size_t num_runs, const Body& body) {
   return seconds;
 }
 
+// On a thread of its own, which is kept where those that serve are.
+template <typename Measure>
+auto on_adopted_thread(StreamView stream, const Measure& measure) {
+  return std::async(std::launch::async,
+                    [&] {
+                      stream.adopt_this_thread();
+                      return measure(stream);
+                    })
+      .get();
+}
+
 // A layer with a query head for each KV head, so that reading is all that takes time.
 constexpr int32_t kNumKvHeads = 8;
 constexpr int32_t kNumHeads = kNumKvHeads;
@@ -45,9 +57,7 @@ constexpr KvLayout kLayout{.num_layers = 1,
                            .block_size = 64,
                            .dtype = DType::kBF16};
 
-}  // namespace
-
-double measure_kv_bandwidth(StreamView stream) {
+double kv_bandwidth(StreamView stream) {
   const KvCache cache(kLayout, kNumSequences * kBlocksPerSequence, MemoryKind::kHost);
   const Shape shape = {kNumSequences, kNumHeads, kHeadDim};
   constexpr auto kDType = kLayout.dtype;
@@ -81,8 +91,6 @@ double measure_kv_bandwidth(StreamView stream) {
   const uint64_t kv_bytes = kLayout.block_bytes() * kNumSequences * kBlocksPerSequence;
   return static_cast<double>(kv_bytes) / seconds[seconds.size() / 2];
 }
-
-namespace {
 
 // Zeros, on pages of our own.
 Buffer touched_buffer(size_t size_bytes) {
@@ -122,11 +130,7 @@ std::optional<PackedFormat> format_of_reads(DType dtype) {
   return is_packed ? std::optional(PackedFormat::kPairs) : std::nullopt;
 }
 
-}  // namespace
-
-DeviceRates measure_product_rates(StreamView stream,
-                                  DType dtype,
-                                  std::optional<PackedFormat> format) {
+DeviceRates product_rates(StreamView stream, DType dtype, std::optional<PackedFormat> format) {
   constexpr int64_t kDepth = 2048;
   constexpr int64_t kReadRows = 16384;  // more than caches hold, mostly
   constexpr int64_t kTokens = 96;
@@ -138,6 +142,19 @@ DeviceRates measure_product_rates(StreamView stream,
       static_cast<double>(kReadRows * kDepth) * static_cast<double>(dtype_bytes(dtype));
   return {.read_bytes_per_s = read_bytes / read_s,
           .flop_per_s = 2.0 * static_cast<double>(kTokens * kRows * kDepth) / compute_s};
+}
+
+}  // namespace
+
+double measure_kv_bandwidth(StreamView stream) {
+  return on_adopted_thread(stream, kv_bandwidth);
+}
+
+DeviceRates measure_product_rates(StreamView stream,
+                                  DType dtype,
+                                  std::optional<PackedFormat> format) {
+  return on_adopted_thread(stream,
+                           [&](StreamView there) { return product_rates(there, dtype, format); });
 }
 
 }  // namespace lamina

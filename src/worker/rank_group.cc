@@ -37,9 +37,11 @@ size_t largest_exchange(const SlicedModel& model, const StepLimits& limits) {
 
 struct RankGroup::Rank {
   Rank(const RankModel& shard, const StepLimits& limits, int32_t num_micro_batches)
-      : executor(*shard.model, *shard.weights, limits, num_micro_batches, shard.stream, &exchange) {
+      : stream(shard.stream),
+        executor(*shard.model, *shard.weights, limits, num_micro_batches, shard.stream, &exchange) {
   }
 
+  StreamView stream;
   CollectiveExchange exchange;
   SliceExecutor executor;
   Status status;  // of the job; written by its thread, read when all are done
@@ -121,6 +123,7 @@ Status RankGroup::first_error() const {
 }
 
 void RankGroup::rank_loop(size_t rank) {
+  ranks_[rank]->stream.adopt_this_thread();
   uint64_t done = 0;
   std::unique_lock lock(mutex_);
   while (true) {

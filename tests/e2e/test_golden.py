@@ -21,6 +21,11 @@ PLACEMENTS = {
     "rotation-of-ranks": [
         "--replicas", "3", "--micro-batches", "4", "--tensor-parallel-size", "2", "--partition", "sequence"
     ],
+    "in-process": ["--transport", "loopback", "--attention-workers", "1", "--threads", "2", "--cpu-bind", "auto"],
+    "2-ranks-3-workers-in-process": [
+        "--tensor-parallel-size", "2", "--attention-workers", "3", "--transport", "loopback", "--micro-batches", "2"
+    ],
+    "bound": ["--cpu-bind", "auto"],
     "colocated": ["--mode", "colocated"],
     "2-ranks-colocated": ["--mode", "colocated", "--tensor-parallel-size", "2"],
 }
