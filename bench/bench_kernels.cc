@@ -396,6 +396,9 @@ void bench_one_sequence(const Machine& machine, ThreadPool& pool, DType dtype, D
       c.num_heads = num_heads;
       bench_attention(machine, pool, c);
     }
+    c.num_queries = 64;
+    bench_attention(machine, pool, c);
+    c.num_queries = 1;
     c.head_dim = 576;
     c.latent_dim = 512;
     for (const int64_t num_heads : {16, 128}) {
