@@ -175,10 +175,8 @@ class AttentionSegments : public testing::TestWithParam<std::pair<DType, DType>>
     const auto [q_dtype, kv_dtype] = GetParam();
     for (const Variant& variant : kVariants) {
       SCOPED_TRACE(variant.name);
-      const Dimensions rows = {.num_heads = kNumHeads,
-                               .head_dim = kHeadDim,
-                               .q_dtype = q_dtype,
-                               .kv_dtype = kv_dtype};
+      const Dimensions rows = {
+          .num_heads = kNumHeads, .head_dim = kHeadDim, .q_dtype = q_dtype, .kv_dtype = kv_dtype};
       const Result expected = Calls(rows, variant).by_reference();
       for_each_target([&, q = q_dtype, kv = kv_dtype] {
         const auto check_in_order = [&](const Dimensions& dimensions) {

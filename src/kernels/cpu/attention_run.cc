@@ -119,10 +119,13 @@ void run_split_tasks(const Call& call, std::span<SplitTask> tasks, ThreadPool& p
   int64_t num_floats = 0;
   int64_t num_parts = 0;
   int64_t total_rows = 0;
+  int64_t num_merged = 0;  // elements
   for (const SplitTask& split : tasks) {
+    const int64_t count = num_rows(call.args, split.task);
     num_floats += split.num_floats(call.args);
     num_parts += split.num_parts();
-    total_rows += num_rows(call.args, split.task);
+    total_rows += count;
+    num_merged += count * split.num_parts() * (value_dim(call.args) + 2);
   }
   thread_local Scratch scratch;
   float* memory = scratch.floats(static_cast<size_t>(num_floats));
@@ -142,7 +145,7 @@ void run_split_tasks(const Call& call, std::span<SplitTask> tasks, ThreadPool& p
     return num_rows(call.args, tasks[static_cast<size_t>(i)].task);
   };
   constexpr int64_t kMinElements = 16 * 1024;  // some microseconds: worth waking a thread for
-  const int64_t grain = ceil_div(kMinElements * total_rows, num_floats);
+  const int64_t grain = ceil_div(kMinElements * total_rows, num_merged);
   pool.parallel_for(total_rows, grain, [&](int64_t begin, int64_t end) {
     for_each_stretch(begin, end, rows_of, [&](int64_t i, int64_t from, int64_t to) {
       merge_parts(call, tasks[static_cast<size_t>(i)], {from, to});
@@ -169,6 +172,7 @@ void run_attention(const RaggedAttentionArgs& args,
     run_split_tasks(call, left.first(count), pool);
     left = left.subspan(count);
   }
+  if (static_cast<int64_t>(found.size()) == num_tasks(args)) return;
   for_each_attention_task(args, pool, [&](const AttentionTask& task) {
     if (task.keys.size() <= most) run_task(call, task);
   });

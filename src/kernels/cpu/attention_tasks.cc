@@ -31,20 +31,26 @@ KeyRange key_range(const RaggedAttentionArgs& args, const AttentionTask& task) {
 }
 
 // Tasks that are worth waking a thread for, together: some microseconds of reading keys and values.
-int64_t min_tasks(const RaggedAttentionArgs& args, int64_t num_tasks) {
+int64_t min_tasks(const RaggedAttentionArgs& args, int64_t total) {
   constexpr int64_t kMinElements = 64 * 1024;
   int64_t num_elements = 0;
   for (int64_t b = 0; b < args.batch.num_sequences(); ++b) {
     num_elements += num_chunks(args, b) * args.batch.context_len[static_cast<size_t>(b)];
   }
   num_elements *= args.k_cache.shape[1] * (args.q.shape[2] + value_dim(args));
-  return std::max<int64_t>(1, kMinElements * num_tasks / std::max<int64_t>(1, num_elements));
+  return std::max<int64_t>(1, kMinElements * total / std::max<int64_t>(1, num_elements));
 }
 
 }  // namespace
 
 int64_t num_tasks_of(const RaggedAttentionArgs& args, int64_t b) {
   return num_chunks(args, b) * args.k_cache.shape[1];
+}
+
+int64_t num_tasks(const RaggedAttentionArgs& args) {
+  int64_t total = 0;
+  for (int64_t b = 0; b < args.batch.num_sequences(); ++b) total += num_tasks_of(args, b);
+  return total;
 }
 
 AttentionTask task_of(const RaggedAttentionArgs& args, int64_t b, int64_t i) {
@@ -67,9 +73,8 @@ void for_each_attention_task(const RaggedAttentionArgs& args,
                              ThreadPool& pool,
                              const std::function<void(const AttentionTask&)>& run) {
   const auto count = [&args](int64_t b) { return num_tasks_of(args, b); };
-  int64_t num_tasks = 0;
-  for (int64_t b = 0; b < args.batch.num_sequences(); ++b) num_tasks += count(b);
-  pool.parallel_for(num_tasks, min_tasks(args, num_tasks), [&](int64_t begin, int64_t end) {
+  const int64_t total = num_tasks(args);
+  pool.parallel_for(total, min_tasks(args, total), [&](int64_t begin, int64_t end) {
     for_each_stretch(begin, end, count, [&](int64_t b, int64_t from, int64_t to) {
       for (int64_t i = from; i < to; ++i) run(task_of(args, b, i));
     });

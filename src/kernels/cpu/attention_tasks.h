@@ -45,8 +45,9 @@ struct AttentionTask {
   KeyRange keys;           // that it meets in this phase
 };
 
-// Tasks of sequence b: its chunks, each in every KV head.
+// Tasks of sequence b: its chunks, each in every KV head. And of all sequences.
 int64_t num_tasks_of(const RaggedAttentionArgs& args, int64_t b);
+int64_t num_tasks(const RaggedAttentionArgs& args);
 // Task `i` of them, in the order chunk, head.
 AttentionTask task_of(const RaggedAttentionArgs& args, int64_t b, int64_t i);
 
