@@ -285,14 +285,26 @@ struct AttentionCase {
   int64_t num_queries = 1;  // per sequence
   int64_t context = 512;
   int64_t head_dim = 64;
+  int64_t latent_dim = 0;  // of values that lie in the keys; 0: values of their own, of head_dim
+
+  [[nodiscard]] bool is_latent() const { return latent_dim > 0; }
+  [[nodiscard]] int64_t value_dim() const { return is_latent() ? latent_dim : head_dim; }
+  // What a token has in the cache.
+  [[nodiscard]] int64_t token_bytes() const {
+    const int64_t rows = is_latent() ? 1 : 2;
+    const int64_t row_bytes = head_dim * static_cast<int64_t>(dtype_bytes(kv_dtype)) +
+                              (is_quantized(kv_dtype) ? static_cast<int64_t>(sizeof(float)) : 0);
+    return num_kv_heads * rows * row_bytes;
+  }
 };
 
 void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCase& c) {
-  if (!begin_case(fmt::format("attention {:8} heads {}/{} of {} B {} T {:3} context {:4}",
+  if (!begin_case(fmt::format("attention {:8} heads {}/{} of {}{} B {} T {:3} context {:4}",
                               dtype_name(c.kv_dtype),
                               c.num_heads,
                               c.num_kv_heads,
                               c.head_dim,
+                              c.is_latent() ? fmt::format("/{}", c.latent_dim) : "",
                               c.num_sequences,
                               c.num_queries,
                               c.context))) {
@@ -300,25 +312,22 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
   }
   constexpr int64_t kBlockSize = 64;  // the default of lamina serve
   const int64_t max_blocks = c.context / kBlockSize;
-  const int64_t context_elements = 2 * c.num_kv_heads * c.context * c.head_dim;
-  const int64_t scale_bytes = is_quantized(c.kv_dtype) ? static_cast<int64_t>(sizeof(float)) : 0;
-  const int64_t batch_bytes =
-      c.num_sequences * (context_elements * static_cast<int64_t>(dtype_bytes(c.kv_dtype)) +
-                         context_elements / c.head_dim * scale_bytes);
+  const int64_t batch_bytes = c.num_sequences * c.context * c.token_bytes();
   // Enough batches that keys come from memory.
   const int64_t num_batches = ceil_div(int64_t{128} << 20, batch_bytes);
   const int64_t num_tables = num_batches * c.num_sequences;
   const Shape cache = {num_tables * max_blocks, c.num_kv_heads, kBlockSize, c.head_dim};
   const Shape q_shape = {c.num_sequences * c.num_queries, c.num_heads, c.head_dim};
   const Buffer keys = random_buffer(c.kv_dtype, cache.num_elements());
-  const Buffer values = random_buffer(c.kv_dtype, cache.num_elements());
+  const Buffer values = random_buffer(c.kv_dtype, c.is_latent() ? 0 : cache.num_elements());
   const Shape scales_shape = {cache[0], cache[1], cache[2]};
   const Buffer scales = random_buffer(DType::kF32, scales_shape.num_elements());
   const TensorView scales_view = is_quantized(c.kv_dtype)
                                      ? TensorView{scales.data(), DType::kF32, scales_shape}
                                      : TensorView{};
   const Buffer q = random_buffer(c.dtype, q_shape.num_elements());
-  const Buffer out = random_buffer(DType::kF32, q_shape.num_elements());
+  const Shape out_shape = q_shape.with(2, c.value_dim());
+  const Buffer out = random_buffer(DType::kF32, out_shape.num_elements());
   std::vector<int32_t> bounds = {0};
   for (int64_t b = 1; b <= c.num_sequences; ++b) {
     bounds.push_back(static_cast<int32_t>(b * c.num_queries));
@@ -329,43 +338,47 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
       tables.push_back(static_cast<int32_t>(i * num_tables + b));
     }
   }
-  const kernels::KvOrder order = kernels::preferred_order({.dtype = c.kv_dtype,
-                                                           .q_dtype = c.dtype,
-                                                           .block_size = kBlockSize,
-                                                           .key_dim = c.head_dim,
-                                                           .value_dim = c.head_dim});
+  const kernels::KvOrder order =
+      kernels::preferred_order({.dtype = c.kv_dtype,
+                                .q_dtype = c.dtype,
+                                .block_size = kBlockSize,
+                                .key_dim = c.head_dim,
+                                .value_dim = c.is_latent() ? 0 : c.head_dim});
   const std::vector<int32_t> contexts(static_cast<size_t>(c.num_sequences),
                                       static_cast<int32_t>(c.context));
   const double seconds = median_seconds([&](int64_t call) {
     const auto table_size = static_cast<size_t>(c.num_sequences * max_blocks);
     const auto batch_idx = static_cast<size_t>(call % num_batches);
     const auto table = std::span(tables).subspan(batch_idx * table_size, table_size);
-    throw_if_error(kernels::ragged_attention({{q.data(), c.dtype, q_shape},
-                                              {keys.data(), c.kv_dtype, cache},
-                                              {values.data(), c.kv_dtype, cache},
-                                              {out.data(), DType::kF32, q_shape},
-                                              {},
-                                              {bounds, contexts, table, max_blocks},
-                                              0.125F,
-                                              std::nullopt,
-                                              {},
-                                              {},
-                                              {},
-                                              kernels::AttentionPhase::kWhole,
-                                              {},
-                                              order,
-                                              scales_view,
-                                              scales_view},
-                                             StreamView(pool)));
+    throw_if_error(kernels::ragged_attention(
+        {.q = {q.data(), c.dtype, q_shape},
+         .k_cache = {keys.data(), c.kv_dtype, cache},
+         .v_cache = c.is_latent() ? TensorView() : TensorView{values.data(), c.kv_dtype, cache},
+         .out = {out.data(), DType::kF32, out_shape},
+         .lse = {},
+         .batch = {bounds, contexts, table, max_blocks},
+         .scale = 0.125F,
+         .window = std::nullopt,
+         .soft_cap = {},
+         .alibi_slopes = {},
+         .sinks = {},
+         .order = order,
+         .k_scales = scales_view,
+         .v_scales = c.is_latent() ? TensorView() : scales_view},
+        StreamView(pool)));
   });
-  const double bytes = static_cast<double>(batch_bytes) / seconds;
-  const double flops =
-      static_cast<double>(4 * q_shape.num_elements() * (c.context - c.num_queries / 2)) / seconds;
-  fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
-             bytes / 1e9,
-             100 * bytes / machine.read_bytes,
-             flops / 1e9,
-             100 * flops / machine.flops(c.dtype));
+  const auto bytes = static_cast<double>(batch_bytes);
+  const auto flops = static_cast<double>(
+      2 * q_shape[0] * q_shape[1] * (c.head_dim + c.value_dim()) * (c.context - c.num_queries / 2));
+  const double predicted = std::max(bytes / machine.read_bytes, flops / machine.flops(c.dtype));
+  fmt::print(
+      "   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)   {:.0f} us, predicted {:.0f}\n",
+      bytes / seconds / 1e9,
+      100 * bytes / seconds / machine.read_bytes,
+      flops / seconds / 1e9,
+      100 * flops / seconds / machine.flops(c.dtype),
+      1e6 * seconds,
+      1e6 * predicted);
 }
 
 // Leaves out instructions that this machine has, to measure what serves others.
@@ -377,6 +390,29 @@ void use_instructions(std::string_view name) {
   if (name != "avx2") return;
   hwy::SetSupportedTargetsForTest(HWY_AVX2);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+// One sequence with one KV head: cores have nothing to share but its keys.
+void bench_one_sequence(const Machine& machine, ThreadPool& pool, DType dtype, DType kv_dtype) {
+  AttentionCase c = {.dtype = dtype, .kv_dtype = kv_dtype, .num_kv_heads = 1, .num_sequences = 1};
+  for (const int64_t context : {1024, 32768}) {
+    c.context = context;
+    c.head_dim = 128;
+    c.latent_dim = 0;
+    for (const int64_t num_heads : {1, 8}) {
+      c.num_heads = num_heads;
+      bench_attention(machine, pool, c);
+    }
+    c.num_queries = 64;
+    bench_attention(machine, pool, c);
+    c.num_queries = 1;
+    c.head_dim = 576;
+    c.latent_dim = 512;
+    for (const int64_t num_heads : {16, 128}) {
+      c.num_heads = num_heads;
+      bench_attention(machine, pool, c);
+    }
+  }
 }
 
 void run(int num_threads) {
@@ -420,6 +456,7 @@ void run(int num_threads) {
     bench_attention(machine,
                     pool,
                     {.dtype = dtype, .kv_dtype = kv_dtype, .num_sequences = 1, .num_queries = 512});
+    bench_one_sequence(machine, pool, dtype, kv_dtype);
   }
 }
 

@@ -115,7 +115,8 @@ Status check(const AppendKvArgs& args) {
 // Where values are as wide as nothing says, in a latent cache, `out` or `state` says it.
 int64_t value_dim_of(const RaggedAttentionArgs& args) {
   if (!args.v_cache.empty()) return args.v_cache.shape[3];
-  return args.phase == AttentionPhase::kCached ? args.state.shape[2] - 2 : args.out.shape[2];
+  return args.phase == AttentionPhase::kCached ? attention_state_value_dim(args.state.shape[2])
+                                               : args.out.shape[2];
 }
 
 Status check_outputs(const RaggedAttentionArgs& args) {
@@ -131,8 +132,8 @@ Status check_outputs(const RaggedAttentionArgs& args) {
         fmt::format("{}: values of {} in keys of {}", kOp, value_dim, args.k_cache.shape[3]));
   }
   if (has_state) {
-    LAMINA_RETURN_IF_ERROR(
-        check_tensor(kOp, "state", args.state, {rows[0], rows[1], value_dim + 2}, DType::kF32));
+    const Shape wanted = {rows[0], rows[1], attention_state_dim(value_dim)};
+    LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "state", args.state, wanted, DType::kF32));
   }
   if (!has_out) return {};
   const DType out_dtype = args.out.dtype == DType::kF32 ? DType::kF32 : args.q.dtype;

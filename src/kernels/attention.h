@@ -89,16 +89,24 @@ struct AppendKvArgs {
 // out = 0, lse = sinks[h]. Where attention is split, one part alone is given the sinks.
 // Keys in blocks that another worker holds are not seen: what comes out is a partial over the rest.
 // A query without a visible key or sink gives out = 0, lse = -inf: the identity of merge_partials.
-// f32 accumulation; the order of summation depends only on the context length, so a sequence's
-// result does not depend on the rest of the batch. Reads sum(context) * Hkv * (D + Dv) elements per
-// query chunk. Errors: kInvalidArgument as for append_kv; nothing is written then. Sources: online
-// softmax (arXiv 1805.02867) over paged KV (arXiv 2309.06180); ALiBi (arXiv 2108.12409); sinks
-// (arXiv 2309.17453); latent attention (arXiv 2405.04434).
-// A call may be split in two, bit for bit the same together: kCached, before this step's keys are
-// appended, meets most of the keys that were there before and leaves its sums in `state`; kRest
-// goes on from there. `out` and `lse` are empty views for kCached.
-//   state [T, Hq, Dv + 2] f32, its content private to the operator; an empty view for kWhole
+// f32 accumulation; the order of summation depends only on the positions of query and keys, so a
+// result depends neither on the rest of the batch nor on the number of threads. Reads sum(context)
+// * Hkv * (D + Dv) elements per query chunk. Errors: kInvalidArgument as for append_kv; nothing is
+// written then. Sources: online softmax (arXiv 1805.02867) over paged KV (arXiv 2309.06180); ALiBi
+// (arXiv 2108.12409); sinks (arXiv 2309.17453); latent attention (arXiv 2405.04434). A call may be
+// split in two, bit for bit the same together: kCached, before this step's keys are appended, meets
+// most of the keys that were there before and leaves its sums in `state`; kRest goes on from there.
+// `out` and `lse` are empty views for kCached.
+//   state [T, Hq, attention_state_dim(Dv)] f32, its content private to the operator; an empty view
+//   for kWhole
 enum class AttentionPhase : uint8_t { kWhole, kCached, kRest };
+// Two partial sums of a row, each with what it refers to.
+inline constexpr int64_t attention_state_dim(int64_t value_dim) {
+  return 2 * (value_dim + 2);
+}
+inline constexpr int64_t attention_state_value_dim(int64_t state_dim) {
+  return state_dim / 2 - 2;
+}
 
 struct RaggedAttentionArgs {
   TensorView q;

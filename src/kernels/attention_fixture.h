@@ -180,6 +180,19 @@ inline void Fixture::expect_naive(const TestTensor& out,
   }
 }
 
+// Calls body() with the dimensions, in each order that their caches may have.
+template <typename Body>
+void for_each_order(Dimensions dimensions, const Body& body) {
+  dimensions.order = KvOrder::kRows;
+  body(dimensions);
+  dimensions.order = preferred_order({.dtype = dimensions.kv_dtype,
+                                      .q_dtype = dimensions.q_dtype,
+                                      .block_size = dimensions.block_size,
+                                      .key_dim = dimensions.head_dim,
+                                      .value_dim = dimensions.head_dim});
+  if (dimensions.order != KvOrder::kRows) body(dimensions);
+}
+
 inline std::vector<SequenceSpec> odd_batch(int64_t block_size) {
   return {{block_size, 1},
           {1, 1},

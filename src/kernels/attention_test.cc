@@ -24,19 +24,6 @@ TEST(RaggedAttention, ReferenceAgreesWithTheDefinition) {
   }
 }
 
-// Calls body() with the dimensions, in each order that their caches may have.
-template <typename Body>
-void for_each_order(Dimensions dimensions, const Body& body) {
-  dimensions.order = KvOrder::kRows;
-  body(dimensions);
-  dimensions.order = preferred_order({.dtype = dimensions.kv_dtype,
-                                      .q_dtype = dimensions.q_dtype,
-                                      .block_size = dimensions.block_size,
-                                      .key_dim = dimensions.head_dim,
-                                      .value_dim = dimensions.head_dim});
-  if (dimensions.order != KvOrder::kRows) body(dimensions);
-}
-
 void expect_cpu_agrees_in_order(const Dimensions& dimensions,
                                 std::optional<int32_t> window,
                                 DType out_dtype,

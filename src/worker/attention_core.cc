@@ -14,9 +14,8 @@ static_assert(kNoBlock == kernels::kNoBlock && kNoBlock == wire::kNoBlock);
 
 size_t AttentionCoreConfig::state_bytes() const {
   if (!overlap) return 0;
-  const size_t row_floats =
-      static_cast<size_t>(num_heads) * (static_cast<size_t>(kv.value_dim) + 2);
-  return static_cast<size_t>(max_tokens) * row_floats * sizeof(float);
+  const int64_t row_floats = num_heads * kernels::attention_state_dim(kv.value_dim);
+  return static_cast<size_t>(max_tokens * row_floats) * sizeof(float);
 }
 
 AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView stream)
@@ -166,7 +165,7 @@ TensorView AttentionCore::state_view(const Step& step) const {
   const KvLayout& kv = config_.kv;
   return {step.state.data(),
           DType::kF32,
-          {step.query_begin.back(), config_.num_heads, int64_t{kv.value_dim} + 2}};
+          {step.query_begin.back(), config_.num_heads, kernels::attention_state_dim(kv.value_dim)}};
 }
 
 Status AttentionCore::start(int32_t micro_batch, int32_t layer_idx, TensorView q) {

@@ -1,11 +1,10 @@
-// What the attention kernels of the CPU share: how a call is cut into tasks, and the softmax state
-// of a task's rows between tiles and between the two phases of a split call.
+// How the CPU cuts a call of attention into tasks, and what of its keys each meets. Kernels see
+// tasks through attention_run.h.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <functional>
-#include <limits>
 
 #include "device/thread_pool.h"
 #include "kernels/attention.h"
@@ -13,10 +12,26 @@
 namespace lamina::kernels::cpu {
 
 inline constexpr int64_t kTileKeys = 64;
+// Each stretch of keys between multiples of this is summed on its own, from nothing, and a row's
+// sums of these are merged in ascending order: by one thread or by many, with the same bits
+// (docs/adr/0024).
+inline constexpr int64_t kSegmentKeys = 2048;
+static_assert(kSegmentKeys % kTileKeys == 0);
 // Rows (queries x heads of the group) of a chunk: their state fits the second-level cache, and a
 // tile of keys and values that was prepared once serves them all.
 inline constexpr int64_t kChunkRows = 96;
-inline constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
+
+inline int64_t segment_of(int64_t position) {
+  return position / kSegmentKeys;
+}
+
+// Positions, of keys.
+struct KeyRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  [[nodiscard]] int64_t size() const { return end - begin; }
+};
 
 // Queries [begin, end) of sequence b, the first at `position`, for one KV head. A row is a query in
 // one of the heads that share it: rows go query by query.
@@ -27,12 +42,33 @@ struct AttentionTask {
   int64_t position = 0;
   int64_t kv_head = 0;
   int64_t cached_end = 0;  // the whole tiles before here hold no key of this step
+  KeyRange keys;           // that it meets in this phase
 };
 
-// Runs `task` for every task of a call, on the threads of `pool`.
+// Tasks of sequence b: its chunks, each in every KV head. And of all sequences.
+int64_t num_tasks_of(const RaggedAttentionArgs& args, int64_t b);
+int64_t num_tasks(const RaggedAttentionArgs& args);
+// Task `i` of them, in the order chunk, head.
+AttentionTask task_of(const RaggedAttentionArgs& args, int64_t b, int64_t i);
+
+// Runs `run` for every task of a call, on the threads of `pool`.
 void for_each_attention_task(const RaggedAttentionArgs& args,
                              ThreadPool& pool,
                              const std::function<void(const AttentionTask&)>& run);
+
+// Indices [begin, end) of a list of lists, the i-th of which is count(i) long: visits the stretch
+// [from, to) of each that they touch.
+template <typename Count, typename Visit>
+void for_each_stretch(int64_t begin, int64_t end, const Count& count, const Visit& visit) {
+  int64_t first = 0;  // index of the list at hand
+  for (int64_t i = 0; first < end; ++i) {
+    const int64_t next = first + count(i);
+    const int64_t from = std::max(begin, first);
+    const int64_t to = std::min(end, next);
+    if (from < to) visit(i, from - first, to - first);
+    first = next;
+  }
+}
 
 // Query heads per KV head.
 inline int64_t group_size(const RaggedAttentionArgs& args) {
@@ -43,35 +79,12 @@ inline int64_t num_rows(const RaggedAttentionArgs& args, const AttentionTask& ta
 }
 // Elements of a value.
 inline int64_t value_dim(const RaggedAttentionArgs& args) {
-  return args.phase == AttentionPhase::kCached ? args.state.shape[2] - 2 : args.out.shape[2];
+  return args.phase == AttentionPhase::kCached ? attention_state_value_dim(args.state.shape[2])
+                                               : args.out.shape[2];
 }
 // First position that a query at `position` sees.
 inline int64_t first_visible(const RaggedAttentionArgs& args, int64_t position) {
   return args.window ? std::max<int64_t>(0, position - *args.window + 1) : 0;
 }
-
-// Positions that a task meets in this phase.
-struct KeyRange {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-KeyRange key_range(const RaggedAttentionArgs& args, const AttentionTask& task);
-
-// State of one row: softmax numerators refer to `top`.
-struct RowState {
-  float top = kNegativeInfinity;
-  float total = 0.0F;
-};
-// States and unnormalised sums [rows, stride] of a task's rows.
-struct RowSums {
-  RowState* states = nullptr;
-  float* sums = nullptr;
-  int64_t stride = 0;
-};
-// What rows hold before their first key of this phase: nothing; a sink, which is a key that was met
-// first, with a value of zeros; or what the phase before left.
-void start_rows(const RaggedAttentionArgs& args, const AttentionTask& task, const RowSums& rows);
-// Leaves them for the phase that follows.
-void save_rows(const RaggedAttentionArgs& args, const AttentionTask& task, const RowSums& rows);
 
 }  // namespace lamina::kernels::cpu

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/attention_run.h"
 #include "kernels/cpu/avx512-inl.h"
 #include "kernels/cpu/bf16_tiles-inl.h"
 
@@ -16,7 +16,6 @@ namespace lamina::kernels::cpu::avx512 {
 // weight that is rounded to bf16 is the same but for a factor of two whatever keys were met before.
 // A row whose keys are dealt out to several workers comes out as it would in one piece, but for the
 // order of f32 sums.
-constexpr float kLog2E = 1.44269504F;
 constexpr float kLn2 = 0.693147181F;
 
 // How far, in powers of two, scores may exceed what their row refers to.
@@ -215,37 +214,33 @@ class RowCursor {
 };
 
 template <typename Out>
-void store_rows(const RaggedAttentionArgs& args, const AttentionTask& task, const RowSums& rows) {
+void store_rows(const RaggedAttentionArgs& args,
+                const AttentionTask& task,
+                RowRange rows,
+                const RowSums& sums) {
   const int64_t width = args.out.shape[2];
-  int64_t row = 0;
-  for (int64_t t = task.begin; t < task.end; ++t) {
-    for (int64_t g = 0; g < group_size(args); ++g, ++row) {
-      const int64_t head = task.kv_head * group_size(args) + g;
-      const RowState& state = rows.states[row];
-      const float* sums = rows.sums + row * rows.stride;
-      const bool saw_nothing = state.top == kNegativeInfinity;
-      const __m512 total = _mm512_set1_ps(saw_nothing ? 1.0F : state.total);
-      Out* out = args.out.row<Out>(t) + head * width;
-      for (int64_t i = 0; i < width; i += kLanes) {
-        store_upto(_mm512_div_ps(_mm512_loadu_ps(sums + i), total), out + i, width - i);
-      }
-      if (args.lse.empty()) continue;
-      args.lse.row<float>(t)[head] =
-          saw_nothing ? kNegativeInfinity : state.top * kLn2 + std::log(state.total);
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const int64_t t = task.begin + row / group_size(args);
+    const int64_t head = task.kv_head * group_size(args) + row % group_size(args);
+    const RowState& state = sums.states[row];
+    const float* from = sums.sums + row * sums.stride;
+    const bool saw_nothing = state.top == kNegativeInfinity;
+    const __m512 total = _mm512_set1_ps(saw_nothing ? 1.0F : state.total);
+    Out* out = args.out.row<Out>(t) + head * width;
+    for (int64_t i = 0; i < width; i += kLanes) {
+      store_upto(_mm512_div_ps(_mm512_loadu_ps(from + i), total), out + i, width - i);
     }
+    if (args.lse.empty()) continue;
+    args.lse.row<float>(t)[head] =
+        saw_nothing ? kNegativeInfinity : state.top * kLn2 + std::log(state.total);
   }
 }
 
-// What start_rows() made of the sinks, as this kernel has states: powers of two.
-inline void convert_sinks(const RaggedAttentionArgs& args,
-                          const AttentionTask& task,
-                          const RowSums& rows) {
-  if (args.sinks.empty() || args.phase == AttentionPhase::kRest) return;
-  for (int64_t row = 0; row < num_rows(args, task); ++row) {
-    const float sink = rows.states[row].top * kLog2E;
-    const float top = std::ceil(sink);
-    rows.states[row] = {top, std::exp2(sink - top)};
-  }
+inline AttentionKernel kernel_of(const RaggedAttentionArgs& args,
+                                 decltype(AttentionKernel::meet) meet) {
+  return {.meet = meet,
+          .store = args.out.dtype == DType::kF32 ? store_rows<float> : store_rows<BFloat16>,
+          .base = ScoreBase::kTwo};
 }
 
 }  // namespace lamina::kernels::cpu::avx512

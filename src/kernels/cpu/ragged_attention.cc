@@ -9,7 +9,7 @@
 
 #include <cmath>
 
-#include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/attention_run.h"
 #include "kernels/cpu/instruction_set.h"
 #include "kernels/cpu/ragged_attention_amx.h"
 #include "kernels/cpu/ragged_attention_bf16.h"
@@ -33,15 +33,23 @@ using cpu::AttentionTask;
 using cpu::first_visible;
 using cpu::kNegativeInfinity;
 using cpu::kTileKeys;
+using cpu::RowRange;
 using cpu::RowState;
+using cpu::RowSums;
+using cpu::TaskRows;
 
-// What every thread of one call shares.
+// What every task of one call shares.
 struct AttentionJob {
   const RaggedAttentionArgs* args = nullptr;
   int64_t group_size = 1;    // query heads per KV head
   int64_t key_floats = 0;    // elements of a key's row, in whole vectors
   int64_t value_floats = 0;  // and of a value's
 
+  explicit AttentionJob(const RaggedAttentionArgs& call)
+      : args(&call),
+        group_size(cpu::group_size(call)),
+        key_floats(round_up(call.q.shape[2], kLanes)),
+        value_floats(round_up(cpu::value_dim(call), kLanes)) {}
   [[nodiscard]] bool is_latent() const { return args->v_cache.empty(); }
 };
 
@@ -50,22 +58,19 @@ struct AttentionSpace {
   float* keys = nullptr;     // [kTileKeys, key_floats]
   float* values = nullptr;   // [kTileKeys, value_floats], or the keys themselves
   float* queries = nullptr;  // [rows, key_floats]
-  cpu::RowSums rows;         // of value_floats
+  RowSums rows;
 
   static size_t num_floats(const AttentionJob& job, int64_t num_rows) {
     const int64_t tile = kTileKeys * (job.key_floats + (job.is_latent() ? 0 : job.value_floats));
-    return static_cast<size_t>(tile + num_rows * (job.key_floats + job.value_floats + 2));
+    return static_cast<size_t>(tile + num_rows * job.key_floats);
   }
-  AttentionSpace(const AttentionJob& job, float* memory, int64_t num_rows) : keys(memory) {
+  AttentionSpace(const AttentionJob& job, const RowSums& sums, float* memory)
+      : keys(memory), rows(sums) {
     float* after_keys = keys + kTileKeys * job.key_floats;
     values = job.is_latent() ? keys : after_keys;
     queries = job.is_latent() ? after_keys : values + kTileKeys * job.value_floats;
-    float* sums = queries + num_rows * job.key_floats;
-    auto* states = reinterpret_cast<RowState*>(sums + num_rows * job.value_floats);
-    rows = {states, sums, job.value_floats};
   }
 };
-static_assert(sizeof(RowState) == 2 * sizeof(float));
 
 // Rows of positions [begin, end) of one head of a cache, as f32, to tile[0 ...]. `scales`: of its
 // tokens, if they are quantised.
@@ -249,26 +254,27 @@ void load_queries(const AttentionJob& job, const AttentionTask& task, float* que
 }
 
 template <typename Out>
-void store_rows(const AttentionJob& job, const AttentionTask& task, AttentionSpace& space) {
-  const RaggedAttentionArgs& args = *job.args;
+void store_rows(const RaggedAttentionArgs& args,
+                const AttentionTask& task,
+                RowRange rows,
+                const RowSums& sums) {
+  const int64_t group_size = cpu::group_size(args);
   const int64_t value_dim = args.out.shape[2];
-  int64_t row = 0;
-  for (int64_t t = task.begin; t < task.end; ++t) {
-    for (int64_t g = 0; g < job.group_size; ++g, ++row) {
-      const int64_t head = task.kv_head * job.group_size + g;
-      const RowState& state = space.rows.states[row];
-      const float* sums = space.rows.sums + row * job.value_floats;
-      const bool saw_nothing = state.top == kNegativeInfinity;
-      const float total = saw_nothing ? 1.0F : state.total;
-      Out* out = args.out.row<Out>(t) + head * value_dim;
-      for (int64_t i = 0; i < value_dim; i += kLanes) {
-        const F32Vector mean = hn::Div(load_f32(sums + i), hn::Set(F32Tag(), total));
-        store_upto(mean, out + i, value_dim - i);
-      }
-      if (args.lse.empty()) continue;
-      args.lse.row<float>(t)[head] =
-          saw_nothing ? kNegativeInfinity : state.top + std::log(state.total);
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const int64_t t = task.begin + row / group_size;
+    const int64_t head = task.kv_head * group_size + row % group_size;
+    const RowState& state = sums.states[row];
+    const float* from = sums.sums + row * sums.stride;
+    const bool saw_nothing = state.top == kNegativeInfinity;
+    const float total = saw_nothing ? 1.0F : state.total;
+    Out* out = args.out.row<Out>(t) + head * value_dim;
+    for (int64_t i = 0; i < value_dim; i += kLanes) {
+      const F32Vector mean = hn::Div(load_f32(from + i), hn::Set(F32Tag(), total));
+      store_upto(mean, out + i, value_dim - i);
     }
+    if (args.lse.empty()) continue;
+    args.lse.row<float>(t)[head] =
+        saw_nothing ? kNegativeInfinity : state.top + std::log(state.total);
   }
 }
 
@@ -297,7 +303,7 @@ void attend_rows(const AttentionJob& job,
                  .query = space.queries + row * job.key_floats,
                  .slope = slope,
                  .state = space.rows.states + row,
-                 .sums = space.rows.sums + row * job.value_floats});
+                 .sums = space.rows.sums + row * space.rows.stride});
   }
 }
 
@@ -332,40 +338,39 @@ void meet_tile(const AttentionJob& job,
 
 // C: dtype of the cache. Q: of the queries.
 template <typename C, typename Q>
-void run_task(const AttentionJob& job, const AttentionTask& task) {
-  const RaggedAttentionArgs& args = *job.args;
-  const int64_t num_rows = (task.end - task.begin) * job.group_size;
+void meet_keys(const RaggedAttentionArgs& args, const AttentionTask& task, TaskRows& rows) {
+  const AttentionJob job(args);
+  const int64_t num_rows = cpu::num_rows(args, task);
   thread_local cpu::Scratch scratch;
-  AttentionSpace space(job, scratch.floats(AttentionSpace::num_floats(job, num_rows)), num_rows);
+  float* memory = scratch.floats(AttentionSpace::num_floats(job, num_rows));
+  AttentionSpace space(job, rows.open(), memory);
   load_queries<Q>(job, task, space.queries);
-  cpu::start_rows(args, task, space.rows);
-  const auto [begin, end] = cpu::key_range(args, task);
+  const auto [begin, end] = task.keys;
   for (int64_t tile = begin / kTileKeys * kTileKeys; tile < end; tile += kTileKeys) {
+    rows.enter(tile);
     meet_tile<C>(job, task, space, std::max(tile, begin), std::min(tile + kTileKeys, end));
-  }
-  if (args.phase == AttentionPhase::kCached) return cpu::save_rows(args, task, space.rows);
-  if (args.out.dtype == DType::kF32) {
-    store_rows<float>(job, task, space);
-  } else {
-    store_rows<Q>(job, task, space);
   }
 }
 
 template <typename C, typename Q>
-void attention_typed(const AttentionJob& job, ThreadPool& pool) {
-  cpu::for_each_attention_task(
-      *job.args, pool, [&job](const AttentionTask& task) { run_task<C, Q>(job, task); });
+void attention_typed(const RaggedAttentionArgs& args, ThreadPool& pool) {
+  const bool is_f32 = args.out.dtype == DType::kF32;
+  cpu::run_attention(args,
+                     {.meet = meet_keys<C, Q>,
+                      .store = is_f32 ? store_rows<float> : store_rows<Q>,
+                      .base = cpu::ScoreBase::kE},
+                     pool);
 }
 
 template <typename C>
-void attention_of_queries(const AttentionJob& job, ThreadPool& pool) {
-  switch (job.args->q.dtype) {
+void attention_of_queries(const RaggedAttentionArgs& args, ThreadPool& pool) {
+  switch (args.q.dtype) {
     case DType::kF32:
-      return attention_typed<C, float>(job, pool);
+      return attention_typed<C, float>(args, pool);
     case DType::kF16:
-      return attention_typed<C, Float16>(job, pool);
+      return attention_typed<C, Float16>(args, pool);
     case DType::kBF16:
-      return attention_typed<C, BFloat16>(job, pool);
+      return attention_typed<C, BFloat16>(args, pool);
     case DType::kI32:
     case DType::kU8:
     case DType::kI8:
@@ -376,22 +381,17 @@ void attention_of_queries(const AttentionJob& job, ThreadPool& pool) {
 }
 
 void ragged_attention(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  AttentionJob job;
-  job.args = &args;
-  job.group_size = cpu::group_size(args);
-  job.key_floats = round_up(args.q.shape[2], kLanes);
-  job.value_floats = round_up(cpu::value_dim(args), kLanes);
   switch (args.k_cache.dtype) {
     case DType::kF32:
-      return attention_of_queries<float>(job, pool);
+      return attention_of_queries<float>(args, pool);
     case DType::kF16:
-      return attention_of_queries<Float16>(job, pool);
+      return attention_of_queries<Float16>(args, pool);
     case DType::kBF16:
-      return attention_of_queries<BFloat16>(job, pool);
+      return attention_of_queries<BFloat16>(args, pool);
     case DType::kI8:
-      return attention_of_queries<int8_t>(job, pool);
+      return attention_of_queries<int8_t>(args, pool);
     case DType::kF8E4M3:
-      return attention_of_queries<Float8E4M3>(job, pool);
+      return attention_of_queries<Float8E4M3>(args, pool);
     case DType::kI32:
     case DType::kU8:
       break;

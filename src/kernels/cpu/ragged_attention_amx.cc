@@ -6,7 +6,7 @@
 
 #include "base/checked_math.h"
 #include "kernels/cpu/amx-inl.h"
-#include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/attention_run.h"
 #include "kernels/cpu/bf16_softmax-inl.h"
 #include "kernels/cpu/bf16_tiles-inl.h"
 #include "kernels/cpu/code_tiles-inl.h"
@@ -31,22 +31,24 @@ struct Values {
 // nothing, and nobody reads what becomes of them.
 struct Space {
   int64_t num_rows = 0;
-  int64_t key_dim = 0;          // in whole tiles
-  BFloat16* queries = nullptr;  // [rows, key_dim]
+  int64_t key_dim = 0;  // in whole tiles
   RowSums rows;
+  BFloat16* queries = nullptr;  // [rows, key_dim]
 
   static int64_t num_floats(const RaggedAttentionArgs& args, const AttentionTask& task) {
-    static_assert(sizeof(RowState) == 2 * sizeof(float));
-    return Space(args, task, nullptr).num_rows *
-           (round_up(args.q.shape[2], kTileDepth) / 2 + round_up(value_dim(args), kLanes) + 2);
+    return round_up(cpu::num_rows(args, task), kTileHeight) *
+           round_up(args.q.shape[2], kTileDepth) / 2;
   }
-  Space(const RaggedAttentionArgs& args, const AttentionTask& task, float* memory)
+  Space(const RaggedAttentionArgs& args,
+        const AttentionTask& task,
+        const RowSums& sums,
+        float* memory)
       : num_rows(round_up(cpu::num_rows(args, task), kTileHeight)),
         key_dim(round_up(args.q.shape[2], kTileDepth)),
+        rows(sums),
         queries(reinterpret_cast<BFloat16*>(memory)) {
-    const int64_t width = round_up(value_dim(args), kLanes);
-    float* sums = memory + num_rows * key_dim / 2;
-    rows = {reinterpret_cast<RowState*>(sums + num_rows * width), sums, width};
+    static_assert(RowSums::kRoom % kTileHeight == 0);
+    rows.clear({cpu::num_rows(args, task), num_rows});
   }
 };
 
@@ -199,9 +201,10 @@ template <typename Tiles>
 void meet_tiles(const RaggedAttentionArgs& args,
                 const AttentionTask& task,
                 const Space& space,
+                TaskRows& rows,
                 BFloat16* tile_memory,
                 BFloat16* value_memory) {
-  const KeyRange range = key_range(args, task);
+  const KeyRange range = task.keys;
   Tiles tiles({args, task, range}, tile_memory);
   const int64_t num_groups = ceil_div(num_rows(args, task), kTileHeight);
   const int64_t num_fetches =
@@ -212,6 +215,7 @@ void meet_tiles(const RaggedAttentionArgs& args,
     tiles.advance();
     tiles.locate(begin + kTileKeys);
     if (tiles.held() == 0) continue;
+    rows.enter(begin);
     Fetcher fetcher;
     tiles.add_next(fetcher);
     fetcher.plan(num_fetches);
@@ -222,7 +226,7 @@ void meet_tiles(const RaggedAttentionArgs& args,
 }
 
 template <typename Tiles>
-void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
+void meet_keys(const RaggedAttentionArgs& args, const AttentionTask& task, TaskRows& rows) {
   thread_local Scratch scratch;
   const int64_t count = num_rows(args, task);
   // What wants whole cache lines first.
@@ -230,42 +234,29 @@ void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
   const int64_t tile_floats = round_up(Tiles::memory_size(args), kPairs) / 2;
   float* memory = scratch.floats(
       static_cast<size_t>(value_floats + tile_floats + Space::num_floats(args, task)));
-  const Space space(args, task, memory + value_floats + tile_floats);
+  const Space space(args, task, rows.open(), memory + value_floats + tile_floats);
   load_queries(args, task, space);
-  std::fill_n(space.rows.states, space.num_rows, RowState());
-  std::fill_n(space.rows.sums, space.num_rows * space.rows.stride, 0.0F);
-  start_rows(args, task, space.rows);
-  convert_sinks(args, task, space.rows);
-  {
-    const TileScope scope(std::min(kTileHeight, round_up(count, kTileRows)));
-    meet_tiles<Tiles>(args,
-                      task,
-                      space,
-                      reinterpret_cast<BFloat16*>(memory + value_floats),
-                      reinterpret_cast<BFloat16*>(memory));
-  }
-  if (args.phase == AttentionPhase::kCached) return save_rows(args, task, space.rows);
-  if (args.out.dtype == DType::kF32) {
-    store_rows<float>(args, task, space.rows);
-  } else {
-    store_rows<BFloat16>(args, task, space.rows);
-  }
+  const TileScope scope(std::min(kTileHeight, round_up(count, kTileRows)));
+  meet_tiles<Tiles>(args,
+                    task,
+                    space,
+                    rows,
+                    reinterpret_cast<BFloat16*>(memory + value_floats),
+                    reinterpret_cast<BFloat16*>(memory));
 }
 
 }  // namespace
 
 void ragged_attention_amx(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  for_each_attention_task(args, pool, [&args](const AttentionTask& task) {
-    if (args.k_cache.dtype == DType::kI8) {
-      run_task<CodeTiles<int8_t>>(args, task);
-    } else if (args.k_cache.dtype == DType::kF8E4M3) {
-      run_task<CodeTiles<Float8E4M3>>(args, task);
-    } else if (args.order == KvOrder::kPairs) {
-      run_task<PairTiles>(args, task);
-    } else {
-      run_task<RowTiles>(args, task);
-    }
-  });
+  AttentionKernel kernel = kernel_of(args, meet_keys<RowTiles>);
+  if (args.k_cache.dtype == DType::kI8) {
+    kernel.meet = meet_keys<CodeTiles<int8_t>>;
+  } else if (args.k_cache.dtype == DType::kF8E4M3) {
+    kernel.meet = meet_keys<CodeTiles<Float8E4M3>>;
+  } else if (args.order == KvOrder::kPairs) {
+    kernel.meet = meet_keys<PairTiles>;
+  }
+  run_attention(args, kernel, pool);
 }
 
 }  // namespace lamina::kernels::cpu

@@ -9,7 +9,7 @@
 #include "kernels/cpu/ragged_attention_bf16.h"
 
 #include "base/checked_math.h"
-#include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/attention_run.h"
 #include "kernels/cpu/avx512-inl.h"
 #include "kernels/cpu/bf16_softmax-inl.h"
 #include "kernels/cpu/bf16_tiles-inl.h"
@@ -28,29 +28,22 @@ struct Space {
   int64_t num_rows = 0;
   int64_t num_key_pairs = 0;
   int64_t value_dim = 0;  // in whole vectors of f32
+  RowSums rows;
   // The pairs of kTileRows rows side by side: [tiles of rows, num_key_pairs, kTileRows, 2].
   BFloat16* queries = nullptr;
-  RowSums rows;
 
   static int64_t num_floats(const RaggedAttentionArgs& args, const AttentionTask& task) {
-    static_assert(sizeof(RowState) == 2 * sizeof(float));
-    const int64_t count = cpu::num_rows(args, task);
-    return num_query_pairs(args, count) + count * (round_up(cpu::value_dim(args), kLanes) + 2);
+    return round_up(cpu::num_rows(args, task), kTileRows) * ceil_div(args.q.shape[2], int64_t{2});
   }
-  Space(const RaggedAttentionArgs& args, const AttentionTask& task, float* memory)
+  Space(const RaggedAttentionArgs& args,
+        const AttentionTask& task,
+        const RowSums& sums,
+        float* memory)
       : num_rows(cpu::num_rows(args, task)),
         num_key_pairs(ceil_div(args.q.shape[2], int64_t{2})),
-        value_dim(round_up(cpu::value_dim(args), kLanes)),
-        queries(reinterpret_cast<BFloat16*>(memory)) {
-    float* sums = memory + num_query_pairs(args, num_rows);
-    rows = {reinterpret_cast<RowState*>(sums + num_rows * value_dim), sums, value_dim};
-  }
-
- private:
-  // In whole vectors.
-  static int64_t num_query_pairs(const RaggedAttentionArgs& args, int64_t count) {
-    return round_up(round_up(count, kTileRows) * ceil_div(args.q.shape[2], int64_t{2}), kLanes);
-  }
+        value_dim(sums.stride),
+        rows(sums),
+        queries(reinterpret_cast<BFloat16*>(memory)) {}
 };
 
 // scores[r] = query row r . keys of the tile.
@@ -208,8 +201,9 @@ template <typename Tiles>
 void meet_tiles(const RaggedAttentionArgs& args,
                 const AttentionTask& task,
                 Space& space,
+                TaskRows& rows,
                 BFloat16* memory) {
-  const KeyRange range = key_range(args, task);
+  const KeyRange range = task.keys;
   Tiles tiles({args, task, range}, memory);
   // A call of fetch() for each pair that rows are multiplied with, or nearly.
   const int64_t num_fetches =
@@ -222,6 +216,7 @@ void meet_tiles(const RaggedAttentionArgs& args,
     tiles.advance();
     tiles.locate(begin + kTileKeys);
     if (tiles.held() == 0) continue;
+    rows.enter(begin);
     Fetcher fetcher;
     tiles.add_next(fetcher);
     fetcher.plan(num_fetches);
@@ -230,38 +225,28 @@ void meet_tiles(const RaggedAttentionArgs& args,
 }
 
 template <typename Tiles>
-void run_task(const RaggedAttentionArgs& args, const AttentionTask& task) {
+void meet_keys(const RaggedAttentionArgs& args, const AttentionTask& task, TaskRows& rows) {
   thread_local Scratch scratch;
   // Tiles first: they want whole cache lines.
   const int64_t tile_floats = round_up(Tiles::memory_size(args), kPairs) / 2;
   float* memory = scratch.floats(static_cast<size_t>(tile_floats + Space::num_floats(args, task)));
-  Space space(args, task, memory + tile_floats);
+  Space space(args, task, rows.open(), memory + tile_floats);
   load_queries(args, task, space);
-  start_rows(args, task, space.rows);
-  convert_sinks(args, task, space.rows);
-  meet_tiles<Tiles>(args, task, space, reinterpret_cast<BFloat16*>(memory));
-  if (args.phase == AttentionPhase::kCached) return save_rows(args, task, space.rows);
-  if (args.out.dtype == DType::kF32) {
-    store_rows<float>(args, task, space.rows);
-  } else {
-    store_rows<BFloat16>(args, task, space.rows);
-  }
+  meet_tiles<Tiles>(args, task, space, rows, reinterpret_cast<BFloat16*>(memory));
 }
 
 }  // namespace
 
 void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  for_each_attention_task(args, pool, [&args](const AttentionTask& task) {
-    if (args.k_cache.dtype == DType::kI8) {
-      run_task<CodeTiles<int8_t>>(args, task);
-    } else if (args.k_cache.dtype == DType::kF8E4M3) {
-      run_task<CodeTiles<Float8E4M3>>(args, task);
-    } else if (args.order == KvOrder::kPairs) {
-      run_task<PairTiles>(args, task);
-    } else {
-      run_task<RowTiles>(args, task);
-    }
-  });
+  AttentionKernel kernel = kernel_of(args, meet_keys<RowTiles>);
+  if (args.k_cache.dtype == DType::kI8) {
+    kernel.meet = meet_keys<CodeTiles<int8_t>>;
+  } else if (args.k_cache.dtype == DType::kF8E4M3) {
+    kernel.meet = meet_keys<CodeTiles<Float8E4M3>>;
+  } else if (args.order == KvOrder::kPairs) {
+    kernel.meet = meet_keys<PairTiles>;
+  }
+  run_attention(args, kernel, pool);
 }
 
 }  // namespace lamina::kernels::cpu
