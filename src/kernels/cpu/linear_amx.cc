@@ -11,6 +11,9 @@
 #include "kernels/cpu/scratch.h"
 
 LAMINA_BEGIN_AMX
+namespace lamina::kernels::cpu {
+using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of this file
+}
 #include "kernels/cpu/linear_panels-inl.h"
 
 namespace lamina::kernels::cpu {

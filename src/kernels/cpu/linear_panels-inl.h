@@ -10,8 +10,6 @@
 namespace lamina::kernels::cpu {
 namespace {
 
-using namespace avx512;  // NOLINT(google-build-using-namespace): the helpers of these files
-
 static_assert(kPanelRows == kLanes && kBlockColumns == kPairs);
 
 // x, laid out by the kernel, that stays in the second-level cache while the weights pass by.

@@ -55,12 +55,15 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 }
 
 void linear_part(const LinearArgs& args, int64_t begin, int64_t end) {
+  std::vector<std::vector<double>> rows;
+  for (int64_t t = 0; t < args.x.shape[0]; ++t) {
+    rows.push_back(product_row(args.weight, row_of(args.x, t, 0, args.x.shape[1])));
+  }
   for (int64_t n = begin; n < end; ++n) {
     const std::vector<double> weight = weight_row(args.weight, n);
     const double bias = args.bias.empty() ? 0.0 : double{get(args.bias, n, 0)};
-    for (int64_t t = 0; t < args.x.shape[0]; ++t) {
-      const std::vector<double> x = product_row(args.weight, row_of(args.x, t, 0, args.x.shape[1]));
-      put(args.out, t, n, static_cast<float>(bias + dot(x, weight)));
+    for (size_t t = 0; t < rows.size(); ++t) {
+      put(args.out, static_cast<int64_t>(t), n, static_cast<float>(bias + dot(rows[t], weight)));
     }
   }
 }

@@ -422,9 +422,8 @@ TEST(PairsReading, LeavesOthersAsTheyAre) {
   Graph table;
   const ValueId w =
       table.add_weight("w", {DType::kBF16, RowAxis::kFixed, {64, 512}}, matrix.source);
-  table.add(OpKind::kEmbedding,
-            "rows",
-            {w, table.add_input("ids", {DType::kI32, RowAxis::kTokens, {}})});
+  table.add(
+      OpKind::kEmbedding, "rows", {w, table.add_input("ids", {DType::kI32, RowAxis::kTokens, {}})});
   EXPECT_FALSE(is_packed(table)) << "no product";
 }
 
