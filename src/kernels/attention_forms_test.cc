@@ -195,11 +195,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes,
                                          std::pair{DType::kF32, DType::kI8},
                                          std::pair{DType::kBF16, DType::kI8},
                                          std::pair{DType::kBF16, DType::kF8E4M3}),
-                         [](const auto& test) {
-                           return fmt::format("{}_over_{}",
-                                              dtype_name(test.param.first),
-                                              dtype_name(test.param.second));
-                         });
+                         name_of_dtypes);
 
 // Caches that bf16 queries meet.
 constexpr DType kCachesOfBF16[] = {DType::kBF16, DType::kI8, DType::kF8E4M3};

@@ -205,11 +205,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes,
                                          std::pair{DType::kBF16, DType::kBF16},
                                          std::pair{DType::kBF16, DType::kI8},
                                          std::pair{DType::kBF16, DType::kF8E4M3}),
-                         [](const auto& test) {
-                           return fmt::format("{}_over_{}",
-                                              dtype_name(test.param.first),
-                                              dtype_name(test.param.second));
-                         });
+                         name_of_dtypes);
 
 // More segments than are in memory at once, beside sequences that nobody splits.
 TEST(AttentionSegments, LongSequencesTakeTurns) {

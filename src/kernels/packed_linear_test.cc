@@ -60,6 +60,23 @@ TEST(PackedMatrix, RowsOfPairsAreReadBackAsTheyWereWritten) {
   }
 }
 
+// Memory that held something else becomes, byte by byte, what zeroed memory would.
+TEST(PackedMatrix, PaddingIsCleared) {
+  for (const PackedFormat format : kPackedFormats) {
+    for (const int64_t rows : {21, 32}) {
+      const PackedWeight expected(format, 3, rows, 96, 5);
+      const size_t size_bytes = expected.view().size_bytes();
+      const Buffer used(MemoryKind::kHost, size_bytes);
+      std::memset(used.data(), 0xA5, size_bytes);
+      PackedMatrix matrix = expected.view();
+      matrix.data = used.data();
+      matrix.clear_padding();
+      PackedWeight::fill(matrix, 5);
+      EXPECT_EQ(0, std::memcmp(used.data(), expected.view().data, size_bytes)) << name_of(format);
+    }
+  }
+}
+
 TEST(PackedMatrix, BlocksAreReadBackAsTheyWereWritten) {
   for (const PackedFormat format : kQuantizedFormats) {
     PackedMatrix matrix{.format = format, .rows = 21, .columns = 96};

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/rng.h"
@@ -53,6 +54,12 @@ void for_each_target(const Body& body) {
     SCOPED_TRACE("AMX");
     body();
   }
+}
+
+// Of a test by the dtypes of its queries and its cache: "bfloat16_over_int8".
+inline std::string name_of_dtypes(const testing::TestParamInfo<std::pair<DType, DType>>& test) {
+  return std::string(dtype_name(test.param.first)) + "_over_" +
+         std::string(dtype_name(test.param.second));
 }
 
 // Where the query tokens of a batch lie in the cache: the slot_mapping of its append_kv.
@@ -180,30 +187,37 @@ class PackedWeight {
     matrix_ = {.format = format, .rows = rows, .columns = columns, .num_matrices = num_matrices};
     memory_ = Buffer(MemoryKind::kHost, matrix_.size_bytes());
     matrix_.data = memory_.data();
-    Rng rng(~seed);  // not what a test draws x from
-    for (int64_t row = 0; row < rows * std::max<int64_t>(num_matrices, 1); ++row) {
-      if (is_quantized(format)) {
-        for (int64_t block = 0; block < matrix_.num_blocks(); ++block) fill_block(row, block, rng);
-      } else {
-        fill_row(row, rng);
-      }
-    }
+    fill(matrix_, seed);
   }
   [[nodiscard]] const PackedMatrix& view() const { return matrix_; }
 
- private:
-  void fill_row(int64_t row, Rng& rng) const {
-    std::vector<BFloat16> values(static_cast<size_t>(matrix_.columns));
-    for (BFloat16& value : values) value = to_bf16(2.0F * rng.next_float() - 1.0F);
-    matrix_.set_row(row, values);
+  // Writes all rows.
+  static void fill(const PackedMatrix& matrix, uint64_t seed) {
+    Rng rng(~seed);  // not what a test draws x from
+    for (int64_t row = 0; row < matrix.rows * std::max<int64_t>(matrix.num_matrices, 1); ++row) {
+      if (!is_quantized(matrix.format)) {
+        fill_row(matrix, row, rng);
+        continue;
+      }
+      for (int64_t block = 0; block < matrix.num_blocks(); ++block) {
+        fill_block(matrix, row, block, rng);
+      }
+    }
   }
-  void fill_block(int64_t row, int64_t block, Rng& rng) const {
-    const uint64_t limit = matrix_.format == PackedFormat::kInt4 ? 16 : 256;
+
+ private:
+  static void fill_row(const PackedMatrix& matrix, int64_t row, Rng& rng) {
+    std::vector<BFloat16> values(static_cast<size_t>(matrix.columns));
+    for (BFloat16& value : values) value = to_bf16(2.0F * rng.next_float() - 1.0F);
+    matrix.set_row(row, values);
+  }
+  static void fill_block(const PackedMatrix& matrix, int64_t row, int64_t block, Rng& rng) {
+    const uint64_t limit = matrix.format == PackedFormat::kInt4 ? 16 : 256;
     std::array<uint8_t, kBlockColumns> quants{};
     for (uint8_t& quant : quants) quant = static_cast<uint8_t>(rng.next_below(limit));
     const Float16 scale = to_f16((rng.next_float() + 0.5F) / 64.0F);
     const Float16 minimum = to_f16(rng.next_float() / -8.0F);
-    matrix_.set_block(row, block, quants, scale, minimum);
+    matrix.set_block(row, block, quants, scale, minimum);
   }
 
   Buffer memory_;

@@ -1,6 +1,7 @@
 #include "tensor/packed_matrix.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace lamina {
 namespace {
@@ -27,6 +28,16 @@ bool is_high_nibble(PackedFormat format, int64_t column) {
 }
 
 }  // namespace
+
+void PackedMatrix::clear_padding() const {
+  const auto used = static_cast<size_t>(num_blocks() * (element_bytes() + scale_bytes()));
+  const int64_t end = num_panels() * std::max<int64_t>(num_matrices, 1);
+  for (int64_t i = 0; i < end; ++i) {
+    const bool is_partial = rows % kPanelRows != 0 && (i + 1) % num_panels() == 0;
+    const size_t begin = is_partial ? 0 : used;
+    std::memset(panel(i) + begin, 0, panel_bytes() - begin);
+  }
+}
 
 void PackedMatrix::set_row(int64_t row, std::span<const BFloat16> values) const {
   const Place place(*this, row);

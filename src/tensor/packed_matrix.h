@@ -82,6 +82,8 @@ struct PackedMatrix {
     return reinterpret_cast<const Float16*>(panel(index) + num_blocks() * element_bytes());
   }
 
+  // Writes zeros where no row lies: rows past the last of a matrix, what fills panels up to lines.
+  void clear_padding() const;
   // Rows are counted through a whole stack here.
   // Writes a row of kPairs, which has `columns` elements.
   void set_row(int64_t row, std::span<const BFloat16> values) const;

@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <new>
 #include <optional>
@@ -308,7 +307,7 @@ OwnedBytes pack(const ResolvedWeight& weight, Tally& tally) {
   OwnedBytes memory = allocate(weight);
   PackedMatrix matrix = weight.matrix();
   matrix.data = memory.get();
-  std::memset(matrix.data, 0, matrix.size_bytes());
+  matrix.clear_padding();
   const auto read = is_quantized(matrix.format) ? read_quantized : read_pairs;
   int64_t row = 0;
   for (size_t i = 0; i < weight.tensors.size(); ++i) {
