@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <chrono>
 #include <cstdio>
@@ -219,24 +220,37 @@ int64_t copies_of(int64_t weight_bytes) {
   return std::max<int64_t>(1, (int64_t{192} << 20) / weight_bytes);
 }
 
+// Of x [m, k] times weights [n, k], which lie in copies of `weight_bytes`; view_at(data) is one.
+template <typename ViewAt>
+double seconds_of_linear(ThreadPool& pool,
+                         DType dtype,
+                         const std::array<int64_t, 3>& sizes,
+                         const Buffer& weights,
+                         int64_t weight_bytes,
+                         const ViewAt& view_at) {
+  const auto [m, n, k] = sizes;
+  const Buffer x = random_buffer(dtype, m * k);
+  const Buffer out = random_buffer(dtype, m * n);
+  return median_seconds([&](int64_t call) {
+    const WeightView weight =
+        view_at(weights.data() + call % copies_of(weight_bytes) * weight_bytes);
+    throw_if_error(kernels::linear(
+        {{x.data(), dtype, {m, k}}, weight, {}, {out.data(), dtype, {m, n}}}, StreamView(pool)));
+  });
+}
+
 void bench_linear(
     const Machine& machine, ThreadPool& pool, DType dtype, int64_t m, int64_t n, int64_t k) {
   if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}", dtype_name(dtype), m, n, k)))
     return;
   const int64_t weight_bytes = n * k * static_cast<int64_t>(dtype_bytes(dtype));
-  const int64_t num_copies = copies_of(weight_bytes);
-  const Buffer weights = random_buffer(dtype, num_copies * n * k);
-  const Buffer x = random_buffer(dtype, m * k);
-  const Buffer out = random_buffer(dtype, m * n);
+  const Buffer weights = random_buffer(dtype, copies_of(weight_bytes) * n * k);
   const bool is_packed = dtype == DType::kBF16 && kernels::has_fast_products(PackedFormat::kPairs);
-  const double seconds = median_seconds([&](int64_t call) {
-    std::byte* data = weights.data() + call % num_copies * weight_bytes;
-    const PackedMatrix packed{.data = data, .rows = n, .columns = k};
-    const WeightView weight =
-        is_packed ? WeightView(packed) : WeightView(TensorView(data, dtype, {n, k}));
-    throw_if_error(kernels::linear(
-        {{x.data(), dtype, {m, k}}, weight, {}, {out.data(), dtype, {m, n}}}, StreamView(pool)));
-  });
+  const double seconds = seconds_of_linear(
+      pool, dtype, {m, n, k}, weights, weight_bytes, [&](std::byte* data) -> WeightView {
+        if (is_packed) return PackedMatrix{.data = data, .rows = n, .columns = k};
+        return TensorView(data, dtype, {n, k});
+      });
   const double bytes = static_cast<double>(weight_bytes) / seconds;
   const double flops = static_cast<double>(2 * m * n * k) / seconds;
   fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
@@ -247,33 +261,24 @@ void bench_linear(
 }
 
 void bench_quantized(const Machine& machine, ThreadPool& pool, PackedMatrix weight, int64_t m) {
-  if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}",
-                              weight.format == PackedFormat::kInt4 ? "int4" : "int8",
-                              m,
-                              weight.rows,
-                              weight.columns))) {
-    return;
-  }
-  constexpr DType kDType = DType::kBF16;
+  const int64_t n = weight.rows;
+  const int64_t k = weight.columns;
+  const std::string_view name = weight.format == PackedFormat::kInt4 ? "int4" : "int8";
+  if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}", name, m, n, k))) return;
   const auto weight_bytes = static_cast<int64_t>(weight.size_bytes());
-  const int64_t num_copies = copies_of(weight_bytes);
-  const Buffer weights(MemoryKind::kHost, static_cast<size_t>(num_copies * weight_bytes));
+  const Buffer weights(MemoryKind::kHost,
+                       static_cast<size_t>(copies_of(weight_bytes) * weight_bytes));
   std::fill(weights.bytes().begin(), weights.bytes().end(), std::byte{1});
-  const Buffer x = random_buffer(kDType, m * weight.columns);
-  const Buffer out = random_buffer(kDType, m * weight.rows);
-  const double seconds = median_seconds([&](int64_t call) {
-    weight.data = weights.data() + call % num_copies * weight_bytes;
-    throw_if_error(kernels::linear({{x.data(), kDType, {m, weight.columns}},
-                                    weight,
-                                    {},
-                                    {out.data(), kDType, {m, weight.rows}}},
-                                   StreamView(pool)));
-  });
+  const double seconds = seconds_of_linear(
+      pool, DType::kBF16, {m, n, k}, weights, weight_bytes, [&](std::byte* data) -> WeightView {
+        weight.data = data;
+        return weight;
+      });
   const double bytes = static_cast<double>(weight_bytes) / seconds;
   fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GOP/s\n",
              bytes / 1e9,
              100 * bytes / machine.read_bytes,
-             static_cast<double>(2 * m * weight.rows * weight.columns) / seconds / 1e9);
+             static_cast<double>(2 * m * n * k) / seconds / 1e9);
 }
 
 struct AttentionCase {
