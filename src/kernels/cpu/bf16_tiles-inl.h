@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/checked_math.h"
+#include "kernels/cpu/attention_rows.h"
 #include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/avx512-inl.h"
 
@@ -383,6 +384,31 @@ class RowTiles {
   size_t next_ = 0;
   Tile panels_;
 };
+
+// The tiles of a task that hold keys, one after the other: meet(tile, begin, fetcher) for the one
+// from position `begin` on, which calls fetch() `num_fetches` times, or nearly. `memory` has room
+// for Tiles::memory_size(args) elements.
+template <typename Tiles, typename Meet>
+void for_each_tile(const RaggedAttentionArgs& args,
+                   const AttentionTask& task,
+                   TaskRows& rows,
+                   int64_t num_fetches,
+                   BFloat16* memory,
+                   const Meet& meet) {
+  Tiles tiles({args, task, task.keys}, memory);
+  const int64_t first = task.keys.begin / kTileKeys * kTileKeys;
+  tiles.locate(first);
+  for (int64_t begin = first; begin < task.keys.end; begin += kTileKeys) {
+    tiles.advance();
+    tiles.locate(begin + kTileKeys);
+    if (tiles.held() == 0) continue;
+    rows.enter(begin);
+    Fetcher fetcher;
+    tiles.add_next(fetcher);
+    fetcher.plan(Tiles::kFetches + num_fetches);
+    meet(tiles.take(fetcher), begin, fetcher);
+  }
+}
 
 }  // namespace lamina::kernels::cpu::avx512
 LAMINA_END_AVX512

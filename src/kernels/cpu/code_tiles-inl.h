@@ -1,7 +1,10 @@
-// Tiles of 64 keys of quantised caches of KvOrder::kPairs, as ragged_attention_bf16.cc meets them:
-// codes become bf16, exactly, in the order in which they lie; scales are left to the scores and to
-// the softmax weights, so that no element is multiplied. Included there only.
+// Tiles of 64 keys of quantised caches of KvOrder::kPairs, as ragged_attention_bf16.cc and
+// ragged_attention_amx.cc meet them, and which tiles a cache has. Codes become bf16, exactly, in
+// the order in which they lie; scales are left to the scores and to the softmax weights, so that no
+// element is multiplied. Included there only.
 #pragma once
+
+#include <type_traits>
 
 #include "kernels/cpu/bf16_tiles-inl.h"
 
@@ -132,6 +135,17 @@ class CodeTiles {
   size_t next_ = 0;
   Tile tile_;
 };
+
+// choose(std::type_identity<Tiles>()) of the tiles that the cache of a call has.
+template <typename Choose>
+auto choose_tiles(const RaggedAttentionArgs& args, const Choose& choose) {
+  if (args.k_cache.dtype == DType::kI8) return choose(std::type_identity<CodeTiles<int8_t>>());
+  if (args.k_cache.dtype == DType::kF8E4M3) {
+    return choose(std::type_identity<CodeTiles<Float8E4M3>>());
+  }
+  if (args.order == KvOrder::kPairs) return choose(std::type_identity<PairTiles>());
+  return choose(std::type_identity<RowTiles>());
+}
 
 }  // namespace lamina::kernels::cpu::avx512
 LAMINA_END_AVX512

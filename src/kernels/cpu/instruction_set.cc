@@ -33,28 +33,32 @@ std::atomic<bool>& bf16_dot() {
   return used;
 }
 
-bool has_amx_instructions() {
-  constexpr uint32_t kAmxBf16 = 1U << 22;
-  constexpr uint32_t kAmxTile = 1U << 24;
+// What CPUID says of a leaf; zeros where there is none.
+struct CpuId {
   uint32_t a = 0;
   uint32_t b = 0;
   uint32_t c = 0;
   uint32_t d = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  return (d & kAmxBf16) != 0 && (d & kAmxTile) != 0;
+
+  explicit CpuId(uint32_t leaf) { __get_cpuid_count(leaf, 0, &a, &b, &c, &d); }
+};
+
+bool has_amx_instructions() {
+  constexpr uint32_t kAmxBf16 = 1U << 22;
+  constexpr uint32_t kAmxTile = 1U << 24;
+  const uint32_t found = CpuId(7).d;
+  return (found & kAmxBf16) != 0 && (found & kAmxTile) != 0;
 }
 
 // Whether the system saves the tiles of a thread that it interrupts.
 bool saves_tiles() {
   constexpr uint32_t kOsXsave = 1U << 27;
   constexpr uint32_t kTileState = 3U << 17;
-  uint32_t a = 0;
-  uint32_t b = 0;
-  uint32_t c = 0;
-  uint32_t d = 0;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsXsave) == 0) return false;
-  asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
-  return (a & kTileState) == kTileState;
+  if ((CpuId(1).c & kOsXsave) == 0) return false;
+  uint32_t saved = 0;
+  uint32_t upper = 0;
+  asm volatile("xgetbv" : "=a"(saved), "=d"(upper) : "c"(0));
+  return (saved & kTileState) == kTileState;
 }
 
 // Tiles are 8 KiB of state, which Linux (5.16) keeps for processes that ask for them.

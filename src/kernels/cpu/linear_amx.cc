@@ -8,6 +8,7 @@
 #include "base/checked_math.h"
 #include "kernels/cpu/amx-inl.h"
 #include "kernels/cpu/linear_packed.h"
+#include "kernels/cpu/panel_rows-inl.h"
 #include "kernels/cpu/scratch.h"
 
 LAMINA_BEGIN_AMX

@@ -3,11 +3,14 @@
 // rows of the panel, exact in int32; then the sums of the block, scaled, are added to the f32 ones.
 // What a panel needs of x are its blocks' integers, four at a time in every lane, and their scales.
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <utility>
 
 #include "base/checked_math.h"
 #include "kernels/cpu/avx512-inl.h"
 #include "kernels/cpu/linear_packed.h"
+#include "kernels/cpu/panel_rows-inl.h"
 #include "kernels/cpu/scratch.h"
 
 LAMINA_BEGIN_AVX512
@@ -36,17 +39,6 @@ struct Int8Job {
 
   [[nodiscard]] const PackedMatrix& weight() const { return args->weight.packed; }
 };
-
-HWY_INLINE __m512 load_lanes(const float* p) {
-  return _mm512_loadu_ps(p);
-}
-HWY_INLINE __m512 load_lanes(const BFloat16* p) {
-  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
-HWY_INLINE __m512 load_lanes(const Float16* p) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
 
 template <typename T>
 void round_token(const Int8Job& job, int64_t token) {
@@ -158,38 +150,6 @@ HWY_INLINE void multiply_panel(const Int8Job& job,
   }
 }
 
-template <typename T>
-__m512 load_bias(const TensorView& bias, int64_t row, int64_t count) {
-  alignas(64) T padded[kLanes] = {};
-  std::copy_n(bias.row<T>(row), std::min(count, kLanes), padded);
-  return load_lanes(padded);
-}
-__m512 load_bias(const TensorView& bias, int64_t row, int64_t count) {
-  if (bias.empty()) return _mm512_setzero_ps();
-  switch (bias.dtype) {
-    case DType::kF16:
-      return load_bias<Float16>(bias, row, count);
-    case DType::kBF16:
-      return load_bias<BFloat16>(bias, row, count);
-    default:
-      return load_bias<float>(bias, row, count);
-  }
-}
-
-void store_row(const TensorView& out, __m512 sums, int64_t token, int64_t row, int64_t count) {
-  switch (out.dtype) {
-    case DType::kF16:
-      _mm256_mask_storeu_epi16(out.row<Float16>(token) + row,
-                               first_lanes(count),
-                               _mm512_cvtps_ph(sums, _MM_FROUND_TO_NEAREST_INT));
-      return;
-    case DType::kBF16:
-      return store_upto(sums, out.row<BFloat16>(token) + row, count);
-    default:
-      return store_upto(sums, out.row<float>(token) + row, count);
-  }
-}
-
 template <PackedFormat kFormat, int kTokens>
 HWY_NOINLINE void multiply_tile(const Int8Job& job, int64_t token, int64_t panel) {
   const int64_t row = panel * kPanelRows;
@@ -203,39 +163,23 @@ HWY_NOINLINE void multiply_tile(const Int8Job& job, int64_t token, int64_t panel
   }
 }
 
+using MultiplyTile = void (*)(const Int8Job&, int64_t, int64_t);
+
+// By the number of tokens, from one on.
+template <PackedFormat kFormat, int... kCounts>
+constexpr auto tiles_of(std::integer_sequence<int, kCounts...> /*counts*/) {
+  return std::array<MultiplyTile, sizeof...(kCounts)>{multiply_tile<kFormat, kCounts + 1>...};
+}
+
 template <PackedFormat kFormat>
 void multiply_panels(const Int8Job& job, int64_t begin, int64_t end) {
+  constexpr auto kMultiply = tiles_of<kFormat>(std::make_integer_sequence<int, kTileTokens>());
   const int64_t num_tokens = job.args->x.shape[0];
   for (int64_t panel = begin; panel < end; ++panel) {
     int64_t tiles_left = ceil_div(num_tokens, kTileTokens);
     for (int64_t token = 0; token < num_tokens;) {
       const int64_t height = ceil_div(num_tokens - token, tiles_left--);
-      switch (height) {
-        case 1:
-          multiply_tile<kFormat, 1>(job, token, panel);
-          break;
-        case 2:
-          multiply_tile<kFormat, 2>(job, token, panel);
-          break;
-        case 3:
-          multiply_tile<kFormat, 3>(job, token, panel);
-          break;
-        case 4:
-          multiply_tile<kFormat, 4>(job, token, panel);
-          break;
-        case 5:
-          multiply_tile<kFormat, 5>(job, token, panel);
-          break;
-        case 6:
-          multiply_tile<kFormat, 6>(job, token, panel);
-          break;
-        case 7:
-          multiply_tile<kFormat, 7>(job, token, panel);
-          break;
-        default:
-          multiply_tile<kFormat, 8>(job, token, panel);
-          break;
-      }
+      kMultiply[static_cast<size_t>(height - 1)](job, token, panel);
       token += height;
     }
   }

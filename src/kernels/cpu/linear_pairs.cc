@@ -8,6 +8,7 @@
 #include "base/checked_math.h"
 #include "kernels/cpu/avx512-inl.h"
 #include "kernels/cpu/linear_packed.h"
+#include "kernels/cpu/panel_rows-inl.h"
 #include "kernels/cpu/scratch.h"
 
 LAMINA_BEGIN_AVX512
@@ -72,6 +73,7 @@ HWY_NOINLINE void multiply_tile(const BFloat16* x, const PanelBlock& block, floa
 
 using MultiplyTile = void (*)(const BFloat16*, const PanelBlock&, float*);
 
+// By the number of tokens, from one on.
 template <int... kCounts>
 constexpr auto tiles_of(std::integer_sequence<int, kCounts...> /*counts*/) {
   return std::array<MultiplyTile, sizeof...(kCounts)>{multiply_tile<kCounts + 1>...};

@@ -59,13 +59,6 @@ inline PanelBlock find_block(
   return block;
 }
 
-inline __m512 load_bias(const TensorView& bias, int64_t row, int64_t count) {
-  if (bias.empty()) return _mm512_setzero_ps();
-  const __m512i bits = load_bf16(first_pairs(std::min(count, kLanes)), bias.row<BFloat16>(row));
-  return _mm512_castsi512_ps(
-      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(bits)), 16));
-}
-
 // out = sums + bias, of tokens [begin, end) and `count` panels from `panel` on. sums [tokens from
 // `begin` on][kTokenSums].
 inline void store_sums(const LinearArgs& args,
@@ -81,12 +74,7 @@ inline void store_sums(const LinearArgs& args,
     const __m512 bias = load_bias(args.bias, row, num_rows);
     const float* from = sums + p * kPanelRows;
     for (int64_t token = begin; token < end; ++token, from += kTokenSums) {
-      const __m512 sum = _mm512_add_ps(_mm512_loadu_ps(from), bias);
-      if (args.out.dtype == DType::kF32) {
-        store_upto(sum, args.out.row<float>(token) + row, num_rows);
-      } else {
-        store_upto(sum, args.out.row<BFloat16>(token) + row, num_rows);
-      }
+      store_row(args.out, _mm512_add_ps(_mm512_loadu_ps(from), bias), token, row, num_rows);
     }
   }
 }

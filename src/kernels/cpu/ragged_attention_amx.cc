@@ -198,34 +198,6 @@ void load_queries(const RaggedAttentionArgs& args, const AttentionTask& task, co
 }
 
 template <typename Tiles>
-void meet_tiles(const RaggedAttentionArgs& args,
-                const AttentionTask& task,
-                const Space& space,
-                TaskRows& rows,
-                BFloat16* tile_memory,
-                BFloat16* value_memory) {
-  const KeyRange range = task.keys;
-  Tiles tiles({args, task, range}, tile_memory);
-  const int64_t num_groups = ceil_div(num_rows(args, task), kTileHeight);
-  const int64_t num_fetches =
-      Tiles::kFetches + num_groups * (space.key_dim + space.rows.stride) / 8;
-  const int64_t first = range.begin / kTileKeys * kTileKeys;
-  tiles.locate(first);
-  for (int64_t begin = first; begin < range.end; begin += kTileKeys) {
-    tiles.advance();
-    tiles.locate(begin + kTileKeys);
-    if (tiles.held() == 0) continue;
-    rows.enter(begin);
-    Fetcher fetcher;
-    tiles.add_next(fetcher);
-    fetcher.plan(num_fetches);
-    const Tile& tile = tiles.take(fetcher);
-    const Values values = find_values(tile, space.rows.stride, value_memory);
-    meet_tile(args, task, space, tile, values, begin, fetcher);
-  }
-}
-
-template <typename Tiles>
 void meet_keys(const RaggedAttentionArgs& args, const AttentionTask& task, TaskRows& rows) {
   thread_local Scratch scratch;
   const int64_t count = num_rows(args, task);
@@ -237,26 +209,25 @@ void meet_keys(const RaggedAttentionArgs& args, const AttentionTask& task, TaskR
   const Space space(args, task, rows.open(), memory + value_floats + tile_floats);
   load_queries(args, task, space);
   const TileScope scope(std::min(kTileHeight, round_up(count, kTileRows)));
-  meet_tiles<Tiles>(args,
-                    task,
-                    space,
-                    rows,
-                    reinterpret_cast<BFloat16*>(memory + value_floats),
-                    reinterpret_cast<BFloat16*>(memory));
+  const int64_t num_fetches =
+      ceil_div(count, kTileHeight) * (space.key_dim + space.rows.stride) / 8;
+  for_each_tile<Tiles>(args,
+                       task,
+                       rows,
+                       num_fetches,
+                       reinterpret_cast<BFloat16*>(memory + value_floats),
+                       [&](const Tile& tile, int64_t begin, Fetcher& fetcher) {
+                         const Values values = find_values(
+                             tile, space.rows.stride, reinterpret_cast<BFloat16*>(memory));
+                         meet_tile(args, task, space, tile, values, begin, fetcher);
+                       });
 }
 
 }  // namespace
 
 void ragged_attention_amx(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  AttentionKernel kernel = kernel_of(args, meet_keys<RowTiles>);
-  if (args.k_cache.dtype == DType::kI8) {
-    kernel.meet = meet_keys<CodeTiles<int8_t>>;
-  } else if (args.k_cache.dtype == DType::kF8E4M3) {
-    kernel.meet = meet_keys<CodeTiles<Float8E4M3>>;
-  } else if (args.order == KvOrder::kPairs) {
-    kernel.meet = meet_keys<PairTiles>;
-  }
-  run_attention(args, kernel, pool);
+  const auto meet = [](auto tiles) { return &meet_keys<typename decltype(tiles)::type>; };
+  run_attention(args, kernel_of(args, choose_tiles(args, meet)), pool);
 }
 
 }  // namespace lamina::kernels::cpu

@@ -196,34 +196,6 @@ void load_queries(const RaggedAttentionArgs& args, const AttentionTask& task, Sp
   }
 }
 
-// Meets the tiles of a task.
-template <typename Tiles>
-void meet_tiles(const RaggedAttentionArgs& args,
-                const AttentionTask& task,
-                Space& space,
-                TaskRows& rows,
-                BFloat16* memory) {
-  const KeyRange range = task.keys;
-  Tiles tiles({args, task, range}, memory);
-  // A call of fetch() for each pair that rows are multiplied with, or nearly.
-  const int64_t num_fetches =
-      Tiles::kFetches +
-      ceil_div(space.num_rows, kTileRows) *
-          (space.num_key_pairs + kTilePairs * ceil_div(space.value_dim, 4 * kLanes));
-  const int64_t first = range.begin / kTileKeys * kTileKeys;
-  tiles.locate(first);
-  for (int64_t begin = first; begin < range.end; begin += kTileKeys) {
-    tiles.advance();
-    tiles.locate(begin + kTileKeys);
-    if (tiles.held() == 0) continue;
-    rows.enter(begin);
-    Fetcher fetcher;
-    tiles.add_next(fetcher);
-    fetcher.plan(num_fetches);
-    meet_tile(args, task, space, tiles.take(fetcher), begin, fetcher);
-  }
-}
-
 template <typename Tiles>
 void meet_keys(const RaggedAttentionArgs& args, const AttentionTask& task, TaskRows& rows) {
   thread_local Scratch scratch;
@@ -232,21 +204,25 @@ void meet_keys(const RaggedAttentionArgs& args, const AttentionTask& task, TaskR
   float* memory = scratch.floats(static_cast<size_t>(tile_floats + Space::num_floats(args, task)));
   Space space(args, task, rows.open(), memory + tile_floats);
   load_queries(args, task, space);
-  meet_tiles<Tiles>(args, task, space, rows, reinterpret_cast<BFloat16*>(memory));
+  // A call of fetch() for each pair that rows are multiplied with, or nearly.
+  const int64_t num_fetches =
+      ceil_div(space.num_rows, kTileRows) *
+      (space.num_key_pairs + kTilePairs * ceil_div(space.value_dim, 4 * kLanes));
+  for_each_tile<Tiles>(args,
+                       task,
+                       rows,
+                       num_fetches,
+                       reinterpret_cast<BFloat16*>(memory),
+                       [&](const Tile& tile, int64_t begin, Fetcher& fetcher) {
+                         meet_tile(args, task, space, tile, begin, fetcher);
+                       });
 }
 
 }  // namespace
 
 void ragged_attention_bf16(const RaggedAttentionArgs& args, ThreadPool& pool) {
-  AttentionKernel kernel = kernel_of(args, meet_keys<RowTiles>);
-  if (args.k_cache.dtype == DType::kI8) {
-    kernel.meet = meet_keys<CodeTiles<int8_t>>;
-  } else if (args.k_cache.dtype == DType::kF8E4M3) {
-    kernel.meet = meet_keys<CodeTiles<Float8E4M3>>;
-  } else if (args.order == KvOrder::kPairs) {
-    kernel.meet = meet_keys<PairTiles>;
-  }
-  run_attention(args, kernel, pool);
+  const auto meet = [](auto tiles) { return &meet_keys<typename decltype(tiles)::type>; };
+  run_attention(args, kernel_of(args, choose_tiles(args, meet)), pool);
 }
 
 }  // namespace lamina::kernels::cpu

@@ -34,7 +34,7 @@ std::vector<double> weight_row(const WeightView& weight, int64_t row) {
   return values;
 }
 
-std::vector<double> product_row(const WeightView& weight, std::vector<float> x) {
+std::vector<double> product_row(const WeightView& weight, const std::vector<float>& x) {
   std::vector<double> row(x.begin(), x.end());
   if (!weight.is_packed() || !is_quantized(weight.packed.format)) return row;
   for (size_t begin = 0; begin < x.size(); begin += kBlockColumns) {

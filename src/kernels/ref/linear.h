@@ -17,7 +17,7 @@ void head_linear(const TensorView& x, const WeightView& weight, const TensorView
 std::vector<double> weight_row(const WeightView& weight, int64_t row);
 // A row of x as it meets that weight: rounded to int8 by blocks, times the scale, if the weight is
 // quantised.
-std::vector<double> product_row(const WeightView& weight, std::vector<float> x);
+std::vector<double> product_row(const WeightView& weight, const std::vector<float>& x);
 double dot(const std::vector<double>& a, const std::vector<double>& b);
 
 }  // namespace lamina::kernels::ref
