@@ -1,5 +1,6 @@
-// Speed of the CPU kernels beside what the machine gives: memory read bandwidth and f32 FMA rate
-// are measured in the same run, by the same threads. Prints one line a case; asserts nothing.
+// Speed of the CPU kernels beside what the machine gives: rates of multiply-adds are measured at
+// the start, memory read bandwidth in turns with each case, by the same threads, each on a core of
+// its own. Prints one line a case; asserts nothing.
 //   lamina_bench_kernels [num_threads] [words of the cases wanted, as they are printed]
 //                        [instructions: best, no-amx, dot, widen, avx2]
 #include <fmt/format.h>
@@ -15,6 +16,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/checked_math.h"
@@ -31,13 +33,13 @@
 namespace lamina {
 namespace {
 
-using kernels::AttentionPartial;
+using namespace std::chrono_literals;
 
-// The median of many calls body(i), i = 0, 1, ..., in seconds. Not the best: shared machines let a
-// short burst through at twice the bandwidth that lasts.
-double median_seconds(const std::function<void(int64_t)>& body) {
+// The median of many calls body(i), i = 0, 1, ..., in seconds, that take about `budget` together.
+// Not the best: shared machines let a short burst through at twice the bandwidth that lasts.
+double median_seconds(Duration budget, const std::function<void(int64_t)>& body) {
   std::vector<double> seconds;
-  const Deadline end = Deadline::after(std::chrono::milliseconds(500));
+  const Deadline end = Deadline::after(budget);
   for (int64_t i = 0; i < 8 || !end.has_passed(); ++i) {
     const TimePoint start = lamina::steady_clock().now();
     body(i);
@@ -58,17 +60,6 @@ bool begin_case(const std::string& title) {
   fmt::print("{}", title);
   return true;
 }
-
-struct Machine {
-  double read_bytes = 0.0;  // per second, from memory
-  double f32_flops = 0.0;   // per second, multiply-adds counted twice
-  double bf16_flops = 0.0;  // the same of pairs of bf16; 0: no instruction for them
-  double amx_flops = 0.0;   // the same in tiles; 0: not used
-
-  [[nodiscard]] double flops(DType dtype) const {
-    return dtype == DType::kBF16 ? std::max({f32_flops, bf16_flops, amx_flops}) : f32_flops;
-  }
-};
 
 // Sums that compilers turn into plain vector code; GCC's vector type, since this file has no
 // Highway. Results are stored so that nothing is optimised away.
@@ -96,30 +87,45 @@ __attribute__((target("avx2,fma"))) float sum_vectors(const Vector* data, int64_
   return total[0];
 }
 
-// The best of several access patterns, from memory: parts are larger than the caches together.
-double measure_read(ThreadPool& pool) {
-  constexpr size_t kPartBytes = size_t{1} << 24;
-  constexpr int64_t kNumParts = 32;
-  const Buffer memory(MemoryKind::kHost, kNumParts * kPartBytes);
-  std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{0});
-  volatile float sink = 0.0F;
-  double best = 0.0;
-  for (const auto sum : {sum_vectors<1, 0>,
-                         sum_vectors<1, 64>,
-                         sum_vectors<4, 0>,
-                         sum_vectors<4, 64>,
-                         sum_vectors<4, 256>}) {
-    const double seconds = median_seconds([&](int64_t call) {
-      const auto part = static_cast<size_t>(call % kNumParts);
-      const auto* data = reinterpret_cast<const Vector*>(memory.data() + part * kPartBytes);
-      pool.parallel_for(kPartBytes / sizeof(Vector), 4096, [&](int64_t begin, int64_t end) {
-        sink = sum(data + begin, end - begin);
-      });
-    });
-    best = std::max(best, static_cast<double>(kPartBytes) / seconds);
+// What memory gives: the best of several access patterns, over parts that are larger than the
+// caches together.
+class MemoryReads {
+ public:
+  explicit MemoryReads(ThreadPool& pool) : pool_(pool), memory_(MemoryKind::kHost, kBytes) {
+    std::fill(memory_.bytes().begin(), memory_.bytes().end(), std::byte{0});
   }
-  return best;
-}
+
+  // Bytes per second now; takes about `budget`.
+  double measure(Duration budget) {
+    constexpr std::array kPatterns = {sum_vectors<1, 0>,
+                                      sum_vectors<1, 64>,
+                                      sum_vectors<4, 0>,
+                                      sum_vectors<4, 64>,
+                                      sum_vectors<4, 256>};
+    double best = 0.0;
+    for (const auto sum : kPatterns) {
+      const double seconds = median_seconds(budget / kPatterns.size(), [&](int64_t /*call*/) {
+        const auto* data = reinterpret_cast<const Vector*>(memory_.data() + next_part());
+        pool_.parallel_for(kPartBytes / sizeof(Vector), 4096, [&](int64_t begin, int64_t end) {
+          sink_ = sum(data + begin, end - begin);
+        });
+      });
+      best = std::max(best, static_cast<double>(kPartBytes) / seconds);
+    }
+    return best;
+  }
+
+ private:
+  static constexpr size_t kPartBytes = size_t{1} << 24;
+  static constexpr size_t kBytes = 32 * kPartBytes;
+
+  size_t next_part() { return next_ = (next_ + kPartBytes) % kBytes; }
+
+  ThreadPool& pool_;
+  Buffer memory_;
+  size_t next_ = 0;
+  volatile float sink_ = 0.0F;
+};
 
 typedef float WideVector __attribute__((vector_size(64)));
 
@@ -176,7 +182,7 @@ LAMINA_END_AMX
 double measure_flops(ThreadPool& pool, float (*loop)(int64_t), int64_t flop_per_step) {
   constexpr int64_t kSteps = 50'000;
   volatile float sink = 0.0F;
-  const double seconds = median_seconds([&](int64_t /*call*/) {
+  const double seconds = median_seconds(500ms, [&](int64_t /*call*/) {
     pool.parallel_for(pool.num_threads(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) sink = loop(kSteps);
     });
@@ -184,18 +190,49 @@ double measure_flops(ThreadPool& pool, float (*loop)(int64_t), int64_t flop_per_
   return static_cast<double>(pool.num_threads() * kSteps * flop_per_step) / seconds;
 }
 
-Machine measure_machine(ThreadPool& pool) {
-  Machine machine{.read_bytes = measure_read(pool)};
+// The machine: its threads and what they reach.
+struct Machine {
+  explicit Machine(ThreadPool& threads);
+
+  [[nodiscard]] double flops(DType dtype) const {
+    return dtype == DType::kBF16 ? std::max({f32_flops, bf16_flops, amx_flops}) : f32_flops;
+  }
+
+  ThreadPool& pool;
+  MemoryReads reads;
+  double f32_flops = 0.0;   // per second, multiply-adds counted twice
+  double bf16_flops = 0.0;  // the same of pairs of bf16; 0: no instruction for them
+  double amx_flops = 0.0;   // the same in tiles; 0: not used
+};
+
+Machine::Machine(ThreadPool& threads) : pool(threads), reads(threads) {
   const bool is_wide = (hwy::SupportedTargets() & HWY_AVX3) != 0;
-  machine.f32_flops = is_wide ? measure_flops(pool, multiply_add_WideVector, 12 * 2 * 16)
-                              : measure_flops(pool, multiply_add_Vector, 12 * 2 * 8);
-  if (kernels::cpu::uses_bf16_dot()) {
-    machine.bf16_flops = measure_flops(pool, dot_pairs, 12 * 2 * 32);
-  }
+  f32_flops = is_wide ? measure_flops(pool, multiply_add_WideVector, 12 * 2 * 16)
+                      : measure_flops(pool, multiply_add_Vector, 12 * 2 * 8);
+  if (kernels::cpu::uses_bf16_dot()) bf16_flops = measure_flops(pool, dot_pairs, 12 * 2 * 32);
   if (kernels::cpu::uses_amx()) {
-    machine.amx_flops = measure_flops(pool, multiply_tiles, 4 * 2 * 16 * 16 * 32);
+    amx_flops = measure_flops(pool, multiply_tiles, 4 * 2 * 16 * 16 * 32);
   }
-  return machine;
+}
+
+struct Speed {
+  double seconds = 0.0;     // of one call
+  double read_bytes = 0.0;  // per second, what memory gave meanwhile
+};
+
+// Of body(i), i = 0, 1, ...: of turns with reads of memory the one whose ratio of both is the
+// median; bandwidth of shared machines changes from second to second.
+Speed measure(Machine& machine, const std::function<void(int64_t)>& body) {
+  std::array<Speed, 5> turns;
+  int64_t num_calls = 0;
+  for (Speed& turn : turns) {
+    turn.read_bytes = machine.reads.measure(100ms);
+    turn.seconds = median_seconds(100ms, [&](int64_t /*call*/) { body(num_calls++); });
+  }
+  std::ranges::nth_element(turns, turns.begin() + turns.size() / 2, {}, [](const Speed& turn) {
+    return turn.seconds * turn.read_bytes;
+  });
+  return turns[turns.size() / 2];
 }
 
 // A tensor of small random numbers, or of codes.
@@ -222,45 +259,45 @@ int64_t copies_of(int64_t weight_bytes) {
 
 // Of x [m, k] times weights [n, k], which lie in copies of `weight_bytes`; view_at(data) is one.
 template <typename ViewAt>
-double seconds_of_linear(ThreadPool& pool,
-                         DType dtype,
-                         const std::array<int64_t, 3>& sizes,
-                         const Buffer& weights,
-                         int64_t weight_bytes,
-                         const ViewAt& view_at) {
+Speed speed_of_linear(Machine& machine,
+                      DType dtype,
+                      const std::array<int64_t, 3>& sizes,
+                      const Buffer& weights,
+                      int64_t weight_bytes,
+                      const ViewAt& view_at) {
   const auto [m, n, k] = sizes;
   const Buffer x = random_buffer(dtype, m * k);
   const Buffer out = random_buffer(dtype, m * n);
-  return median_seconds([&](int64_t call) {
+  return measure(machine, [&](int64_t call) {
     const WeightView weight =
         view_at(weights.data() + call % copies_of(weight_bytes) * weight_bytes);
-    throw_if_error(kernels::linear(
-        {{x.data(), dtype, {m, k}}, weight, {}, {out.data(), dtype, {m, n}}}, StreamView(pool)));
+    throw_if_error(
+        kernels::linear({{x.data(), dtype, {m, k}}, weight, {}, {out.data(), dtype, {m, n}}},
+                        StreamView(machine.pool)));
   });
 }
 
-void bench_linear(
-    const Machine& machine, ThreadPool& pool, DType dtype, int64_t m, int64_t n, int64_t k) {
+void bench_linear(Machine& machine, DType dtype, int64_t m, int64_t n, int64_t k) {
   if (!begin_case(fmt::format("linear {:8} M {:3} N {:4} K {:4}", dtype_name(dtype), m, n, k)))
     return;
   const int64_t weight_bytes = n * k * static_cast<int64_t>(dtype_bytes(dtype));
   const Buffer weights = random_buffer(dtype, copies_of(weight_bytes) * n * k);
   const bool is_packed = dtype == DType::kBF16 && kernels::has_fast_products(PackedFormat::kPairs);
-  const double seconds = seconds_of_linear(
-      pool, dtype, {m, n, k}, weights, weight_bytes, [&](std::byte* data) -> WeightView {
+  const Speed speed = speed_of_linear(
+      machine, dtype, {m, n, k}, weights, weight_bytes, [&](std::byte* data) -> WeightView {
         if (is_packed) return PackedMatrix{.data = data, .rows = n, .columns = k};
         return TensorView(data, dtype, {n, k});
       });
-  const double bytes = static_cast<double>(weight_bytes) / seconds;
-  const double flops = static_cast<double>(2 * m * n * k) / seconds;
+  const double bytes = static_cast<double>(weight_bytes) / speed.seconds;
+  const double flops = static_cast<double>(2 * m * n * k) / speed.seconds;
   fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)\n",
              bytes / 1e9,
-             100 * bytes / machine.read_bytes,
+             100 * bytes / speed.read_bytes,
              flops / 1e9,
              100 * flops / machine.flops(dtype));
 }
 
-void bench_quantized(const Machine& machine, ThreadPool& pool, PackedMatrix weight, int64_t m) {
+void bench_quantized(Machine& machine, PackedMatrix weight, int64_t m) {
   const int64_t n = weight.rows;
   const int64_t k = weight.columns;
   const std::string_view name = weight.format == PackedFormat::kInt4 ? "int4" : "int8";
@@ -269,16 +306,16 @@ void bench_quantized(const Machine& machine, ThreadPool& pool, PackedMatrix weig
   const Buffer weights(MemoryKind::kHost,
                        static_cast<size_t>(copies_of(weight_bytes) * weight_bytes));
   std::fill(weights.bytes().begin(), weights.bytes().end(), std::byte{1});
-  const double seconds = seconds_of_linear(
-      pool, DType::kBF16, {m, n, k}, weights, weight_bytes, [&](std::byte* data) -> WeightView {
+  const Speed speed = speed_of_linear(
+      machine, DType::kBF16, {m, n, k}, weights, weight_bytes, [&](std::byte* data) -> WeightView {
         weight.data = data;
         return weight;
       });
-  const double bytes = static_cast<double>(weight_bytes) / seconds;
+  const double bytes = static_cast<double>(weight_bytes) / speed.seconds;
   fmt::print("   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GOP/s\n",
              bytes / 1e9,
-             100 * bytes / machine.read_bytes,
-             static_cast<double>(2 * m * n * k) / seconds / 1e9);
+             100 * bytes / speed.read_bytes,
+             static_cast<double>(2 * m * n * k) / speed.seconds / 1e9);
 }
 
 struct AttentionCase {
@@ -303,7 +340,7 @@ struct AttentionCase {
   }
 };
 
-void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCase& c) {
+void bench_attention(Machine& machine, const AttentionCase& c) {
   if (!begin_case(fmt::format("attention {:8} heads {}/{} of {}{} B {} T {:3} context {:4}",
                               dtype_name(c.kv_dtype),
                               c.num_heads,
@@ -351,7 +388,7 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
                                 .value_dim = c.is_latent() ? 0 : c.head_dim});
   const std::vector<int32_t> contexts(static_cast<size_t>(c.num_sequences),
                                       static_cast<int32_t>(c.context));
-  const double seconds = median_seconds([&](int64_t call) {
+  const Speed speed = measure(machine, [&](int64_t call) {
     const auto table_size = static_cast<size_t>(c.num_sequences * max_blocks);
     const auto batch_idx = static_cast<size_t>(call % num_batches);
     const auto table = std::span(tables).subspan(batch_idx * table_size, table_size);
@@ -370,16 +407,17 @@ void bench_attention(const Machine& machine, ThreadPool& pool, const AttentionCa
          .order = order,
          .k_scales = scales_view,
          .v_scales = c.is_latent() ? TensorView() : scales_view},
-        StreamView(pool)));
+        StreamView(machine.pool)));
   });
+  const double seconds = speed.seconds;
   const auto bytes = static_cast<double>(batch_bytes);
   const auto flops = static_cast<double>(
       2 * q_shape[0] * q_shape[1] * (c.head_dim + c.value_dim()) * (c.context - c.num_queries / 2));
-  const double predicted = std::max(bytes / machine.read_bytes, flops / machine.flops(c.dtype));
+  const double predicted = std::max(bytes / speed.read_bytes, flops / machine.flops(c.dtype));
   fmt::print(
       "   {:6.1f} GB/s ({:3.0f} %)   {:6.1f} GFLOP/s ({:3.0f} %)   {:.0f} us, predicted {:.0f}\n",
       bytes / seconds / 1e9,
-      100 * bytes / seconds / machine.read_bytes,
+      100 * bytes / seconds / speed.read_bytes,
       flops / seconds / 1e9,
       100 * flops / seconds / machine.flops(c.dtype),
       1e6 * seconds,
@@ -398,7 +436,7 @@ void use_instructions(std::string_view name) {
 }
 
 // One sequence with one KV head: cores have nothing to share but its keys.
-void bench_one_sequence(const Machine& machine, ThreadPool& pool, DType dtype, DType kv_dtype) {
+void bench_one_sequence(Machine& machine, DType dtype, DType kv_dtype) {
   AttentionCase c = {.dtype = dtype, .kv_dtype = kv_dtype, .num_kv_heads = 1, .num_sequences = 1};
   for (const int64_t context : {1024, 32768}) {
     c.context = context;
@@ -406,26 +444,31 @@ void bench_one_sequence(const Machine& machine, ThreadPool& pool, DType dtype, D
     c.latent_dim = 0;
     for (const int64_t num_heads : {1, 8}) {
       c.num_heads = num_heads;
-      bench_attention(machine, pool, c);
+      bench_attention(machine, c);
     }
     c.num_queries = 64;
-    bench_attention(machine, pool, c);
+    bench_attention(machine, c);
     c.num_queries = 1;
     c.head_dim = 576;
     c.latent_dim = 512;
     for (const int64_t num_heads : {16, 128}) {
       c.num_heads = num_heads;
-      bench_attention(machine, pool, c);
+      bench_attention(machine, c);
     }
   }
 }
 
 void run(int num_threads) {
-  ThreadPool pool(num_threads);
-  const Machine machine = measure_machine(pool);
+  // Threads that the kernel places may share a core for seconds, which halves every figure.
+  CpuList cpus = read_topology().cpus();
+  if (std::cmp_greater(num_threads, cpus.size())) cpus.clear();
+  if (!cpus.empty()) cpus.resize(static_cast<size_t>(num_threads));
+  ThreadPool pool(num_threads, cpus);
+  pool.bind_submitter();
+  Machine machine(pool);
   fmt::print("{} threads: reads {:.1f} GB/s, multiplies and adds {:.1f} GFLOP/s",
              num_threads,
-             machine.read_bytes / 1e9,
+             machine.reads.measure(2s) / 1e9,
              machine.f32_flops / 1e9);
   if (machine.bf16_flops > 0) {
     fmt::print(", of bf16 in pairs {:.1f} GFLOP/s", machine.bf16_flops / 1e9);
@@ -435,12 +478,12 @@ void run(int num_threads) {
   std::fflush(stdout);  // whoever wants the ceilings alone need not wait
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
     for (const auto& [n, k] : {std::pair{576, 1536}, {1536, 576}, {2048, 5632}, {5632, 2048}}) {
-      for (const int64_t m : {1, 4, 16, 64, 512}) bench_linear(machine, pool, dtype, m, n, k);
+      for (const int64_t m : {1, 4, 16, 64, 512}) bench_linear(machine, dtype, m, n, k);
     }
   }
   for (const PackedFormat format : {PackedFormat::kInt4, PackedFormat::kInt8}) {
     for (const int64_t m : {1, 4, 16, 64, 512}) {
-      bench_quantized(machine, pool, {.format = format, .rows = 5632, .columns = 2048}, m);
+      bench_quantized(machine, {.format = format, .rows = 5632, .columns = 2048}, m);
     }
   }
   for (const DType kv_dtype : {DType::kBF16, DType::kI8, DType::kF8E4M3, DType::kF32}) {
@@ -448,7 +491,6 @@ void run(int num_threads) {
     for (const int64_t context : {1024, 4096}) {
       for (const int64_t num_kv_heads : {32, 4}) {
         bench_attention(machine,
-                        pool,
                         {.dtype = dtype,
                          .kv_dtype = kv_dtype,
                          .num_heads = 32,
@@ -456,12 +498,11 @@ void run(int num_threads) {
                          .num_sequences = 8,
                          .context = context});
       }
-      bench_attention(machine, pool, {.dtype = dtype, .kv_dtype = kv_dtype, .context = context});
+      bench_attention(machine, {.dtype = dtype, .kv_dtype = kv_dtype, .context = context});
     }
     bench_attention(machine,
-                    pool,
                     {.dtype = dtype, .kv_dtype = kv_dtype, .num_sequences = 1, .num_queries = 512});
-    bench_one_sequence(machine, pool, dtype, kv_dtype);
+    bench_one_sequence(machine, dtype, kv_dtype);
   }
 }
 
