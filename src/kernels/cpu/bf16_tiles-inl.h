@@ -36,8 +36,8 @@ inline uint64_t bit_range(int64_t begin, int64_t end) {
   return (~uint64_t{0} >> (kTileKeys - (end - begin))) << begin;
 }
 
-// Fetches cache lines into the second-level cache, a few at a time all through the work on the tile
-// before: a core has few lines under way at once, and more would wait for each other.
+// Fetches cache lines, a few at a time all through the work on the tile before: a core has few
+// lines under way at once, and more would wait for each other.
 class Fetcher {
  public:
   // `num_lines` lines, `stride` elements apart.
@@ -52,7 +52,7 @@ class Fetcher {
   HWY_INLINE void fetch() {
     if (lines_left_ <= 0) begin_next();
     for (int64_t i = 0; i < step_; ++i) {
-      _mm_prefetch(at_, _MM_HINT_T1);
+      _mm_prefetch(at_, _MM_HINT_T0);
       at_ += stride_;
     }
     lines_left_ -= step_;
