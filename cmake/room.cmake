@@ -1,10 +1,18 @@
 # One static library per room, lamina_<room>, whose DEPS are the rooms it may include (docs/architecture.md).
 #   lamina_room(kv SRCS block_table.cc ... TESTS block_table_test.cc ... DEPS tensor device
 #               LIBS PkgConfig::foo    # third-party, wrapped by this room
+#               CUDA_SRCS cuda/a.cu NO_CUDA_SRCS no_cuda.cc  # the one or the other is linked
+#               CUDA_LIBS CUDA::cublasLt
 #               LABELS kernel)         # ctest label of its tests, "unit" by default
 # Every test file of a room goes into one executable, lamina_<room>_test: one link, and gtest filters inside it.
 function(lamina_room name)
-  cmake_parse_arguments(ARG "" "LABELS" "SRCS;TESTS;TEST_LIBS;DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABELS" "SRCS;CUDA_SRCS;NO_CUDA_SRCS;CUDA_LIBS;TESTS;TEST_LIBS;DEPS;LIBS" ${ARGN})
+  if(LAMINA_HAS_CUDA)
+    list(APPEND ARG_SRCS ${ARG_CUDA_SRCS})
+    list(APPEND ARG_LIBS ${ARG_CUDA_LIBS})
+  else()
+    list(APPEND ARG_SRCS ${ARG_NO_CUDA_SRCS})
+  endif()
   add_library(lamina_${name} STATIC ${ARG_SRCS})
   target_include_directories(lamina_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   set(deps ${ARG_DEPS})

@@ -6,21 +6,16 @@
 #include <utility>
 
 #include "base/error.h"
+#include "device/cuda/memory.h"
 
 namespace lamina {
 namespace {
 
 constexpr size_t kHugeBytes = size_t{4} << 20;
 
-}  // namespace
-
 // Host memory comes straight from mmap: zeroed on first touch, page-aligned, so that large KV
 // caches and arenas cost resident memory only where they are used.
-Buffer::Buffer(MemoryKind kind, size_t size_bytes) : size_bytes_(size_bytes), kind_(kind) {
-  if (kind != MemoryKind::kHost) {
-    throw Error(StatusCode::kUnimplemented, "this build of lamina has no CUDA memory");
-  }
-  if (size_bytes == 0) return;
+std::byte* allocate_host(size_t size_bytes) {
   void* mapped = ::mmap(nullptr,
                         size_bytes,
                         PROT_READ | PROT_WRITE,
@@ -31,10 +26,17 @@ Buffer::Buffer(MemoryKind kind, size_t size_bytes) : size_bytes_(size_bytes), ki
     throw Error(StatusCode::kResourceExhausted,
                 fmt::format("cannot allocate {} bytes of host memory", size_bytes));
   }
-  data_ = static_cast<std::byte*>(mapped);
   // Huge pages where the kernel has them: blocks of a KV cache lie far apart, and looking up an
   // address would take longer than reading what is there. Refusal costs speed alone.
   if (size_bytes >= kHugeBytes) ::madvise(mapped, size_bytes, MADV_HUGEPAGE);
+  return static_cast<std::byte*>(mapped);
+}
+
+}  // namespace
+
+Buffer::Buffer(MemoryKind kind, size_t size_bytes) : size_bytes_(size_bytes), kind_(kind) {
+  if (size_bytes == 0) return;
+  data_ = kind == MemoryKind::kHost ? allocate_host(size_bytes) : cuda::allocate(kind, size_bytes);
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
@@ -50,7 +52,12 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 }
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) ::munmap(data_, size_bytes_);
+  if (data_ == nullptr) return;
+  if (kind_ == MemoryKind::kHost) {
+    ::munmap(data_, size_bytes_);
+  } else {
+    cuda::release(kind_, data_);
+  }
 }
 
 }  // namespace lamina

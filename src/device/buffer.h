@@ -1,6 +1,7 @@
-// Buffer: move-only owner of device memory. Allocated at start from the plan's sizes and reused;
-// never on the step path. Host buffers are aligned to 64 bytes (a cache line and an AVX-512 vector)
-// and zeroed.
+// Buffer: move-only owner of memory of any kind, zeroed and aligned to 64 bytes (a cache line and
+// an AVX-512 vector) at least. Allocated at start from the plan's sizes and reused; never on the
+// step path. GPU memory is of the device that is current when it is allocated, and its bytes are
+// not the host's to touch.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +16,8 @@ inline constexpr size_t kBufferAlignment = 64;
 class Buffer {
  public:
   Buffer() = default;
-  // Throws Error kResourceExhausted, naming the size, if the memory cannot be had; kUnimplemented
-  // for a kind that this build lacks.
+  // Throws Error kResourceExhausted, naming the size, if the memory cannot be had; kUnavailable
+  // without a GPU, kUnimplemented for a kind that this build lacks.
   Buffer(MemoryKind kind, size_t size_bytes);
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;

@@ -3,6 +3,7 @@
 // owned: the pool or stream outlives it.
 #pragma once
 
+#include "base/status.h"
 #include "device/device.h"
 #include "device/thread_pool.h"
 
@@ -12,6 +13,8 @@ class StreamView {
  public:
   // A CPU "stream": operators run on `pool`, synchronously.
   explicit StreamView(ThreadPool& pool) : raw_(&pool) {}
+  // Of a CUDA device: `raw` is a cudaStream_t, not the default stream. See device/cuda/stream.h.
+  StreamView(Device device, void* raw) : device_(device), raw_(raw) {}
 
   [[nodiscard]] Device device() const { return device_; }
   // CHECKs that the device is a CPU.
@@ -19,14 +22,26 @@ class StreamView {
     LAMINA_DCHECK(device_.kind == DeviceKind::kCpu);
     return *static_cast<ThreadPool*>(raw_);
   }
+  // The cudaStream_t; null on the CPU.
+  [[nodiscard]] void* cuda_stream() const {
+    return device_.kind == DeviceKind::kCuda ? raw_ : nullptr;
+  }
 
   // The calling thread will do nothing but enqueue here, and starts no thread: it may be kept where
   // that is fastest.
-  void adopt_this_thread() const { pool().bind_submitter(); }
+  void adopt_this_thread() const {
+    if (device_.kind == DeviceKind::kCpu) pool().bind_submitter();
+  }
 
  private:
   Device device_{};
   void* raw_;
 };
+
+// Copies `size_bytes` in stream order; either side may be host or device memory. On the CPU it is
+// done when this returns; on CUDA host memory has to be pinned for that not to wait.
+[[nodiscard]] Status copy(void* to, const void* from, size_t size_bytes, StreamView stream);
+// Waits until what was enqueued is done. kInternal or kUnavailable where some of it failed.
+[[nodiscard]] Status synchronize(StreamView stream);
 
 }  // namespace lamina

@@ -7,6 +7,7 @@
 #include "kernels/cpu/merge_partials.h"
 #include "kernels/cpu/ragged_attention.h"
 #include "kernels/cpu/ragged_attention_bf16.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
@@ -209,7 +210,7 @@ Status merge_partials(const AttentionPartial& into,
       cpu::merge_partials(into, from, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("merge_partials");
+      return cuda::merge_partials(into, from, stream);
   }
   return {};
 }

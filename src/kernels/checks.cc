@@ -33,6 +33,10 @@ Status no_cuda(std::string_view op) {
   return unimplemented(fmt::format("{}: this build has no CUDA", op));
 }
 
+Status no_packed_weights(std::string_view op) {
+  return unimplemented(fmt::format("{}: GPUs take weights as they are, not packed", op));
+}
+
 Status check_float(std::string_view op, std::string_view name, const TensorView& view) {
   if (view.shape.rank() >= 1) return check_float_tensor(op, name, view, view.shape.rank());
   return invalid_argument(fmt::format("{}: {} is a scalar", op, name));

@@ -19,6 +19,8 @@ std::string describe(const TensorView& view);
 
 // That this build has no CUDA.
 [[nodiscard]] Status no_cuda(std::string_view op);
+// That packed weights are for products on the CPU.
+[[nodiscard]] Status no_packed_weights(std::string_view op);
 
 // A float view of any rank from 1 on.
 [[nodiscard]] Status check_float(std::string_view op,

@@ -4,6 +4,7 @@
 
 #include "kernels/checks.h"
 #include "kernels/cpu/experts.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
@@ -68,7 +69,7 @@ Status route(TensorView logits,
       cpu::route(logits, bias, attrs, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("route");
+      return cuda::route(logits, bias, attrs, out, stream);
   }
   return {};
 }
@@ -80,7 +81,8 @@ Status experts(const ExpertsArgs& args, StreamView stream) {
       cpu::experts(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("experts");
+      if (args.gate_up.is_packed() || args.down.is_packed()) return no_packed_weights("experts");
+      return cuda::experts(args, stream);
   }
   return {};
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/checks.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
@@ -41,7 +42,8 @@ Status head_linear(TensorView x, const WeightView& weight, TensorView out, Strea
       cpu::head_linear(x, weight, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("head_linear");
+      if (weight.is_packed()) return no_packed_weights("head_linear");
+      return cuda::head_linear(x, weight.tensor, out, stream);
   }
   return {};
 }
@@ -53,7 +55,8 @@ Status linear(const LinearArgs& args, StreamView stream) {
       cpu::linear(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("linear");
+      if (args.weight.is_packed()) return no_packed_weights("linear");
+      return cuda::linear(args, stream);
   }
   return {};
 }

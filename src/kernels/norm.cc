@@ -4,6 +4,7 @@
 
 #include "kernels/checks.h"
 #include "kernels/cpu/norm.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
@@ -46,7 +47,7 @@ Status norm(const NormArgs& args, StreamView stream) {
       cpu::norm(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("norm");
+      return cuda::norm(args, stream);
   }
   return {};
 }
@@ -58,7 +59,7 @@ Status add_norm(const AddNormArgs& args, StreamView stream) {
       cpu::add_norm(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("add_norm");
+      return cuda::add_norm(args, stream);
   }
   return {};
 }

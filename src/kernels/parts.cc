@@ -4,6 +4,7 @@
 
 #include "kernels/checks.h"
 #include "kernels/cpu/parts.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
@@ -41,7 +42,7 @@ Status sum_parts(std::span<const TensorView> parts, TensorView out, StreamView s
       cpu::sum_parts(parts, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("sum_parts");
+      return cuda::sum_parts(parts, out, stream);
   }
   return {};
 }
@@ -53,7 +54,7 @@ Status join_columns(std::span<const TensorView> parts, TensorView out, StreamVie
       cpu::join_columns(parts, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("join_columns");
+      return cuda::join_columns(parts, out, stream);
   }
   return {};
 }

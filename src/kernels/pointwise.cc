@@ -4,6 +4,7 @@
 
 #include "kernels/checks.h"
 #include "kernels/cpu/pointwise.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
@@ -41,7 +42,7 @@ Status add(TensorView a, TensorView b, TensorView out, StreamView stream) {
       cpu::add(a, b, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("add");
+      return cuda::add(a, b, out, stream);
   }
   return {};
 }
@@ -57,7 +58,7 @@ Status mul(TensorView a, TensorView b, TensorView out, StreamView stream) {
       }
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("mul");
+      return cuda::mul(a, b, out, stream);
   }
   return {};
 }
@@ -69,7 +70,7 @@ Status scale(TensorView x, float factor, TensorView out, StreamView stream) {
       cpu::scale(x, factor, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("scale");
+      return cuda::scale(x, factor, out, stream);
   }
   return {};
 }
@@ -82,7 +83,7 @@ Status soft_cap(TensorView x, float cap, TensorView out, StreamView stream) {
       cpu::soft_cap(x, cap, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("soft_cap");
+      return cuda::soft_cap(x, cap, out, stream);
   }
   return {};
 }
@@ -94,7 +95,7 @@ Status activation(TensorView x, Activation kind, TensorView out, StreamView stre
       cpu::activation(x, kind, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("activation");
+      return cuda::activation(x, kind, out, stream);
   }
   return {};
 }
@@ -109,7 +110,7 @@ Status gated_activation(TensorView x,
       cpu::gated_activation(x, attrs, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("gated_activation");
+      return cuda::gated_activation(x, attrs, out, stream);
   }
   return {};
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/checks.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
@@ -40,7 +41,7 @@ Status rope_table(TensorView positions,
       cpu::rope_table(positions, inv_freq, magnitude, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("rope_table");
+      return cuda::rope_table(positions, inv_freq, magnitude, out, stream);
   }
   return {};
 }
@@ -52,7 +53,7 @@ Status rope(TensorView x, TensorView table, bool interleaved, TensorView out, St
       cpu::rope(x, table, interleaved, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("rope");
+      return cuda::rope(x, table, interleaved, out, stream);
   }
   return {};
 }

@@ -4,14 +4,16 @@
 
 #include "kernels/checks.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
 
-// That every id, [S] i32, is in [0, limit).
-Status check_ids(std::string_view op, const TensorView& ids, int64_t limit) {
+// That every id, [S] i32, is in [0, limit), as far as the host can see them.
+Status check_ids(std::string_view op, const TensorView& ids, int64_t limit, StreamView stream) {
   const int64_t count = ids.shape.rank() == 1 ? ids.shape[0] : 0;
   LAMINA_RETURN_IF_ERROR(check_tensor(op, "ids", ids, {count}, DType::kI32));
+  if (stream.device().kind != DeviceKind::kCpu) return {};
   for (int64_t i = 0; i < count; ++i) {
     const int32_t id = *ids.row<int32_t>(i);
     if (id < 0 || id >= limit) {
@@ -26,17 +28,19 @@ Status check_gather(std::string_view op,
                     const TensorView& table,
                     const TensorView& ids,
                     const TensorView& out,
-                    int64_t limit) {
+                    int64_t limit,
+                    StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check_float(op, "source", table));
-  LAMINA_RETURN_IF_ERROR(check_ids(op, ids, limit));
+  LAMINA_RETURN_IF_ERROR(check_ids(op, ids, limit, stream));
   return check_tensor(op, "out", out, table.shape.with(0, ids.shape[0]), table.dtype);
 }
 
 Status check_packed_embedding(const PackedMatrix& table,
                               const TensorView& ids,
-                              const TensorView& out) {
+                              const TensorView& out,
+                              StreamView stream) {
   constexpr std::string_view kOp = "embedding";
-  LAMINA_RETURN_IF_ERROR(check_ids(kOp, ids, table.rows));
+  LAMINA_RETURN_IF_ERROR(check_ids(kOp, ids, table.rows, stream));
   LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "out", out, 2));
   LAMINA_RETURN_IF_ERROR(check_tensor(kOp, "out", out, {ids.shape[0], table.columns}, out.dtype));
   return check_weight(kOp, "table", table, {table.rows, table.columns}, DType::kBF16);
@@ -55,10 +59,10 @@ Status check_concat(const TensorView& a, const TensorView& b, const TensorView& 
 
 Status embedding(const WeightView& table, TensorView ids, TensorView out, StreamView stream) {
   if (table.is_packed()) {
-    LAMINA_RETURN_IF_ERROR(check_packed_embedding(table.packed, ids, out));
+    LAMINA_RETURN_IF_ERROR(check_packed_embedding(table.packed, ids, out, stream));
   } else {
     const int64_t num_rows = table.shape().rank() > 0 ? table.shape()[0] : 0;
-    LAMINA_RETURN_IF_ERROR(check_gather("embedding", table.tensor, ids, out, num_rows));
+    LAMINA_RETURN_IF_ERROR(check_gather("embedding", table.tensor, ids, out, num_rows, stream));
   }
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
@@ -69,7 +73,8 @@ Status embedding(const WeightView& table, TensorView ids, TensorView out, Stream
       }
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("embedding");
+      if (table.is_packed()) return no_packed_weights("embedding");
+      return cuda::embedding(table.tensor, ids, out, stream);
   }
   return {};
 }
@@ -79,26 +84,26 @@ Status embedding_shard(
   if (first_id < 0) {
     return invalid_argument(fmt::format("embedding_shard: first id {}", first_id));
   }
-  LAMINA_RETURN_IF_ERROR(check_gather("embedding_shard", table, ids, out, INT64_MAX));
+  LAMINA_RETURN_IF_ERROR(check_gather("embedding_shard", table, ids, out, INT64_MAX, stream));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
       cpu::embedding_shard(table, first_id, ids, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("embedding_shard");
+      return cuda::embedding_shard(table, first_id, ids, out, stream);
   }
   return {};
 }
 
 Status gather_rows(TensorView x, TensorView rows, TensorView out, StreamView stream) {
   LAMINA_RETURN_IF_ERROR(
-      check_gather("gather_rows", x, rows, out, x.shape.rank() > 0 ? x.shape[0] : 0));
+      check_gather("gather_rows", x, rows, out, x.shape.rank() > 0 ? x.shape[0] : 0, stream));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
       cpu::gather_rows(x, rows, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("gather_rows");
+      return cuda::gather_rows(x, rows, out, stream);
   }
   return {};
 }
@@ -110,7 +115,7 @@ Status concat(TensorView a, TensorView b, TensorView out, StreamView stream) {
       cpu::concat(a, b, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("concat");
+      return cuda::concat(a, b, out, stream);
   }
   return {};
 }

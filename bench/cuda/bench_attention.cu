@@ -1,0 +1,191 @@
+// Decode attention on a GPU beside the bandwidth of its memory, both measured in one run. Prints a
+// line a case; asserts nothing.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "kernels/cuda/testing/paged_case.cuh"
+
+namespace lamina::kernels::cuda::testing {
+namespace {
+
+// The median over several replays of a graph, in which body(i, stream) is called `num_calls` times:
+// seconds of one.
+template <typename Body>
+double median_seconds(int num_calls, const Body& body) {
+  cudaStream_t stream = nullptr;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  cudaEvent_t begin = nullptr;
+  cudaEvent_t end = nullptr;
+  LAMINA_REQUIRE_CUDA(cudaStreamCreate(&stream));
+  LAMINA_REQUIRE_CUDA(cudaEventCreate(&begin));
+  LAMINA_REQUIRE_CUDA(cudaEventCreate(&end));
+  LAMINA_REQUIRE_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < num_calls; ++i) body(i, stream);
+  LAMINA_REQUIRE_CUDA(cudaStreamEndCapture(stream, &graph));
+  LAMINA_REQUIRE_CUDA(cudaGraphInstantiate(&exec, graph, 0));
+  std::vector<double> seconds;
+  for (int repeat = 0; repeat < 8; ++repeat) {
+    LAMINA_REQUIRE_CUDA(cudaEventRecord(begin, stream));
+    LAMINA_REQUIRE_CUDA(cudaGraphLaunch(exec, stream));
+    LAMINA_REQUIRE_CUDA(cudaEventRecord(end, stream));
+    LAMINA_REQUIRE_CUDA(cudaEventSynchronize(end));
+    float ms = 0.0F;
+    LAMINA_REQUIRE_CUDA(cudaEventElapsedTime(&ms, begin, end));
+    if (repeat > 0) seconds.push_back(ms * 1e-3 / num_calls);
+  }
+  cudaGraphExecDestroy(exec);
+  cudaGraphDestroy(graph);
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  cudaStreamDestroy(stream);
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+template <int kUnroll>
+__global__ void read_stride(const uint4* data, size_t count, uint32_t* sink) {
+  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
+  uint32_t sum = 0;
+  size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (; i + (kUnroll - 1) * stride < count; i += kUnroll * stride) {
+    uint4 values[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) values[u] = __ldcs(data + i + u * stride);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      sum += values[u].x ^ values[u].y ^ values[u].z ^ values[u].w;
+    }
+  }
+  if (sum == 0x12345678) *sink = sum;
+}
+
+// Each block reads a stretch of its own.
+template <int kUnroll>
+__global__ void read_stretch(const uint4* data, size_t count, uint32_t* sink) {
+  const size_t each = count / gridDim.x;
+  const uint4* own = data + each * blockIdx.x;
+  uint32_t sum = 0;
+  for (size_t i = threadIdx.x; i + (kUnroll - 1) * blockDim.x < each; i += kUnroll * blockDim.x) {
+    uint4 values[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) values[u] = __ldcs(own + i + u * blockDim.x);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      sum += values[u].x ^ values[u].y ^ values[u].z ^ values[u].w;
+    }
+  }
+  if (sum == 0x12345678) *sink = sum;
+}
+
+// Bytes per second: the best of several ways to read memory that the cache does not hold.
+double measure_read(int num_sms) {
+  constexpr size_t kBytes = size_t{4} << 30;
+  const DeviceArray<uint4> data(kBytes / sizeof(uint4));
+  data.fill_bytes(1);
+  const DeviceArray<uint32_t> sink(1);
+  double best = 0.0;
+  for (const int blocks_per_sm : {2, 4, 8, 16}) {
+    for (const int way : {0, 1, 2, 3}) {
+      const int blocks = num_sms * blocks_per_sm;
+      const double seconds = median_seconds(4, [&](int /*call*/, cudaStream_t stream) {
+        switch (way) {
+          case 0:
+            read_stride<4><<<blocks, 256, 0, stream>>>(data.data(), data.size(), sink.data());
+            break;
+          case 1:
+            read_stride<8><<<blocks, 256, 0, stream>>>(data.data(), data.size(), sink.data());
+            break;
+          case 2:
+            read_stretch<4><<<blocks, 256, 0, stream>>>(data.data(), data.size(), sink.data());
+            break;
+          default:
+            read_stretch<8><<<blocks, 256, 0, stream>>>(data.data(), data.size(), sink.data());
+            break;
+        }
+      });
+      best = std::max(best, static_cast<double>(kBytes) / seconds);
+    }
+  }
+  return best;
+}
+
+void bench(double read_bytes, const char* name, const CaseShape& shape) {
+  double bytes = 0.0;
+  for (const int32_t len : shape.context_len) {
+    bytes += 2.0 * len * shape.num_kv_heads * shape.head_dim * sizeof(__nv_bfloat16);
+  }
+  // Enough copies that the cache holds little of the next one.
+  const int copies = std::max(2, static_cast<int>(1.0e9 / bytes));
+  std::vector<std::unique_ptr<PagedCase<__nv_bfloat16>>> cases;
+  for (int i = 0; i < copies; ++i) {
+    cases.push_back(std::make_unique<PagedCase<__nv_bfloat16>>(shape, i));
+  }
+  const int num_calls = std::max(2 * copies, 20);
+  const double seconds = median_seconds(num_calls, [&](int call, cudaStream_t stream) {
+    LAMINA_REQUIRE_CUDA(
+        cases[static_cast<size_t>(call % copies)]->launch(stream, cases.front().get()));
+  });
+  std::printf("%-8s heads %2d/%2d of %3d block %3d  B %3zu S %5d  %8.1f us  %6.0f GB/s  %.3f\n",
+              name,
+              shape.num_heads,
+              shape.num_kv_heads,
+              shape.head_dim,
+              shape.block_size,
+              shape.context_len.size(),
+              shape.context_len.front(),
+              1e6 * seconds,
+              bytes / seconds / 1e9,
+              bytes / seconds / read_bytes);
+  std::fflush(stdout);
+}
+
+CaseShape decode(int32_t kv_heads, int32_t block_size, int32_t batch, int32_t context) {
+  const auto size = static_cast<size_t>(batch);
+  return {64,
+          kv_heads,
+          128,
+          block_size,
+          std::vector<int32_t>(size, 1),
+          std::vector<int32_t>(size, context)};
+}
+
+// Lengths between a half and one and a half of the context.
+CaseShape ragged(CaseShape shape) {
+  for (size_t b = 0; b < shape.context_len.size(); ++b) {
+    const float random = random_value(7, b);
+    shape.context_len[b] += static_cast<int32_t>(0.5F * random * shape.context_len[b]);
+  }
+  return shape;
+}
+
+void run() {
+  cudaDeviceProp card{};
+  LAMINA_REQUIRE_CUDA(cudaGetDeviceProperties(&card, 0));
+  const double read_bytes = measure_read(card.multiProcessorCount);
+  std::printf("%s, %d multiprocessors: reads %.0f GB/s\n",
+              card.name,
+              card.multiProcessorCount,
+              read_bytes / 1e9);
+  for (const int32_t kv_heads : {8, 64}) {
+    for (const auto& [batch, context] :
+         {std::pair{16, 4096}, {64, 4096}, {16, 16384}, {128, 2048}, {20, 1024}}) {
+      if (kv_heads == 64 && batch * context > 262144) continue;  // 8.6 GB and no more
+      for (const int32_t block_size : {16, 64}) {
+        bench(read_bytes, "even", decode(kv_heads, block_size, batch, context));
+        bench(read_bytes, "ragged", ragged(decode(kv_heads, block_size, batch, context)));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lamina::kernels::cuda::testing
+
+int main() {
+  lamina::kernels::cuda::testing::run();
+  return 0;
+}

@@ -1,0 +1,37 @@
+// Linked instead of device/cuda/ where the build has no CUDA.
+#include "base/check.h"
+#include "base/error.h"
+#include "device/cuda/memory.h"
+
+namespace lamina::cuda {
+namespace {
+
+constexpr const char* kMessage = "this build of lamina has no CUDA";
+
+}  // namespace
+
+std::byte* allocate(MemoryKind /*kind*/, size_t /*size_bytes*/) {
+  throw Error(StatusCode::kUnimplemented, kMessage);
+}
+
+void release(MemoryKind /*kind*/, std::byte* data) noexcept {
+  LAMINA_CHECK(data == nullptr);
+}
+
+Status copy(void* /*to*/, const void* /*from*/, size_t /*size_bytes*/, StreamView /*stream*/) {
+  return unimplemented(kMessage);
+}
+
+Status synchronize(StreamView /*stream*/) {
+  return unimplemented(kMessage);
+}
+
+DeviceMemory memory_of(Device /*device*/) {
+  throw Error(StatusCode::kUnimplemented, kMessage);
+}
+
+int32_t num_devices() {
+  return 0;
+}
+
+}  // namespace lamina::cuda

@@ -1,0 +1,21 @@
+// Starts the CUDA attention kernels: the host's side of attention_kernel.cuh.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/attention_params.h"
+
+namespace lamina::kernels::cuda {
+
+enum class Element16 : uint8_t { kBF16, kF16 };
+
+// Whether there is a kernel for heads of that many elements.
+[[nodiscard]] bool has_attention_kernel(int32_t head_dim);
+
+// Enqueues the items of `params`, all narrow or all wide, on a card with `num_sms` multiprocessors.
+// params.num_stages is filled in. A launch that fails is the error that it returns;
+// cudaErrorInvalidValue without a kernel for the head.
+[[nodiscard]] cudaError_t launch_attention(
+    AttentionParams params, Element16 element, int32_t head_dim, bool is_wide, cudaStream_t stream);
+
+}  // namespace lamina::kernels::cuda

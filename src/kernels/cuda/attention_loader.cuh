@@ -1,0 +1,151 @@
+// The warp that copies queries, keys and values to shared memory, as many tiles ahead as there are
+// stages, across the bounds of items: memory has always something to do.
+#pragma once
+
+#include "kernels/cuda/attention_shared.cuh"
+
+namespace lamina::kernels::cuda {
+
+template <typename Traits>
+class AttentionLoader {
+ public:
+  __device__ AttentionLoader(const AttentionParams& params, AttentionShared<Traits>& shared)
+      : params_(params),
+        shared_(shared),
+        lane_(threadIdx.x % 32),
+        chunk_keys_(min(params.block_size, kTileKeys)),
+        chunks_(kTileKeys / chunk_keys_) {}
+
+  // All work of this block, then the end of it. What the next item needs is asked for while the
+  // tiles of the one before are copied: under load, memory takes microseconds to answer.
+  __device__ void run() {
+    WorkQueue queue(params_);
+    Work work = queue.take();
+    int block = find_block(work, first_chunk(work));
+    while (!work.is_end()) {
+      const Work next = queue.take();
+      copy_queries(work);
+      block = copy_tiles(work, block, next);
+      work = next;
+    }
+    copy_queries(work);
+  }
+
+ private:
+  __device__ int first_chunk(const Work& work) const { return work.item.key_begin / chunk_keys_; }
+  __device__ int end_chunk(const Work& work) const {
+    return (work.item.key_end + chunk_keys_ - 1) / chunk_keys_;
+  }
+
+  // The block with this lane's chunk, of 32 from `chunk` on.
+  __device__ int find_block(const Work& work, int chunk) const {
+    chunk += lane_;
+    if (chunk >= end_chunk(work)) return -1;
+    return __ldg(params_.block_tables + work.item.sequence * params_.max_blocks +
+                 chunk * chunk_keys_ / params_.block_size);
+  }
+
+  // `block` is find_block() of the first chunk. Returns the same of `next`.
+  __device__ int copy_tiles(const Work& work, int block, const Work& next) {
+    const int end = end_chunk(work);
+    int known = first_chunk(work);
+    int next_block = -1;
+    for (int chunk = known; chunk < end; chunk += chunks_) {
+      if (chunk == known + 32) {
+        known = chunk;
+        block = find_block(work, chunk);
+      }
+      const int own_chunk = chunk + lane_ % chunks_;
+      const int own_block = __shfl_sync(~0U, block, own_chunk - known);
+      if (chunk + chunks_ >= end) next_block = find_block(next, first_chunk(next));
+      copy_tile(params_.k_cache, work.head, own_chunk, own_block);
+      copy_tile(params_.v_cache, work.head, own_chunk, own_block);
+    }
+    return next_block;
+  }
+
+  // Each of the first chunks_ lanes copies its chunk, which lies in `block`.
+  __device__ void copy_tile(const void* cache, int head, int chunk, int block) {
+    const int stage = counter_.idx;
+    const bool copies = lane_ < chunks_ && block >= 0;
+    const uint32_t here = __ballot_sync(~0U, copies);
+    shared_.empty[stage].wait(counter_.parity ^ 1);
+    counter_.advance(params_.num_stages);
+    if (lane_ == 0) shared_.missing[stage] = ~here & ((1U << chunks_) - 1);
+    const int64_t row =
+        (static_cast<int64_t>(block) * params_.num_kv_heads + head) * params_.block_size +
+        chunk * chunk_keys_ % params_.block_size;
+    const int bytes = chunk_keys_ * Traits::kRowBytes;
+    copy(shared_.tile(stage) + lane_ % chunks_ * bytes,
+         static_cast<const unsigned char*>(cache) + row * Traits::kRowBytes,
+         bytes,
+         copies,
+         __popc(here),
+         shared_.full[stage]);
+  }
+
+  __device__ void copy_queries(const Work& work) {
+    const int slot = query_counter_.idx;
+    shared_.queries_empty[slot].wait(query_counter_.parity ^ 1);
+    query_counter_.advance(2);
+    if (lane_ == 0) shared_.loaded[slot] = work;
+    const auto* q = static_cast<const unsigned char*>(params_.q);
+    constexpr int kRounds = (Traits::kRows + 31) / 32;
+    for (int round = 0; round < kRounds; ++round) {
+      const int row = round * 32 + lane_;
+      const bool copies = row < work.item.num_rows;
+      const int64_t place = copies ? query_place(params_, work, row) : 0;
+      // All bytes are promised in the first round.
+      const int num_copies = round == 0 ? work.item.num_rows : 0;
+      copy(shared_.queries[slot][copies ? row : 0],
+           q + place * Traits::kRowBytes,
+           Traits::kRowBytes,
+           copies,
+           num_copies,
+           shared_.queries_full[slot],
+           round == 0,
+           round == kRounds - 1);
+    }
+  }
+
+  // Each lane that `copies` copies `bytes`; `full` is told of `num_copies`, with the first round,
+  // and ends its phase when all are there, with the last one.
+  __device__ void copy(unsigned char* to,
+                       const unsigned char* from,
+                       int bytes,
+                       bool copies,
+                       int num_copies,
+                       Barrier& full,
+                       bool is_first = true,
+                       bool is_last = true) const {
+#if __CUDA_ARCH__ >= 900
+    if (is_first && lane_ == 0) full.arrive_and_expect(num_copies * bytes);
+    __syncwarp();
+    if (copies) bulk_copy(to, from, bytes, full);
+#else
+    for (uint32_t rest = __ballot_sync(~0U, copies); rest != 0; rest &= rest - 1) {
+      const int source = __ffs(rest) - 1;
+      auto* source_to = reinterpret_cast<unsigned char*>(
+          __shfl_sync(~0U, reinterpret_cast<unsigned long long>(to), source));
+      const auto* source_from = reinterpret_cast<const unsigned char*>(
+          __shfl_sync(~0U, reinterpret_cast<unsigned long long>(from), source));
+      for (int offset = lane_ * 16; offset < bytes; offset += 32 * 16) {
+        copy_16(source_to + offset, source_from + offset);
+      }
+    }
+    if (!is_last) return;
+    full.arrive_after_copies();
+    if (lane_ == 0) full.arrive();
+#endif
+  }
+
+  const AttentionParams& params_;
+  AttentionShared<Traits>& shared_;
+  const int lane_;
+  const int chunk_keys_;  // of what is copied at once: a block's, or a tile's where that is less
+  const int chunks_;      // of a tile
+  RingCounter counter_;
+  RingCounter query_counter_;
+};
+
+}  // namespace lamina::kernels::cuda

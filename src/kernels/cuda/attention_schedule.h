@@ -1,0 +1,39 @@
+// Cuts the attention of a step into the items that the CUDA kernels work on: once a step, for all
+// layers with one window. Pure function of lengths. Keys are cut at fixed positions, so that the
+// order of summation, and with it the result, depends on a query's position alone and not on the
+// rest of the batch.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/cuda/attention_params.h"
+
+namespace lamina::kernels::cuda {
+
+// Keys of an item at most, by the number of keys there are: enough that partials cost little, few
+// enough that few sequences fill a card.
+[[nodiscard]] int32_t narrow_item_keys(int32_t num_keys);
+inline constexpr int32_t kWideItemKeys = 2048;
+
+struct AttentionSchedule {
+  // Of one width.
+  struct Width {
+    std::vector<AttentionItem> items;
+    std::vector<AttentionItem> merges;
+    int32_t num_partials = 0;
+  };
+  Width narrow;  // sequences with at most kNarrowRows rows
+  Width wide;    // the others, kWideRows at a time
+};
+
+// query_begin [B + 1] and context_len [B] as RaggedBatch has them; window 0: none. Allocates only
+// where `schedule`, which is overwritten, is too small.
+void make_attention_schedule(std::span<const int32_t> query_begin,
+                             std::span<const int32_t> context_len,
+                             int32_t group,
+                             int32_t window,
+                             AttentionSchedule& schedule);
+
+}  // namespace lamina::kernels::cuda

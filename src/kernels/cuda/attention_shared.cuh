@@ -1,0 +1,162 @@
+// What the roles of the attention kernel share: sizes, shared memory, and the work of a launch.
+#pragma once
+
+#include "kernels/cuda/attention_params.h"
+#include "kernels/cuda/primitives.cuh"
+#include "kernels/cuda/swizzle.cuh"
+
+namespace lamina::kernels::cuda {
+
+inline constexpr int kComputeWarps = 4;
+inline constexpr int kComputeThreads = kComputeWarps * 32;
+inline constexpr float kLog2e = 1.4426950408889634F;
+inline constexpr float kLn2 = 0.6931471805599453F;
+
+template <typename ElementType, int kHeadDim, int kItemRows>
+struct AttentionTraits {
+  using Element = ElementType;
+  static constexpr int kDim = kHeadDim;
+  static constexpr int kRows = kItemRows;
+  static constexpr int kRowWarps = kRows / 16;
+  static constexpr int kKeyWarps = kComputeWarps / kRowWarps;
+  static constexpr int kWarpKeys = kTileKeys / kKeyWarps;
+  static constexpr int kRowBytes = kDim * static_cast<int>(sizeof(Element));
+  static constexpr int kTileBytes = kTileKeys * kRowBytes;
+  // Rows of queries and of sums start in different banks.
+  static constexpr int kQueryStride = kRowBytes + 16;
+  static constexpr int kSumStride = kDim + 4;
+  // Warps with keys of their own add up in shared memory what they have, and one more warp takes it
+  // from there, so that they need not wait for global memory.
+  static constexpr bool kHasFinisher = kKeyWarps > 1;
+  static constexpr int kThreads = kComputeThreads + (kHasFinisher ? 64 : 32);
+  // Several blocks of a multiprocessor hide each other's waits; tiles of wide heads leave room for
+  // one.
+  static constexpr int kBlocksPerSm = kDim <= 128 ? 2 : 1;
+  static_assert(kDim % 16 == 0 && kRowWarps * kKeyWarps == kComputeWarps);
+};
+
+// An item for one KV head.
+struct alignas(16) Work {
+  AttentionItem item;
+  int32_t head;
+
+  [[nodiscard]] __device__ bool is_end() const { return item.num_rows == 0; }
+  __device__ static Work end() { return {}; }
+};
+
+// Shared memory: this, then params.num_stages tiles: keys, their values, the next keys and so on.
+template <typename Traits>
+struct alignas(128) AttentionShared {
+  // Of the item at hand and of the next one.
+  alignas(16) unsigned char queries[2][Traits::kRows][Traits::kQueryStride];
+  // Of the warps with keys of their own together.
+  alignas(16) float sums[Traits::kHasFinisher ? 16 : 1][Traits::kSumStride];
+  // Of each of them: greatest score and sum of weights of its rows.
+  float maxima[Traits::kKeyWarps][16];
+  float totals[Traits::kKeyWarps][16];
+  Barrier full[kMaxStages];
+  Barrier empty[kMaxStages];
+  Barrier queries_full[2];
+  Barrier queries_empty[2];
+  Barrier sums_full;
+  Barrier sums_empty;
+  Work loaded[2];                // comes with the queries
+  Work summed;                   // comes with the sums
+  uint32_t missing[kMaxStages];  // with keys; bit c: block c of the tile is not here
+
+  __device__ unsigned char* tile(int stage) {
+    return reinterpret_cast<unsigned char*>(this + 1) + stage * Traits::kTileBytes;
+  }
+
+  // The greatest of all warps' scores of a row, or 0 if none saw a key.
+  __device__ float greatest_base(int row) const {
+    float greatest = -INFINITY;
+#pragma unroll
+    for (int warp = 0; warp < Traits::kKeyWarps; ++warp) {
+      greatest = fmaxf(greatest, maxima[warp][row]);
+    }
+    return greatest == -INFINITY ? 0.0F : greatest;
+  }
+
+  // By one thread, before any role begins.
+  __device__ void init_barriers(int num_stages) {
+#if __CUDA_ARCH__ >= 900
+    constexpr uint32_t kLoaders = 1;
+#else
+    constexpr uint32_t kLoaders = 33;  // each lane's copies, and what one of them has written
+#endif
+    for (int i = 0; i < num_stages; ++i) {
+      full[i].init(kLoaders);
+      empty[i].init(kComputeWarps);
+    }
+    for (int i = 0; i < 2; ++i) {
+      queries_full[i].init(kLoaders);
+      queries_empty[i].init(kComputeWarps);
+    }
+    sums_full.init(kComputeWarps);
+    sums_empty.init(1);
+    fence_before_bulk_copies();
+  }
+};
+
+// Goes through `count` places in turn: which is next, and the parity of its barriers.
+struct RingCounter {
+  int idx = 0;
+  uint32_t parity = 0;
+  __device__ void advance(int count) {
+    if (++idx == count) {
+      idx = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// Deals the work of a launch out to its blocks, to whoever is ready: some multiprocessors get less
+// of the memory's bandwidth than others. For one warp of each block.
+class WorkQueue {
+ public:
+  __device__ explicit WorkQueue(const AttentionParams& params)
+      : params_(params), count_(*params.items.num_items * params.num_kv_heads) {}
+
+  // The next piece, or the end. Both it and what is asked for now are on their way when this
+  // returns: whoever uses them late does not wait.
+  __device__ Work take() {
+    const int idx = __shfl_sync(~0U, next_, 0);
+    Work work = Work::end();
+    if (idx >= count_) {
+      leave();
+      return work;
+    }
+    const auto* from =
+        reinterpret_cast<const int4*>(params_.items.items + idx / params_.num_kv_heads);
+    auto* to = reinterpret_cast<int4*>(&work.item);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) to[i] = __ldg(from + i);
+    work.head = idx % params_.num_kv_heads;
+    if (threadIdx.x % 32 == 0) next_ = atomicAdd(params_.progress, 1) + gridDim.x;
+    return work;
+  }
+
+ private:
+  // The last block to leave puts everything back for the next launch.
+  __device__ void leave() const {
+    if (threadIdx.x % 32 != 0) return;
+    if (atomicAdd(params_.progress + 1, 1) != gridDim.x - 1) return;
+    params_.progress[0] = 0;
+    params_.progress[1] = 0;
+  }
+
+  const AttentionParams& params_;
+  const int count_;
+  int next_ = blockIdx.x;  // of the first lane alone
+};
+
+// Where row `row` of the work stands among the step's queries: token * num_heads + head.
+__device__ inline int64_t query_place(const AttentionParams& params, const Work& work, int row) {
+  const int group = params.num_heads / params.num_kv_heads;
+  const int of_sequence = work.item.row_begin + row;
+  const int64_t token = work.item.first_token + of_sequence / group;
+  return token * params.num_heads + work.head * group + of_sequence % group;
+}
+
+}  // namespace lamina::kernels::cuda

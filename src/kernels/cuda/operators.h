@@ -1,0 +1,72 @@
+// The operators of this room on CUDA: what dispatch calls once arguments have passed their checks,
+// in builds with CUDA and, as no_cuda.cc, without. All pointers of views are of the stream's
+// device; everything is enqueued on the stream and nothing waits. Meanings as the operators' own
+// headers have them; what differs is said here. A launch that fails is kInternal.
+#pragma once
+
+#include <span>
+
+#include "base/status.h"
+#include "device/stream.h"
+#include "kernels/attention.h"
+#include "kernels/experts.h"
+#include "kernels/linear.h"
+#include "kernels/norm.h"
+#include "tensor/op_attrs.h"
+#include "tensor/tensor_view.h"
+
+namespace lamina::kernels::cuda {
+
+[[nodiscard]] Status norm(const NormArgs& args, StreamView stream);
+[[nodiscard]] Status add_norm(const AddNormArgs& args, StreamView stream);
+
+[[nodiscard]] Status add(TensorView a, TensorView b, TensorView out, StreamView stream);
+[[nodiscard]] Status mul(TensorView a, TensorView b, TensorView out, StreamView stream);
+[[nodiscard]] Status scale(TensorView x, float factor, TensorView out, StreamView stream);
+[[nodiscard]] Status soft_cap(TensorView x, float cap, TensorView out, StreamView stream);
+[[nodiscard]] Status activation(TensorView x, Activation kind, TensorView out, StreamView stream);
+[[nodiscard]] Status gated_activation(TensorView x,
+                                      const GatedActivationAttrs& attrs,
+                                      TensorView out,
+                                      StreamView stream);
+
+// inv_freq is host memory, at most 512 of them: it goes with the launch.
+[[nodiscard]] Status rope_table(TensorView positions,
+                                std::span<const float> inv_freq,
+                                float magnitude,
+                                TensorView out,
+                                StreamView stream);
+[[nodiscard]] Status rope(
+    TensorView x, TensorView table, bool interleaved, TensorView out, StreamView stream);
+
+// Ids and rows cannot be checked on the host: those out of range give rows of zeros. The table is
+// not packed.
+[[nodiscard]] Status embedding(TensorView table, TensorView ids, TensorView out, StreamView stream);
+[[nodiscard]] Status embedding_shard(
+    TensorView table, int64_t first_id, TensorView ids, TensorView out, StreamView stream);
+[[nodiscard]] Status gather_rows(TensorView x, TensorView rows, TensorView out, StreamView stream);
+[[nodiscard]] Status concat(TensorView a, TensorView b, TensorView out, StreamView stream);
+
+[[nodiscard]] Status sum_parts(std::span<const TensorView> parts,
+                               TensorView out,
+                               StreamView stream);
+[[nodiscard]] Status join_columns(std::span<const TensorView> parts,
+                                  TensorView out,
+                                  StreamView stream);
+
+// Weights are not packed. f32 products are without TF32. Results depend on T: cuBLAS chooses by
+// size.
+[[nodiscard]] Status linear(const LinearArgs& args, StreamView stream);
+[[nodiscard]] Status head_linear(TensorView x,
+                                 TensorView weight,
+                                 TensorView out,
+                                 StreamView stream);
+[[nodiscard]] Status route(
+    TensorView logits, TensorView bias, const RouteAttrs& attrs, TensorView out, StreamView stream);
+[[nodiscard]] Status experts(const ExpertsArgs& args, StreamView stream);
+
+[[nodiscard]] Status merge_partials(const AttentionPartial& into,
+                                    const AttentionPartial& from,
+                                    StreamView stream);
+
+}  // namespace lamina::kernels::cuda
