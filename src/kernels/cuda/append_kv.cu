@@ -20,9 +20,13 @@ __global__ void append_kv(const __grid_constant__ AppendKvParams params) {
   const int64_t to_row =
       (slot / params.block_size * params.num_kv_heads + head) * params.block_size + token;
   const bool is_key = blockIdx.y == 0;
-  const auto* from = static_cast<const uint4*>(is_key ? params.k : params.v);
+  const auto* from =
+      static_cast<const unsigned char*>(is_key ? params.k : params.v) +
+      row / params.num_kv_heads * (is_key ? params.k_stride_bytes : params.v_stride_bytes) +
+      head * params.row_bytes;
   auto* to = static_cast<uint4*>(is_key ? params.k_cache : params.v_cache);
-  to[to_row * chunks + swizzled_chunk(chunks, token, chunk)] = from[i];
+  to[to_row * chunks + swizzled_chunk(chunks, token, chunk)] =
+      reinterpret_cast<const uint4*>(from)[chunk];
 }
 
 }  // namespace

@@ -10,8 +10,10 @@ namespace lamina::kernels::cuda {
 
 // Rows of 16-bit elements, as many bytes as `row_bytes` says, a multiple of 16.
 struct AppendKvParams {
-  const void* k;  // [N, Hkv, D]
-  const void* v;
+  const void* k;           // [N, Hkv, D], rows start at multiples of 16 bytes
+  const void* v;           // or null: keys alone
+  int64_t k_stride_bytes;  // from a token to the next
+  int64_t v_stride_bytes;
   void* k_cache;  // [P, Hkv, block_size, D]
   void* v_cache;
   const int64_t* slot_mapping;  // [N]; negative: no token

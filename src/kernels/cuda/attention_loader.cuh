@@ -89,16 +89,17 @@ class AttentionLoader {
     shared_.queries_empty[slot].wait(query_counter_.parity ^ 1);
     query_counter_.advance(2);
     if (lane_ == 0) shared_.loaded[slot] = work;
+    constexpr int64_t kElementBytes = sizeof(typename Traits::Element);
     const auto* q = static_cast<const unsigned char*>(params_.q);
     constexpr int kRounds = (Traits::kRows + 31) / 32;
     for (int round = 0; round < kRounds; ++round) {
       const int row = round * 32 + lane_;
       const bool copies = row < work.item.num_rows;
-      const int64_t place = copies ? query_place(params_, work, row) : 0;
+      const QueryPlace place = query_place(params_, work, copies ? row : 0);
       // All bytes are promised in the first round.
       const int num_copies = round == 0 ? work.item.num_rows : 0;
       copy(shared_.queries[slot][copies ? row : 0],
-           q + place * Traits::kRowBytes,
+           q + place.token * params_.q_stride * kElementBytes + place.head * Traits::kRowBytes,
            Traits::kRowBytes,
            copies,
            num_copies,

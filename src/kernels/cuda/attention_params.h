@@ -46,6 +46,7 @@ struct AttentionItems {
 // Meanings as RaggedAttentionArgs has them, in kernels/attention.h.
 struct AttentionParams {
   const void* q;        // [T, Hq, D]
+  int64_t q_stride;     // elements from a token to the next; rows start at multiples of 16 bytes
   const void* k_cache;  // [P, Hkv, block_size, D], chunks of 16 bytes in the order of swizzle.cuh
   const void* v_cache;  // [P, Hkv, block_size, Dv], the same
   void* out;            // [T, Hq, Dv]

@@ -116,10 +116,11 @@ class ResultWriter {
   }
 
   __device__ RowTarget begin_result(const Work& work, int row, RowTotal total) const {
-    const int64_t place = query_place(params_, work, row);
+    const QueryPlace query = query_place(params_, work, row);
+    const int64_t place = query.token * params_.num_heads + query.head;
     float factor = 1.0F;
     if (params_.sinks != nullptr) {  // a key without a value
-      const float sink = params_.sinks[place % params_.num_heads] * kLog2e;
+      const float sink = params_.sinks[query.head] * kLog2e;
       const float base = fmaxf(total.greatest, sink);
       factor = exp2_fast(total.greatest - base);
       total = {base, total.total * factor + exp2_fast(sink - base)};

@@ -6,19 +6,25 @@ namespace lamina::kernels::cuda {
 namespace {
 
 // Appends the items of some rows, whose keys are [key_begin, key_end).
-void cut_keys(AttentionItem rows, int32_t max_keys, AttentionSchedule::Width& width) {
+void cut_keys(AttentionItem rows,
+              int32_t max_keys,
+              int32_t max_partials,
+              AttentionSchedule::Width& width) {
   const int32_t first = rows.key_begin / max_keys;
   const int32_t end = (rows.key_end + max_keys - 1) / max_keys;
-  const bool is_whole = end - first <= 1;
-  rows.partial = is_whole ? kNoPartial : width.num_partials;
+  rows.partial = kNoPartial;
+  if (end - first <= 1 || width.num_partials + end - first > max_partials) {
+    width.items.push_back(rows);
+    return;
+  }
   for (int32_t i = first; i < end; ++i) {
     AttentionItem item = rows;
     item.key_begin = std::max(rows.key_begin, i * max_keys);
     item.key_end = std::min(rows.key_end, (i + 1) * max_keys);
-    if (!is_whole) item.partial += i - first;
+    item.partial = width.num_partials + i - first;
     width.items.push_back(item);
   }
-  if (is_whole) return;
+  rows.partial = width.num_partials;
   rows.num_partials = end - first;
   width.num_partials += rows.num_partials;
   width.merges.push_back(rows);
@@ -41,31 +47,27 @@ int32_t narrow_item_keys(int32_t num_keys) {
   return keys;
 }
 
-void make_attention_schedule(std::span<const int32_t> query_begin,
-                             std::span<const int32_t> context_len,
-                             int32_t group,
-                             int32_t window,
-                             AttentionSchedule& schedule) {
+void make_attention_schedule(const AttentionLengths& lengths, AttentionSchedule& schedule) {
   clear(schedule.narrow);
   clear(schedule.wide);
-  for (int32_t b = 0; b < static_cast<int32_t>(context_len.size()); ++b) {
-    const int32_t num_tokens = query_begin[b + 1] - query_begin[b];
-    const int32_t num_rows = num_tokens * group;
-    const int32_t first_position = context_len[b] - num_tokens;
+  for (size_t b = 0; b < lengths.context_len.size(); ++b) {
+    AttentionItem rows{};
+    rows.sequence = static_cast<int32_t>(b);
+    rows.first_token = lengths.query_begin[b];
+    const int32_t num_tokens = lengths.query_begin[b + 1] - rows.first_token;
+    rows.first_position = lengths.context_len[b] - num_tokens;
+    const int32_t num_rows = num_tokens * lengths.group;
     const bool is_narrow = num_rows <= kNarrowRows;
     const int32_t max_rows = is_narrow ? kNarrowRows : kWideRows;
     for (int32_t row = 0; row < num_rows; row += max_rows) {
-      AttentionItem rows{};
-      rows.sequence = b;
-      rows.first_token = query_begin[b];
-      rows.first_position = first_position;
       rows.row_begin = row;
       rows.num_rows = std::min(max_rows, num_rows - row);
-      const int32_t first_seen = first_position + row / group - window + 1;
-      rows.key_begin = window > 0 ? std::max(0, first_seen) / kTileKeys * kTileKeys : 0;
-      rows.key_end = first_position + (row + rows.num_rows - 1) / group + 1;
+      const int32_t first_seen = rows.first_position + row / lengths.group - lengths.window + 1;
+      rows.key_begin = lengths.window > 0 ? std::max(0, first_seen) / kTileKeys * kTileKeys : 0;
+      rows.key_end = rows.first_position + (row + rows.num_rows - 1) / lengths.group + 1;
       cut_keys(rows,
                is_narrow ? narrow_item_keys(rows.key_end) : kWideItemKeys,
+               lengths.max_partials,
                is_narrow ? schedule.narrow : schedule.wide);
     }
   }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -28,12 +29,16 @@ struct AttentionSchedule {
   Width wide;    // the others, kWideRows at a time
 };
 
-// query_begin [B + 1] and context_len [B] as RaggedBatch has them; window 0: none. Allocates only
-// where `schedule`, which is overwritten, is too small.
-void make_attention_schedule(std::span<const int32_t> query_begin,
-                             std::span<const int32_t> context_len,
-                             int32_t group,
-                             int32_t window,
-                             AttentionSchedule& schedule);
+// A step's lengths, and what its layers have in common.
+struct AttentionLengths {
+  std::span<const int32_t> query_begin;  // [B + 1], as RaggedBatch has it
+  std::span<const int32_t> context_len;  // [B]
+  int32_t group = 1;                     // query heads of a KV head
+  int32_t window = 0;                    // 0: none
+  // Partials there is room for, of each width. Rows past that are not cut.
+  int32_t max_partials = std::numeric_limits<int32_t>::max();
+};
+// Overwrites `schedule`; allocates only where it is too small.
+void make_attention_schedule(const AttentionLengths& lengths, AttentionSchedule& schedule);
 
 }  // namespace lamina::kernels::cuda

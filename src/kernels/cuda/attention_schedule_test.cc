@@ -11,11 +11,12 @@ namespace {
 AttentionSchedule cut(const std::vector<int32_t>& num_queries,
                       const std::vector<int32_t>& context_len,
                       int32_t group,
-                      int32_t window = 0) {
+                      int32_t window = 0,
+                      int32_t max_partials = 1000) {
   std::vector<int32_t> query_begin = {0};
   for (const int32_t count : num_queries) query_begin.push_back(query_begin.back() + count);
   AttentionSchedule schedule;
-  make_attention_schedule(query_begin, context_len, group, window, schedule);
+  make_attention_schedule({query_begin, context_len, group, window, max_partials}, schedule);
   return schedule;
 }
 
@@ -85,6 +86,14 @@ TEST(AttentionSchedule, WhereKeysAreCutDependsOnTheSequenceAlone) {
   }
   ASSERT_EQ(cuts.size(), alone.narrow.items.size());
   for (size_t i = 0; i < cuts.size(); ++i) EXPECT_EQ(cuts[i], alone.narrow.items[i].key_begin);
+}
+
+TEST(AttentionSchedule, RowsWithoutRoomForPartialsAreNotCut) {
+  const AttentionSchedule schedule = cut({1, 1}, {9000, 9000}, 8, 0, 7);
+  expect_sound(schedule.narrow);
+  EXPECT_EQ(schedule.narrow.merges.size(), 1U);
+  EXPECT_EQ(schedule.narrow.items.back().partial, kNoPartial);
+  EXPECT_EQ(schedule.narrow.items.back().key_begin, 0);
 }
 
 TEST(AttentionSchedule, NothingComesOfNothing) {

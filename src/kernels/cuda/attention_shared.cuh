@@ -151,12 +151,15 @@ class WorkQueue {
   int next_ = blockIdx.x;  // of the first lane alone
 };
 
-// Where row `row` of the work stands among the step's queries: token * num_heads + head.
-__device__ inline int64_t query_place(const AttentionParams& params, const Work& work, int row) {
+// Whose query a row is.
+struct QueryPlace {
+  int64_t token;  // of the step
+  int head;
+};
+__device__ inline QueryPlace query_place(const AttentionParams& params, const Work& work, int row) {
   const int group = params.num_heads / params.num_kv_heads;
   const int of_sequence = work.item.row_begin + row;
-  const int64_t token = work.item.first_token + of_sequence / group;
-  return token * params.num_heads + work.head * group + of_sequence % group;
+  return {work.item.first_token + of_sequence / group, work.head * group + of_sequence % group};
 }
 
 }  // namespace lamina::kernels::cuda

@@ -196,10 +196,10 @@ class PagedCase {
 
   void schedule() {
     AttentionSchedule schedule;
-    make_attention_schedule(tables_.query_begin,
-                            shape_.context_len,
-                            shape_.num_heads / shape_.num_kv_heads,
-                            shape_.window,
+    make_attention_schedule({.query_begin = tables_.query_begin,
+                             .context_len = shape_.context_len,
+                             .group = shape_.num_heads / shape_.num_kv_heads,
+                             .window = shape_.window},
                             schedule);
     fill(narrow_, schedule.narrow, kNarrowRows);
     fill(wide_, schedule.wide, kWideRows);
@@ -221,6 +221,7 @@ class PagedCase {
   [[nodiscard]] AttentionParams base_params() const {
     AttentionParams params{};
     params.q = q_.data();
+    params.q_stride = static_cast<int64_t>(shape_.num_heads) * shape_.head_dim;
     params.k_cache = k_cache_.data();
     params.v_cache = v_cache_.data();
     params.out = out_.data();
