@@ -57,22 +57,27 @@ Status check_parameters(const RaggedAttentionArgs& args) {
   return check_per_head("sinks", args.sinks, args.q.shape[1]);
 }
 
-KvShape shape_of(const TensorView& k_cache, const TensorView& v_cache, DType q_dtype) {
+KvShape shape_of(const TensorView& k_cache,
+                 const TensorView& v_cache,
+                 DType q_dtype,
+                 Device device) {
   return {.dtype = k_cache.dtype,
           .q_dtype = q_dtype,
           .block_size = k_cache.shape[2],
           .key_dim = k_cache.shape[3],
-          .value_dim = v_cache.empty() ? 0 : v_cache.shape[3]};
+          .value_dim = v_cache.empty() ? 0 : v_cache.shape[3],
+          .device = device};
 }
 
 Status check_order(std::string_view op,
                    KvOrder order,
                    const TensorView& k_cache,
                    const TensorView& v_cache,
-                   DType q_dtype) {
+                   DType q_dtype,
+                   Device device) {
   if (order == KvOrder::kRows) return {};
-  if (preferred_order(shape_of(k_cache, v_cache, q_dtype)) == KvOrder::kPairs) return {};
-  return invalid_argument(fmt::format("{}: pairs in k_cache {}, v_cache {} for {}",
+  if (preferred_order(shape_of(k_cache, v_cache, q_dtype, device)) == order) return {};
+  return invalid_argument(fmt::format("{}: not the order of k_cache {}, v_cache {} for {}",
                                       op,
                                       describe(k_cache),
                                       describe(v_cache),
@@ -93,7 +98,7 @@ Status check_slots(const AppendKvArgs& args) {
   return {};
 }
 
-Status check(const AppendKvArgs& args) {
+Status check(const AppendKvArgs& args, Device device) {
   constexpr std::string_view kOp = "append_kv";
   LAMINA_RETURN_IF_ERROR(check_caches(kOp, args));
   LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "k", args.k, 3));
@@ -109,8 +114,8 @@ Status check(const AppendKvArgs& args) {
   }
   // Codes come from any float; others must be copied as they are.
   const DType q_dtype = is_quantized(args.k_cache.dtype) ? DType::kBF16 : args.k.dtype;
-  LAMINA_RETURN_IF_ERROR(check_order(kOp, args.order, args.k_cache, args.v_cache, q_dtype));
-  return check_slots(args);
+  LAMINA_RETURN_IF_ERROR(check_order(kOp, args.order, args.k_cache, args.v_cache, q_dtype, device));
+  return device.kind == DeviceKind::kCpu ? check_slots(args) : Status();
 }
 
 // Where values are as wide as nothing says, in a latent cache, `out` or `state` says it.
@@ -143,7 +148,7 @@ Status check_outputs(const RaggedAttentionArgs& args) {
   return args.lse.empty() ? Status() : check_tensor(kOp, "lse", args.lse, rows, DType::kF32);
 }
 
-Status check(const RaggedAttentionArgs& args) {
+Status check(const RaggedAttentionArgs& args, Device device) {
   constexpr std::string_view kOp = "ragged_attention";
   LAMINA_RETURN_IF_ERROR(check_caches(kOp, args));
   LAMINA_RETURN_IF_ERROR(check_float_tensor(kOp, "q", args.q, 3));
@@ -156,7 +161,9 @@ Status check(const RaggedAttentionArgs& args) {
   }
   LAMINA_RETURN_IF_ERROR(check_outputs(args));
   LAMINA_RETURN_IF_ERROR(check_parameters(args));
-  LAMINA_RETURN_IF_ERROR(check_order(kOp, args.order, args.k_cache, args.v_cache, args.q.dtype));
+  LAMINA_RETURN_IF_ERROR(
+      check_order(kOp, args.order, args.k_cache, args.v_cache, args.q.dtype, device));
+  if (device.kind != DeviceKind::kCpu) return {};
   const int64_t window = args.window ? *args.window : -1;
   return check_batch(kOp, args.batch, args.k_cache, num_tokens, window);
 }
@@ -174,29 +181,32 @@ Status check(const AttentionPartial& into, const AttentionPartial& from) {
 }  // namespace
 
 KvOrder preferred_order(const KvShape& shape) {
+  if (shape.device.kind == DeviceKind::kCuda) {
+    return cuda::reads_swizzled(shape) ? KvOrder::kSwizzled : KvOrder::kRows;
+  }
   return cpu::reads_pairs(shape) ? KvOrder::kPairs : KvOrder::kRows;
 }
 
 Status append_kv(const AppendKvArgs& args, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check(args));
+  LAMINA_RETURN_IF_ERROR(check(args, stream.device()));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
       cpu::append_kv(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("append_kv");
+      return cuda::append_kv(args, stream);
   }
   return {};
 }
 
 Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check(args));
+  LAMINA_RETURN_IF_ERROR(check(args, stream.device()));
   switch (stream.device().kind) {
     case DeviceKind::kCpu:
       cpu::ragged_attention(args, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return no_cuda("ragged_attention");
+      return cuda::ragged_attention(args, stream);
   }
   return {};
 }

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "device/stream.h"
+#include "kernels/step_tables.h"
 #include "tensor/tensor_view.h"
 
 namespace lamina::kernels {
@@ -25,6 +26,7 @@ struct RaggedBatch {
   std::span<const int32_t> context_len;   // [B]
   std::span<const int32_t> block_tables;  // [B, max_blocks]
   int64_t max_blocks = 0;
+  const StepTables* tables = nullptr;  // on CUDA: this batch, brought to the device
 
   [[nodiscard]] int64_t num_sequences() const { return static_cast<int64_t>(context_len.size()); }
   [[nodiscard]] int64_t num_tokens() const { return query_begin.empty() ? 0 : query_begin.back(); }
@@ -35,8 +37,10 @@ struct RaggedBatch {
 //   kPairs  for products in pairs of bf16, streams of whole vectors: keys [D / 2, block_size, 2],
 //           neighbouring elements of a key side by side; values [block_size / 2, Dv, 2], the same
 //           element of neighbouring tokens side by side
+//   kSwizzled  as kRows, but the chunks of 16 bytes of a row in an order that its token gives, for
+//           GPUs' shared memory: cuda/swizzle.cuh
 // Shapes of caches are the same. One cache has one order from its first append on.
-enum class KvOrder : uint8_t { kRows, kPairs };
+enum class KvOrder : uint8_t { kRows, kPairs, kSwizzled };
 
 // What the caller of a cache has to know of it.
 struct KvShape {
@@ -45,8 +49,10 @@ struct KvShape {
   int64_t block_size = 0;
   int64_t key_dim = 0;
   int64_t value_dim = 0;  // 0: values lie in the keys
+  Device device = {};
 };
-// The order that attention on this machine reads fastest. kPairs is refused where it is not this.
+// The order that attention on that device reads fastest. Another one than this and kRows is
+// refused.
 [[nodiscard]] KvOrder preferred_order(const KvShape& shape);
 
 // Writes k and v of this step's tokens into the cache at their places. Writing by place makes a
@@ -55,6 +61,7 @@ struct KvShape {
 //   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv]; converted to their dtype
 //   order: of both caches; kPairs takes k of the cache's dtype, or quantises
 //   slot_mapping [N]: token i goes to offset s % block_size of block s / block_size; no two alike
+//   tables: on CUDA, of a step with this slot_mapping; it was checked there
 // v and v_cache are both empty views where values lie in the keys (latent attention).
 // Caches of kI8 or kF8E4M3 are quantised: a row x of a token and head becomes round(x / s), with
 // s = max |x| / 127 or / 448 of that row alone (0 where max |x| < 2^-96; NaN where not all of it
@@ -72,6 +79,7 @@ struct AppendKvArgs {
   KvOrder order = KvOrder::kRows;
   TensorView k_scales{};
   TensorView v_scales{};
+  const StepTables* tables = nullptr;
 };
 [[nodiscard]] Status append_kv(const AppendKvArgs& args, StreamView stream);
 
@@ -96,7 +104,8 @@ struct AppendKvArgs {
 // (arXiv 2108.12409); sinks (arXiv 2309.17453); latent attention (arXiv 2405.04434). A call may be
 // split in two, bit for bit the same together: kCached, before this step's keys are appended, meets
 // most of the keys that were there before and leaves its sums in `state`; kRest goes on from there.
-// `out` and `lse` are empty views for kCached.
+// `out` and `lse` are empty views for kCached. On CUDA the batch needs its `tables`, which were
+// checked as the batch is here; phases and quantised caches are kUnimplemented.
 //   state [T, Hq, attention_state_dim(Dv)] f32, its content private to the operator; an empty view
 //   for kWhole
 enum class AttentionPhase : uint8_t { kWhole, kCached, kRest };
@@ -118,8 +127,8 @@ struct RaggedAttentionArgs {
   float scale = 1.0F;
   std::optional<int32_t> window;
   std::optional<float> soft_cap;
-  std::span<const float> alibi_slopes;  // [Hq] or empty
-  std::span<const float> sinks;         // [Hq] or empty
+  std::span<const float> alibi_slopes;  // [Hq] or empty; memory of the stream's device
+  std::span<const float> sinks;         // [Hq] or empty; the same
   AttentionPhase phase = AttentionPhase::kWhole;
   TensorView state{};
   KvOrder order = KvOrder::kRows;

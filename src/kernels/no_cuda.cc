@@ -1,4 +1,5 @@
 // Linked instead of kernels/cuda/ where the build has no CUDA.
+#include "base/error.h"
 #include "kernels/checks.h"
 #include "kernels/cuda/operators.h"
 
@@ -123,4 +124,38 @@ Status merge_partials(const AttentionPartial& /*into*/,
   return no_cuda("merge_partials");
 }
 
+bool reads_swizzled(const KvShape& /*shape*/) {
+  return false;
+}
+
+Status append_kv(const AppendKvArgs& /*args*/, StreamView /*stream*/) {
+  return no_cuda("append_kv");
+}
+
+Status ragged_attention(const RaggedAttentionArgs& /*args*/, StreamView /*stream*/) {
+  return no_cuda("ragged_attention");
+}
+
 }  // namespace lamina::kernels::cuda
+
+namespace lamina::kernels {
+
+struct StepTables::Impl {};
+
+StepTables::StepTables(const StepTablesLimits& /*limits*/, StreamView /*stream*/) {
+  throw Error(no_cuda("step tables"));
+}
+
+StepTables::~StepTables() = default;
+
+Status StepTables::update(const RaggedBatch& /*batch*/,
+                          std::span<const int64_t> /*slot_mapping*/,
+                          StreamView /*stream*/) {
+  return no_cuda("step tables");
+}
+
+size_t StepTables::device_bytes() const {
+  return 0;
+}
+
+}  // namespace lamina::kernels

@@ -65,6 +65,10 @@ namespace lamina::kernels::cuda {
     TensorView logits, TensorView bias, const RouteAttrs& attrs, TensorView out, StreamView stream);
 [[nodiscard]] Status experts(const ExpertsArgs& args, StreamView stream);
 
+// Whether caches of that shape are to be of KvOrder::kSwizzled, which the fast kernels read.
+[[nodiscard]] bool reads_swizzled(const KvShape& shape);
+[[nodiscard]] Status append_kv(const AppendKvArgs& args, StreamView stream);
+[[nodiscard]] Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream);
 [[nodiscard]] Status merge_partials(const AttentionPartial& into,
                                     const AttentionPartial& from,
                                     StreamView stream);

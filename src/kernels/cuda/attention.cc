@@ -1,0 +1,189 @@
+// Attention and append on CUDA: which kernel takes a call, and its arguments as the kernel has them.
+#include <fmt/format.h>
+
+#include "device/cuda/error.h"
+#include "kernels/checks.h"
+#include "kernels/cuda/append_kv.cuh"
+#include "kernels/cuda/attention_general.cuh"
+#include "kernels/cuda/attention_launch.h"
+#include "kernels/cuda/operators.h"
+#include "kernels/cuda/step_tables.h"
+
+namespace lamina::kernels::cuda {
+namespace {
+
+constexpr size_t kVectorBytes = 16;
+
+bool is_16_bit(DType dtype) {
+  return dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+bool starts_at_vectors(const TensorView& view) {
+  const size_t stride = static_cast<size_t>(view.row_stride) * dtype_bytes(view.dtype);
+  return reinterpret_cast<uintptr_t>(view.data) % kVectorBytes == 0 && stride % kVectorBytes == 0;
+}
+
+int32_t as_i32(int64_t value) {
+  return static_cast<int32_t>(value);
+}
+
+int64_t value_dim(const RaggedAttentionArgs& args) {
+  return args.v_cache.empty() ? args.out.shape[2] : args.v_cache.shape[3];
+}
+
+Status launch_fast(const RaggedAttentionArgs& args,
+                   const StepTables::Impl& tables,
+                   StreamView stream) {
+  const StepTables::Impl::Window* window = tables.find(args.window.value_or(0));
+  if (window == nullptr) {
+    return invalid_argument(fmt::format("ragged_attention: a window of {} has no work prepared",
+                                        args.window.value_or(0)));
+  }
+  const int64_t group = args.q.shape[1] / args.k_cache.shape[1];
+  AttentionParams params{};
+  params.q = args.q.data;
+  params.q_stride = args.q.row_stride;
+  params.k_cache = args.k_cache.data;
+  params.v_cache = args.v_cache.data;
+  params.out = args.out.data;
+  params.lse = args.lse.empty() ? nullptr : args.lse.as<float>();
+  params.block_tables = tables.device(tables.block_tables);
+  params.max_blocks = tables.max_blocks;
+  params.num_heads = as_i32(args.q.shape[1]);
+  params.num_kv_heads = as_i32(args.k_cache.shape[1]);
+  params.block_size = as_i32(args.k_cache.shape[2]);
+  params.scale = args.scale;
+  params.soft_cap = args.soft_cap.value_or(0.0F);
+  params.window = window->window;
+  params.alibi_slopes = args.alibi_slopes.empty() ? nullptr : args.alibi_slopes.data();
+  params.sinks = args.sinks.empty() ? nullptr : args.sinks.data();
+  params.out_is_f32 = args.out.dtype == DType::kF32;
+  params.progress = tables.device(tables.progress);
+  const Element16 element = args.q.dtype == DType::kF16 ? Element16::kF16 : Element16::kBF16;
+  for (const bool is_wide : {false, true}) {
+    const StepItems& items = is_wide ? window->wide : window->narrow;
+    if (items.items.size == 0) continue;
+    const StepTables::Impl::Workspace& workspace = is_wide ? tables.wide : tables.narrow;
+    const int32_t* counts = tables.device(items.counts);
+    params.items = {tables.device(items.items),
+                    counts,
+                    items.merges.size == 0 ? nullptr : tables.device(items.merges),
+                    counts + 1};
+    params.merged_rows = is_wide ? kWideRows : std::min(kNarrowRows, as_i32(group) * kNarrowRows);
+    params.partial_outs = reinterpret_cast<float*>(workspace.outs.data());
+    params.partial_lses = reinterpret_cast<float*>(workspace.lses.data());
+    LAMINA_RETURN_IF_ERROR(lamina::cuda::to_status(
+        launch_attention(
+            params, element, as_i32(args.q.shape[2]), is_wide, lamina::cuda::raw(stream)),
+        "ragged_attention"));
+  }
+  return {};
+}
+
+Status launch_general(const RaggedAttentionArgs& args,
+                      const StepTables::Impl& tables,
+                      StreamView stream) {
+  GeneralAttentionParams params{};
+  params.q = args.q.data;
+  params.q_stride = args.q.row_stride;
+  params.k_cache = args.k_cache.data;
+  params.v_cache = args.v_cache.empty() ? nullptr : args.v_cache.data;
+  params.out = args.out.data;
+  params.lse = args.lse.empty() ? nullptr : args.lse.as<float>();
+  params.query_begin = tables.device(tables.query_begin);
+  params.context_len = tables.device(tables.context_len);
+  params.block_tables = tables.device(tables.block_tables);
+  params.max_blocks = tables.max_blocks;
+  params.num_sequences = tables.num_sequences;
+  params.num_tokens = as_i32(args.q.shape[0]);
+  params.num_heads = as_i32(args.q.shape[1]);
+  params.num_kv_heads = as_i32(args.k_cache.shape[1]);
+  params.head_dim = as_i32(args.q.shape[2]);
+  params.value_dim = as_i32(value_dim(args));
+  params.block_size = as_i32(args.k_cache.shape[2]);
+  params.scale = args.scale;
+  params.soft_cap = args.soft_cap.value_or(0.0F);
+  params.window = args.window.value_or(0);
+  params.alibi_slopes = args.alibi_slopes.empty() ? nullptr : args.alibi_slopes.data();
+  params.sinks = args.sinks.empty() ? nullptr : args.sinks.data();
+  return lamina::cuda::to_status(
+      launch_general_attention(
+          params, args.q.dtype, args.k_cache.dtype, args.out.dtype, lamina::cuda::raw(stream)),
+      "ragged_attention");
+}
+
+Status append_general(const TensorView& from,
+                      const TensorView& cache,
+                      const int64_t* slots,
+                      StreamView stream) {
+  return lamina::cuda::to_status(launch_general_append({.from = from.data,
+                                                        .stride = from.row_stride,
+                                                        .cache = cache.data,
+                                                        .slot_mapping = slots,
+                                                        .num_tokens = as_i32(from.shape[0]),
+                                                        .num_kv_heads = as_i32(from.shape[1]),
+                                                        .dim = as_i32(from.shape[2]),
+                                                        .block_size = as_i32(cache.shape[2])},
+                                                       from.dtype,
+                                                       cache.dtype,
+                                                       lamina::cuda::raw(stream)),
+                                 "append_kv");
+}
+
+Status append_swizzled(const AppendKvArgs& args, const int64_t* slots, StreamView stream) {
+  if (!starts_at_vectors(args.k) || !starts_at_vectors(args.v)) {
+    return invalid_argument("append_kv: rows of k and v must start at multiples of 16 bytes");
+  }
+  const auto element_bytes = as_i32(static_cast<int64_t>(dtype_bytes(args.k.dtype)));
+  return lamina::cuda::to_status(
+      launch_append_kv({.k = args.k.data,
+                        .v = args.v.data,
+                        .k_stride_bytes = args.k.row_stride * element_bytes,
+                        .v_stride_bytes = args.v.row_stride * element_bytes,
+                        .k_cache = args.k_cache.data,
+                        .v_cache = args.v_cache.data,
+                        .slot_mapping = slots,
+                        .num_tokens = as_i32(args.k.shape[0]),
+                        .num_kv_heads = as_i32(args.k.shape[1]),
+                        .block_size = as_i32(args.k_cache.shape[2]),
+                        .row_bytes = as_i32(args.k.shape[2]) * element_bytes},
+                       lamina::cuda::raw(stream)),
+      "append_kv");
+}
+
+}  // namespace
+
+bool reads_swizzled(const KvShape& shape) {
+  const bool fits_tiles =
+      shape.block_size % 16 == 0 &&
+      (kTileKeys % shape.block_size == 0 || shape.block_size % kTileKeys == 0);
+  return is_16_bit(shape.dtype) && shape.q_dtype == shape.dtype &&
+         shape.key_dim == shape.value_dim && has_attention_kernel(as_i32(shape.key_dim)) &&
+         fits_tiles;
+}
+
+Status append_kv(const AppendKvArgs& args, StreamView stream) {
+  if (args.tables == nullptr) return invalid_argument("append_kv: no step tables");
+  if (is_quantized(args.k_cache.dtype)) return unimplemented("append_kv: no codes on CUDA yet");
+  if (args.k.shape[0] == 0) return {};
+  const StepTables::Impl& tables = args.tables->impl();
+  const int64_t* slots = tables.device(tables.slot_mapping);
+  if (args.order == KvOrder::kSwizzled) return append_swizzled(args, slots, stream);
+  LAMINA_RETURN_IF_ERROR(append_general(args.k, args.k_cache, slots, stream));
+  if (args.v_cache.empty()) return {};
+  return append_general(args.v, args.v_cache, slots, stream);
+}
+
+Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream) {
+  if (args.batch.tables == nullptr) return invalid_argument("ragged_attention: no step tables");
+  if (args.phase != AttentionPhase::kWhole || is_quantized(args.k_cache.dtype)) {
+    return unimplemented("ragged_attention: neither phases nor codes on CUDA yet");
+  }
+  if (!args.out.is_contiguous()) return invalid_argument("ragged_attention: out has gaps");
+  const StepTables::Impl& tables = args.batch.tables->impl();
+  if (args.order != KvOrder::kSwizzled) return launch_general(args, tables, stream);
+  if (starts_at_vectors(args.q)) return launch_fast(args, tables, stream);
+  return invalid_argument("ragged_attention: rows of q must start at multiples of 16 bytes");
+}
+
+}  // namespace lamina::kernels::cuda

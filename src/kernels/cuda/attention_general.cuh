@@ -1,0 +1,65 @@
+// Attention and append for whatever the fast kernels do not take: f32, mixed dtypes, heads of any
+// size up to kMaxGeneralDim, values that lie in their keys, cut short by no tile. Plain and exact
+// rather than fast: a block for each query and head.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "tensor/dtype.h"
+
+namespace lamina::kernels::cuda {
+
+inline constexpr int32_t kMaxGeneralDim = 1024;
+
+// Meanings as RaggedAttentionArgs has them; KvOrder::kRows.
+struct GeneralAttentionParams {
+  const void* q;
+  int64_t q_stride;  // elements from a token to the next
+  const void* k_cache;
+  const void* v_cache;  // null: values lie in the keys
+  void* out;
+  float* lse;  // or null
+  const int32_t* query_begin;
+  const int32_t* context_len;
+  const int32_t* block_tables;
+  int64_t max_blocks;
+  int32_t num_sequences;
+  int32_t num_tokens;
+  int32_t num_heads;
+  int32_t num_kv_heads;
+  int32_t head_dim;
+  int32_t value_dim;
+  int32_t block_size;
+  float scale;
+  float soft_cap;  // 0: none
+  int32_t window;  // 0: none
+  const float* alibi_slopes;
+  const float* sinks;
+};
+
+// dtypes are floats; out is f32 or of q's.
+[[nodiscard]] cudaError_t launch_general_attention(const GeneralAttentionParams& params,
+                                                   DType q_dtype,
+                                                   DType kv_dtype,
+                                                   DType out_dtype,
+                                                   cudaStream_t stream);
+
+// One of k and v: [N, Hkv, D] into [P, Hkv, block_size, D], converted.
+struct GeneralAppendParams {
+  const void* from;
+  int64_t stride;  // elements from a token to the next
+  void* cache;
+  const int64_t* slot_mapping;
+  int32_t num_tokens;
+  int32_t num_kv_heads;
+  int32_t dim;
+  int32_t block_size;
+};
+[[nodiscard]] cudaError_t launch_general_append(const GeneralAppendParams& params,
+                                                DType dtype,
+                                                DType cache_dtype,
+                                                cudaStream_t stream);
+
+}  // namespace lamina::kernels::cuda

@@ -1,0 +1,194 @@
+#include "kernels/cuda/step_tables.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/checked_math.h"
+#include "base/error.h"
+#include "device/cuda/error.h"
+#include "kernels/attention.h"
+#include "kernels/checks.h"
+
+namespace lamina::kernels {
+namespace {
+
+constexpr size_t kAlignment = 256;
+
+// Gives out places of one buffer.
+class Layout {
+ public:
+  template <typename T>
+  void place(StepArray<T>& array, int64_t capacity) {
+    array.offset = end_;
+    array.capacity = static_cast<int32_t>(std::max<int64_t>(capacity, 1));
+    const size_t bytes = static_cast<size_t>(array.capacity) * sizeof(T);
+    end_ = (end_ + bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  [[nodiscard]] size_t size() const { return end_; }
+
+ private:
+  size_t end_ = 0;
+};
+
+void place(Layout& layout, StepItems& items, int64_t max_uncut, int64_t max_partials) {
+  layout.place(items.items, max_uncut + max_partials);
+  layout.place(items.merges, max_partials / 2);
+  layout.place(items.counts, 2);
+}
+
+StepTables::Impl::Workspace make_workspace(const StepTablesLimits& limits, int64_t rows) {
+  const auto count = static_cast<size_t>(int64_t{limits.max_partials} * limits.num_kv_heads * rows);
+  const size_t out_bytes = static_cast<size_t>(limits.value_dim) * sizeof(float);
+  return {Buffer(MemoryKind::kCuda, count * out_bytes),
+          Buffer(MemoryKind::kCuda, count * sizeof(float))};
+}
+
+// Copies what a step has of an array into the staging memory and on to the device.
+template <typename T>
+Status upload(StepTables::Impl& tables,
+              StepArray<T>& array,
+              std::span<const T> values,
+              StreamView stream) {
+  const std::span<T> staged = tables.staged(array);
+  if (values.size() > staged.size()) {
+    return internal_error(
+        fmt::format("{} entries of a step in a table for {}", values.size(), staged.size()));
+  }
+  std::ranges::copy(values, staged.begin());
+  array.size = static_cast<int32_t>(values.size());
+  return copy(tables.device(array), staged.data(), values.size() * sizeof(T), stream);
+}
+
+Status upload(StepTables::Impl& tables,
+              StepItems& items,
+              const cuda::AttentionSchedule::Width& width,
+              StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(upload<cuda::AttentionItem>(tables, items.items, width.items, stream));
+  LAMINA_RETURN_IF_ERROR(upload<cuda::AttentionItem>(tables, items.merges, width.merges, stream));
+  const std::array counts = {items.items.size, items.merges.size};
+  return upload<int32_t>(tables, items.counts, counts, stream);
+}
+
+Status check_slots(const StepTablesLimits& limits, std::span<const int64_t> slot_mapping) {
+  const int64_t num_slots = int64_t{limits.num_blocks} * limits.block_size;
+  const auto bad = std::ranges::find_if(
+      slot_mapping, [&](int64_t slot) { return slot < 0 || slot >= num_slots; });
+  if (bad == slot_mapping.end()) return {};
+  return invalid_argument(fmt::format("step tables: slot {} of {}", *bad, num_slots));
+}
+
+Status check_limits(const StepTablesLimits& limits,
+                    const RaggedBatch& batch,
+                    std::span<const int64_t> slot_mapping) {
+  if (batch.num_sequences() <= limits.max_sequences && batch.num_tokens() <= limits.max_tokens &&
+      batch.max_blocks <= limits.max_blocks &&
+      slot_mapping.size() <= static_cast<size_t>(limits.max_tokens)) {
+    return {};
+  }
+  return invalid_argument(
+      fmt::format("step of {} sequences, {} tokens, {} new keys and tables of {} blocks; limits are "
+                  "{}, {}, {} and {}",
+                  batch.num_sequences(),
+                  batch.num_tokens(),
+                  slot_mapping.size(),
+                  batch.max_blocks,
+                  limits.max_sequences,
+                  limits.max_tokens,
+                  limits.max_tokens,
+                  limits.max_blocks));
+}
+
+}  // namespace
+
+StepTables::Impl::Impl(const StepTablesLimits& wanted, StreamView stream) : limits(wanted) {
+  const lamina::cuda::DeviceGuard guard(stream.device());
+  Layout layout;
+  layout.place(query_begin, limits.max_sequences + 1);
+  layout.place(context_len, limits.max_sequences);
+  layout.place(block_tables, int64_t{limits.max_sequences} * limits.max_blocks);
+  layout.place(slot_mapping, limits.max_tokens);
+  layout.place(progress, 2);
+  const int64_t group = limits.num_heads / limits.num_kv_heads;
+  const int64_t max_wide = ceil_div(limits.max_tokens * group, int64_t{cuda::kWideRows}) +
+                           limits.max_sequences;
+  for (const int32_t window : limits.windows) {
+    Window& each = windows.emplace_back();
+    each.window = window;
+    place(layout, each.narrow, limits.max_sequences, limits.max_partials);
+    place(layout, each.wide, max_wide, limits.max_partials);
+  }
+  device_memory = Buffer(MemoryKind::kCuda, layout.size());
+  for (Buffer& each : staging) each = Buffer(MemoryKind::kPinnedHost, layout.size());
+  for (lamina::cuda::Event& each : copied) each = lamina::cuda::make_event();
+  schedule.narrow.items.reserve(
+      static_cast<size_t>(limits.max_sequences) + static_cast<size_t>(limits.max_partials));
+  schedule.wide.items.reserve(static_cast<size_t>(max_wide) +
+                              static_cast<size_t>(limits.max_partials));
+  for (cuda::AttentionSchedule::Width* each : {&schedule.narrow, &schedule.wide}) {
+    each->merges.reserve(static_cast<size_t>(limits.max_partials) / 2);
+  }
+  narrow = make_workspace(limits, cuda::kNarrowRows);
+  wide = make_workspace(limits, cuda::kWideRows);
+}
+
+const StepTables::Impl::Window* StepTables::Impl::find(int32_t window) const {
+  const auto found =
+      std::ranges::find_if(windows, [&](const Window& each) { return each.window == window; });
+  return found == windows.end() ? nullptr : &*found;
+}
+
+StepTables::StepTables(const StepTablesLimits& limits, StreamView stream) {
+  if (stream.device().kind != DeviceKind::kCuda) {
+    throw Error(StatusCode::kUnimplemented, "step tables are for GPUs");
+  }
+  impl_ = std::make_unique<Impl>(limits, stream);
+}
+
+StepTables::~StepTables() = default;
+
+Status StepTables::update(const RaggedBatch& batch,
+                          std::span<const int64_t> slot_mapping,
+                          StreamView stream) {
+  Impl& tables = *impl_;
+  LAMINA_RETURN_IF_ERROR(check_limits(tables.limits, batch, slot_mapping));
+  LAMINA_RETURN_IF_ERROR(check_slots(tables.limits, slot_mapping));
+  const TensorView cache(
+      nullptr,
+      DType::kBF16,
+      {tables.limits.num_blocks, tables.limits.num_kv_heads, tables.limits.block_size, 1});
+  constexpr int64_t kNoWindow = -1;
+  LAMINA_RETURN_IF_ERROR(check_batch("step tables", batch, cache, batch.num_tokens(), kNoWindow));
+  tables.turn = 1 - tables.turn;
+  const lamina::cuda::Event& copied = tables.copied[tables.turn];
+  LAMINA_RETURN_IF_ERROR(
+      lamina::cuda::to_status(cudaEventSynchronize(copied.get()), "waiting for a step's tables"));
+  tables.max_blocks = batch.max_blocks;
+  tables.num_sequences = static_cast<int32_t>(batch.num_sequences());
+  LAMINA_RETURN_IF_ERROR(upload(tables, tables.query_begin, batch.query_begin, stream));
+  LAMINA_RETURN_IF_ERROR(upload(tables, tables.context_len, batch.context_len, stream));
+  LAMINA_RETURN_IF_ERROR(upload(tables, tables.block_tables, batch.block_tables, stream));
+  LAMINA_RETURN_IF_ERROR(upload(tables, tables.slot_mapping, slot_mapping, stream));
+  for (Impl::Window& window : tables.windows) {
+    cuda::make_attention_schedule(
+        {.query_begin = batch.query_begin,
+         .context_len = batch.context_len,
+         .group = tables.limits.num_heads / tables.limits.num_kv_heads,
+         .window = window.window,
+         .max_partials = tables.limits.max_partials},
+        tables.schedule);
+    LAMINA_RETURN_IF_ERROR(upload(tables, window.narrow, tables.schedule.narrow, stream));
+    LAMINA_RETURN_IF_ERROR(upload(tables, window.wide, tables.schedule.wide, stream));
+  }
+  return lamina::cuda::to_status(cudaEventRecord(copied.get(), lamina::cuda::raw(stream)),
+                                 "recording a step's tables");
+}
+
+size_t StepTables::device_bytes() const {
+  const Impl& tables = *impl_;
+  return tables.device_memory.size_bytes() + tables.narrow.outs.size_bytes() +
+         tables.narrow.lses.size_bytes() + tables.wide.outs.size_bytes() +
+         tables.wide.lses.size_bytes();
+}
+
+}  // namespace lamina::kernels
