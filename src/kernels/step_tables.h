@@ -1,7 +1,7 @@
-// StepTables: what attention needs of a step in a GPU's memory: bounds, block tables, slots, and the
-// work that the kernels share out. Brought there once a step for all its layers, to addresses that
-// never change, so that captured graphs read it. CUDA alone: on the CPU operators read the spans
-// of the host. Confined to one thread, and to one stream.
+// StepTables: what attention needs of a step in a GPU's memory: bounds, block tables, slots, and
+// the work that the kernels share out. Brought there once a step for all its layers, to addresses
+// that never change, so that captured graphs read it. CUDA alone: on the CPU operators read the
+// spans of the host. Confined to one thread, and to one stream.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Attention and append on CUDA: which kernel takes a call, and its arguments as the kernel has them.
+// Attention and append on CUDA: which kernel takes a call, and its arguments as the kernel has
+// them.
 #include <fmt/format.h>
 
 #include "device/cuda/error.h"
@@ -154,9 +155,8 @@ Status append_swizzled(const AppendKvArgs& args, const int64_t* slots, StreamVie
 }  // namespace
 
 bool reads_swizzled(const KvShape& shape) {
-  const bool fits_tiles =
-      shape.block_size % 16 == 0 &&
-      (kTileKeys % shape.block_size == 0 || shape.block_size % kTileKeys == 0);
+  const bool fits_tiles = shape.block_size % 16 == 0 &&
+                          (kTileKeys % shape.block_size == 0 || shape.block_size % kTileKeys == 0);
   return is_16_bit(shape.dtype) && shape.q_dtype == shape.dtype &&
          shape.key_dim == shape.value_dim && has_attention_kernel(as_i32(shape.key_dim)) &&
          fits_tiles;

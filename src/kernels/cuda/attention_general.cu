@@ -257,8 +257,7 @@ cudaError_t launch_general_append(const GeneralAppendParams& params,
                                   DType dtype,
                                   DType cache_dtype,
                                   cudaStream_t stream) {
-  const int64_t count =
-      static_cast<int64_t>(params.num_tokens) * params.num_kv_heads * params.dim;
+  const int64_t count = static_cast<int64_t>(params.num_tokens) * params.num_kv_heads * params.dim;
   if (count == 0) return cudaSuccess;
   const auto num_blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
   return with_type(dtype, [&](auto from) {

@@ -86,17 +86,17 @@ Status check_limits(const StepTablesLimits& limits,
       slot_mapping.size() <= static_cast<size_t>(limits.max_tokens)) {
     return {};
   }
-  return invalid_argument(
-      fmt::format("step of {} sequences, {} tokens, {} new keys and tables of {} blocks; limits are "
-                  "{}, {}, {} and {}",
-                  batch.num_sequences(),
-                  batch.num_tokens(),
-                  slot_mapping.size(),
-                  batch.max_blocks,
-                  limits.max_sequences,
-                  limits.max_tokens,
-                  limits.max_tokens,
-                  limits.max_blocks));
+  return invalid_argument(fmt::format(
+      "step of {} sequences, {} tokens, {} new keys and tables of {} blocks; limits are "
+      "{}, {}, {} and {}",
+      batch.num_sequences(),
+      batch.num_tokens(),
+      slot_mapping.size(),
+      batch.max_blocks,
+      limits.max_sequences,
+      limits.max_tokens,
+      limits.max_tokens,
+      limits.max_blocks));
 }
 
 }  // namespace
@@ -110,8 +110,8 @@ StepTables::Impl::Impl(const StepTablesLimits& wanted, StreamView stream) : limi
   layout.place(slot_mapping, limits.max_tokens);
   layout.place(progress, 2);
   const int64_t group = limits.num_heads / limits.num_kv_heads;
-  const int64_t max_wide = ceil_div(limits.max_tokens * group, int64_t{cuda::kWideRows}) +
-                           limits.max_sequences;
+  const int64_t max_wide =
+      ceil_div(limits.max_tokens * group, int64_t{cuda::kWideRows}) + limits.max_sequences;
   for (const int32_t window : limits.windows) {
     Window& each = windows.emplace_back();
     each.window = window;
@@ -121,8 +121,8 @@ StepTables::Impl::Impl(const StepTablesLimits& wanted, StreamView stream) : limi
   device_memory = Buffer(MemoryKind::kCuda, layout.size());
   for (Buffer& each : staging) each = Buffer(MemoryKind::kPinnedHost, layout.size());
   for (lamina::cuda::Event& each : copied) each = lamina::cuda::make_event();
-  schedule.narrow.items.reserve(
-      static_cast<size_t>(limits.max_sequences) + static_cast<size_t>(limits.max_partials));
+  schedule.narrow.items.reserve(static_cast<size_t>(limits.max_sequences) +
+                                static_cast<size_t>(limits.max_partials));
   schedule.wide.items.reserve(static_cast<size_t>(max_wide) +
                               static_cast<size_t>(limits.max_partials));
   for (cuda::AttentionSchedule::Width* each : {&schedule.narrow, &schedule.wide}) {
@@ -170,13 +170,12 @@ Status StepTables::update(const RaggedBatch& batch,
   LAMINA_RETURN_IF_ERROR(upload(tables, tables.block_tables, batch.block_tables, stream));
   LAMINA_RETURN_IF_ERROR(upload(tables, tables.slot_mapping, slot_mapping, stream));
   for (Impl::Window& window : tables.windows) {
-    cuda::make_attention_schedule(
-        {.query_begin = batch.query_begin,
-         .context_len = batch.context_len,
-         .group = tables.limits.num_heads / tables.limits.num_kv_heads,
-         .window = window.window,
-         .max_partials = tables.limits.max_partials},
-        tables.schedule);
+    cuda::make_attention_schedule({.query_begin = batch.query_begin,
+                                   .context_len = batch.context_len,
+                                   .group = tables.limits.num_heads / tables.limits.num_kv_heads,
+                                   .window = window.window,
+                                   .max_partials = tables.limits.max_partials},
+                                  tables.schedule);
     LAMINA_RETURN_IF_ERROR(upload(tables, window.narrow, tables.schedule.narrow, stream));
     LAMINA_RETURN_IF_ERROR(upload(tables, window.wide, tables.schedule.wide, stream));
   }
