@@ -173,13 +173,12 @@ class CudaAttention : public CudaTest {
     const DeviceTensor slopes(host.slopes);
     const DeviceTensor sinks(host.sinks);
     StepTables tables(limits(form, host), stream());
-    const KvOrder order =
-        preferred_order({.dtype = form.dtype,
-                         .q_dtype = form.dtype,
-                         .block_size = form.block_size,
-                         .key_dim = form.key_dim,
-                         .value_dim = form.latent ? 0 : form.value_dim,
-                         .device = kDevice});
+    const KvOrder order = preferred_order({.dtype = form.dtype,
+                                           .q_dtype = form.dtype,
+                                           .block_size = form.block_size,
+                                           .key_dim = form.key_dim,
+                                           .value_dim = form.latent ? 0 : form.value_dim,
+                                           .device = kDevice});
     const std::vector<int64_t> slots = host.slots();
     ASSERT_TRUE(tables.update(host.whole(), slots, stream()).ok());
     const AppendKvArgs append = {.k = k.view(),
