@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/error.h"
@@ -47,6 +48,20 @@ TEST(Stream, TheCpuCopiesAtOnce) {
   ASSERT_TRUE(copy(&to, &from, sizeof(from), stream).ok());
   ASSERT_TRUE(synchronize(stream).ok());
   EXPECT_EQ(to, 7);
+}
+
+TEST(Stream, TheCpuCopiesRowsWithGaps) {
+  ThreadPool pool(1);
+  const std::array from = {1, 2, 0, 3, 4, 0};
+  std::array<int, 8> to = {};
+  const RowCopy rows = {.to = to.data(),
+                        .to_stride = 4 * sizeof(int),
+                        .from = from.data(),
+                        .from_stride = 3 * sizeof(int),
+                        .row_bytes = 2 * sizeof(int),
+                        .num_rows = 2};
+  ASSERT_TRUE(copy_rows(rows, StreamView(pool)).ok());
+  EXPECT_EQ(to, (std::array{1, 2, 0, 0, 3, 4, 0, 0}));
 }
 
 }  // namespace

@@ -20,6 +20,15 @@ struct Device {
 
 enum class MemoryKind : uint8_t { kHost, kPinnedHost, kCuda };
 
+// What operators on that device compute in.
+[[nodiscard]] constexpr MemoryKind memory_of(DeviceKind kind) {
+  return kind == DeviceKind::kCuda ? MemoryKind::kCuda : MemoryKind::kHost;
+}
+// Host memory that such operators' inputs and outputs are copied from and to without waiting.
+[[nodiscard]] constexpr MemoryKind staging_of(DeviceKind kind) {
+  return kind == DeviceKind::kCuda ? MemoryKind::kPinnedHost : MemoryKind::kHost;
+}
+
 // "cpu", "cuda:1".
 std::string device_name(Device device);
 // Reads what device_name() writes; "cuda" means "cuda:0". kInvalidArgument otherwise.

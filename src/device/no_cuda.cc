@@ -22,6 +22,10 @@ Status copy(void* /*to*/, const void* /*from*/, size_t /*size_bytes*/, StreamVie
   return unimplemented(kMessage);
 }
 
+Status copy_rows(const RowCopy& /*rows*/, StreamView /*stream*/) {
+  return unimplemented(kMessage);
+}
+
 Status synchronize(StreamView /*stream*/) {
   return unimplemented(kMessage);
 }

@@ -13,6 +13,20 @@ Status copy(void* to, const void* from, size_t size_bytes, StreamView stream) {
   return {};
 }
 
+Status copy_rows(const RowCopy& rows, StreamView stream) {
+  const bool has_gaps = rows.to_stride != rows.row_bytes || rows.from_stride != rows.row_bytes;
+  if (!has_gaps || rows.num_rows <= 1) {
+    return copy(rows.to, rows.from, rows.row_bytes * rows.num_rows, stream);
+  }
+  if (stream.device().kind == DeviceKind::kCuda) return cuda::copy_rows(rows, stream);
+  for (size_t i = 0; i < rows.num_rows; ++i) {
+    std::memcpy(static_cast<std::byte*>(rows.to) + i * rows.to_stride,
+                static_cast<const std::byte*>(rows.from) + i * rows.from_stride,
+                rows.row_bytes);
+  }
+  return {};
+}
+
 Status synchronize(StreamView stream) {
   if (stream.device().kind == DeviceKind::kCuda) return cuda::synchronize(stream);
   return {};

@@ -41,6 +41,16 @@ class StreamView {
 // Copies `size_bytes` in stream order; either side may be host or device memory. On the CPU it is
 // done when this returns; on CUDA host memory has to be pinned for that not to wait.
 [[nodiscard]] Status copy(void* to, const void* from, size_t size_bytes, StreamView stream);
+// The same of `num_rows` rows of `row_bytes`, each side's rows so many bytes apart.
+struct RowCopy {
+  void* to = nullptr;
+  size_t to_stride = 0;
+  const void* from = nullptr;
+  size_t from_stride = 0;
+  size_t row_bytes = 0;
+  size_t num_rows = 0;
+};
+[[nodiscard]] Status copy_rows(const RowCopy& rows, StreamView stream);
 // Waits until what was enqueued is done. kInternal or kUnavailable where some of it failed.
 [[nodiscard]] Status synchronize(StreamView stream);
 

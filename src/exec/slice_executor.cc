@@ -30,11 +30,6 @@ Shape with_rows(int64_t rows, const Shape& row_shape) {
   internal::check_failed(__FILE__, __LINE__, "row shapes have at most two extents");
 }
 
-TensorView input_view(std::span<const int32_t> values) {
-  // Operators only read step inputs; TensorView has no const form.
-  return {const_cast<int32_t*>(values.data()), DType::kI32, {static_cast<int64_t>(values.size())}};
-}
-
 }  // namespace
 
 SliceExecutor::SliceExecutor(const SlicedModel& model,
@@ -48,11 +43,16 @@ SliceExecutor::SliceExecutor(const SlicedModel& model,
       stream_(stream),
       collective_(collective),
       plan_(plan_memory(model, limits)),
-      scratch_(MemoryKind::kHost, plan_.scratch_bytes),
+      scratch_(memory_of(stream.device().kind), plan_.scratch_bytes),
       micro_batches_(static_cast<size_t>(num_micro_batches)),
       weights_(model.graph.nodes().size()) {
   for (MicroBatch& batch : micro_batches_) {
-    batch.carried = Buffer(MemoryKind::kHost, plan_.carried_bytes);
+    batch.carried = Buffer(memory_of(stream.device().kind), plan_.carried_bytes);
+    if (is_on_host()) continue;
+    const auto num_inputs =
+        2 * static_cast<size_t>(limits.max_tokens) + static_cast<size_t>(limits.max_logits_rows);
+    batch.staged_inputs = Buffer(MemoryKind::kPinnedHost, num_inputs * sizeof(int32_t));
+    batch.device_inputs = Buffer(MemoryKind::kCuda, num_inputs * sizeof(int32_t));
   }
   for (const Node& node : model.graph.nodes()) {
     if (node.kind != OpKind::kWeight) continue;
@@ -79,8 +79,40 @@ Status SliceExecutor::begin(int32_t micro_batch, const StepInputs& inputs) {
                     limits_.max_tokens,
                     limits_.max_logits_rows));
   }
-  micro_batches_[static_cast<size_t>(micro_batch)].inputs = inputs;
-  return {};
+  MicroBatch& batch = micro_batches_[static_cast<size_t>(micro_batch)];
+  batch.inputs = inputs;
+  return is_on_host() ? Status() : stage_inputs(batch);
+}
+
+// The step before has ended on the device: its result was waited for.
+Status SliceExecutor::stage_inputs(MicroBatch& batch) const {
+  auto* staged = reinterpret_cast<int32_t*>(batch.staged_inputs.data());
+  int32_t* end = staged;
+  for (const std::span<const int32_t> values :
+       {batch.inputs.token_ids, batch.inputs.positions, batch.inputs.logits_rows}) {
+    end = std::ranges::copy(values, end).out;
+  }
+  const auto size_bytes = static_cast<size_t>(end - staged) * sizeof(int32_t);
+  return copy(batch.device_inputs.data(), staged, size_bytes, stream_);
+}
+
+TensorView SliceExecutor::input_view(const MicroBatch& batch, std::string_view name) const {
+  const StepInputs& inputs = batch.inputs;
+  std::span<const int32_t> values = inputs.token_ids;
+  size_t place = 0;  // among the inputs
+  if (name == "positions") {
+    values = inputs.positions;
+    place = inputs.token_ids.size();
+  } else if (name == "logits_rows") {
+    values = inputs.logits_rows;
+    place = inputs.token_ids.size() + inputs.positions.size();
+  } else {
+    LAMINA_CHECK_EQ(name, "token_ids");
+  }
+  // Operators only read step inputs; TensorView has no const form.
+  int32_t* data = is_on_host() ? const_cast<int32_t*>(values.data())
+                               : reinterpret_cast<int32_t*>(batch.device_inputs.data()) + place;
+  return {data, DType::kI32, {static_cast<int64_t>(values.size())}};
 }
 
 Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port) {
@@ -238,6 +270,7 @@ Status SliceExecutor::exchange(const Node& node, TensorView out) {
   if (collective_ == nullptr) {
     return internal_error(fmt::format("'{}' needs a tensor-parallel group", node.name));
   }
+  if (!is_on_host()) return unimplemented("tensor parallelism on GPUs");
   const TensorView x = input(node, 0);
   LAMINA_CHECK(x.is_contiguous(), node.name);
   LAMINA_RETURN_IF_ERROR(collective_->exchange({x.data, x.size_bytes()}));
@@ -253,12 +286,7 @@ Status SliceExecutor::exchange(const Node& node, TensorView out) {
 TensorView SliceExecutor::view(const MicroBatch& batch, int32_t slice_idx, ValueId value) const {
   const Node& node = model_->graph.node(value);
   if (node.kind == OpKind::kWeight) return weights_[static_cast<size_t>(value)].tensor;
-  if (node.kind == OpKind::kInput) {
-    if (node.name == "token_ids") return input_view(batch.inputs.token_ids);
-    if (node.name == "positions") return input_view(batch.inputs.positions);
-    LAMINA_CHECK_EQ(node.name, "logits_rows");
-    return input_view(batch.inputs.logits_rows);
-  }
+  if (node.kind == OpKind::kInput) return input_view(batch, node.name);
   const ValuePlace place = plan_.places[static_cast<size_t>(slice_idx)][static_cast<size_t>(value)];
   LAMINA_CHECK(place.region != ValueRegion::kNone, node.name);
   const Buffer& buffer = place.region == ValueRegion::kCarried ? batch.carried : scratch_;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -55,7 +56,8 @@ struct StepInputs {
 
 class SliceExecutor {
  public:
-  // `model`, `weights` and `collective` outlive the executor. `weights` were loaded for
+  // `model`, `weights` and `collective` outlive the executor. `weights` lie in memory of the
+  // stream's device (device_weights.h) and were loaded for
   // `model.graph`: CHECKed but for a weight that is missing, which throws Error kNotFound;
   // kResourceExhausted if memory is short. A model without kAllReduce and kAllGather needs no
   // `collective`.
@@ -85,8 +87,15 @@ class SliceExecutor {
   struct MicroBatch {
     Buffer carried;
     StepInputs inputs;
+    // The inputs one after the other, as the device's operators read them: on their way there from
+    // pinned memory. Not used where the device is the host.
+    Buffer staged_inputs;
+    Buffer device_inputs;
   };
 
+  [[nodiscard]] bool is_on_host() const { return stream_.device().kind == DeviceKind::kCpu; }
+  Status stage_inputs(MicroBatch& batch) const;
+  [[nodiscard]] TensorView input_view(const MicroBatch& batch, std::string_view name) const;
   Status run(const Instruction& instruction, AttentionPort& port);
   Status compute(const Node& node);
   Status exchange(const Node& node, TensorView out);

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/checked_math.h"
+#include "base/error.h"
 
 namespace lamina {
 
@@ -21,22 +22,72 @@ size_t AttentionCoreConfig::state_bytes() const {
 AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView stream)
     : config_(config),
       stream_(stream),
-      cache_(config.kv, config.num_blocks, MemoryKind::kHost),
+      cache_(config.kv, config.num_blocks, memory_of(stream.device().kind)),
       order_(kernels::preferred_order({.dtype = config.kv.dtype,
                                        .q_dtype = config.q_dtype,
                                        .block_size = config.kv.block_size,
                                        .key_dim = config.kv.head_dim,
-                                       .value_dim = config.kv.latent ? 0 : config.kv.value_dim})),
+                                       .value_dim = config.kv.latent ? 0 : config.kv.value_dim,
+                                       .device = stream.device()})),
       tables_(config.max_sequences, config.max_blocks_per_sequence, config.num_blocks),
       steps_(static_cast<size_t>(config.num_micro_batches)) {
+  const bool is_gpu = stream.device().kind == DeviceKind::kCuda;
+  if (is_gpu && config.overlap) {
+    throw Error(StatusCode::kUnimplemented, "GPUs do not start attention before k and v are there");
+  }
+  place_per_head();
   const auto max_sequences = static_cast<size_t>(config.max_sequences);
   for (Step& step : steps_) {
+    if (is_gpu) step.tables = std::make_unique<kernels::StepTables>(table_limits(), stream);
     step.state = Buffer(MemoryKind::kHost, config.state_bytes());
     step.query_begin.reserve(max_sequences + 1);
     step.context_len.reserve(max_sequences);
     step.slot_mapping.reserve(static_cast<size_t>(config.max_tokens));
     step.block_rows.resize(max_sequences * static_cast<size_t>(config.max_blocks_per_sequence));
   }
+}
+
+// Slopes and sinks stay where they are on the CPU; a GPU has copies of its own.
+void AttentionCore::place_per_head() {
+  size_t count = 0;
+  for (const wire::AttentionLayer& layer : config_.layers) {
+    count += layer.alibi_slopes.size() + layer.sinks.size();
+  }
+  if (stream_.device().kind == DeviceKind::kCuda) {
+    per_head_memory_ = Buffer(MemoryKind::kCuda, count * sizeof(float));
+  }
+  size_t used = 0;
+  for (const wire::AttentionLayer& layer : config_.layers) {
+    PerHead& placed = per_head_.emplace_back();
+    placed.alibi_slopes = to_device(layer.alibi_slopes, used);
+    placed.sinks = to_device(layer.sinks, used);
+  }
+  throw_if_error(synchronize(stream_));
+}
+
+std::span<const float> AttentionCore::to_device(std::span<const float> values, size_t& used) {
+  if (stream_.device().kind == DeviceKind::kCpu || values.empty()) return values;
+  float* to = reinterpret_cast<float*>(per_head_memory_.data()) + used;
+  used += values.size();
+  throw_if_error(copy(to, values.data(), values.size_bytes(), stream_));
+  return {to, values.size()};
+}
+
+kernels::StepTablesLimits AttentionCore::table_limits() const {
+  std::vector<int32_t> windows;
+  for (const wire::AttentionLayer& layer : config_.layers) {
+    const int32_t window = layer.window.value_or(0);
+    if (std::ranges::find(windows, window) == windows.end()) windows.push_back(window);
+  }
+  return {.max_sequences = config_.max_sequences,
+          .max_tokens = config_.max_tokens,
+          .max_blocks = config_.max_blocks_per_sequence,
+          .num_heads = config_.num_heads,
+          .num_kv_heads = config_.kv.num_kv_heads,
+          .value_dim = config_.kv.value_dim,
+          .num_blocks = config_.num_blocks,
+          .block_size = config_.kv.block_size,
+          .windows = std::move(windows)};
 }
 
 Status AttentionCore::begin_step(const wire::AttentionPlan& plan) {
@@ -46,7 +97,20 @@ Status AttentionCore::begin_step(const wire::AttentionPlan& plan) {
   }
   LAMINA_RETURN_IF_ERROR(update_tables(plan));
   count_blocks();
-  return gather_step(plan, steps_[plan.micro_batch]);
+  Step& step = steps_[plan.micro_batch];
+  LAMINA_RETURN_IF_ERROR(gather_step(plan, step));
+  if (step.tables == nullptr) return {};
+  return step.tables->update(batch(step), step.slot_mapping, stream_);
+}
+
+kernels::RaggedBatch AttentionCore::batch(const Step& step) const {
+  const size_t table_size =
+      step.context_len.size() * static_cast<size_t>(config_.max_blocks_per_sequence);
+  return {.query_begin = step.query_begin,
+          .context_len = step.context_len,
+          .block_tables = std::span(step.block_rows).first(table_size),
+          .max_blocks = config_.max_blocks_per_sequence,
+          .tables = step.tables.get()};
 }
 
 Status AttentionCore::update_tables(const wire::AttentionPlan& plan) {
@@ -138,22 +202,18 @@ kernels::RaggedAttentionArgs AttentionCore::attention_args(const Step& step,
                                                            int32_t layer_idx,
                                                            TensorView q) const {
   const wire::AttentionLayer& layer = config_.layers[static_cast<size_t>(layer_idx)];
-  const size_t table_size =
-      step.context_len.size() * static_cast<size_t>(config_.max_blocks_per_sequence);
+  const PerHead& per_head = per_head_[static_cast<size_t>(layer_idx)];
   return {.q = q,
           .k_cache = cache_.keys(layer_idx),
           .v_cache = cache_.values(layer_idx),
           .out = {},
           .lse = {},
-          .batch = {.query_begin = step.query_begin,
-                    .context_len = step.context_len,
-                    .block_tables = std::span(step.block_rows).first(table_size),
-                    .max_blocks = config_.max_blocks_per_sequence},
+          .batch = batch(step),
           .scale = layer.scale,
           .window = layer.window,
           .soft_cap = layer.soft_cap,
-          .alibi_slopes = layer.alibi_slopes,
-          .sinks = step.is_partial ? std::span<const float>() : std::span(layer.sinks),
+          .alibi_slopes = per_head.alibi_slopes,
+          .sinks = step.is_partial ? std::span<const float>() : per_head.sinks,
           .phase = kernels::AttentionPhase::kWhole,
           .state = {},
           .order = order_,
@@ -189,7 +249,8 @@ Status AttentionCore::append(int32_t micro_batch, int32_t layer_idx, TensorView 
                              .slot_mapping = current.slot_mapping,
                              .order = order_,
                              .k_scales = cache_.key_scales(layer_idx),
-                             .v_scales = cache_.value_scales(layer_idx)},
+                             .v_scales = cache_.value_scales(layer_idx),
+                             .tables = current.tables.get()},
                             stream_);
 }
 

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "base/status.h"
@@ -37,7 +39,9 @@ struct AttentionCoreConfig {
 
 class AttentionCore {
  public:
-  // Allocates the KV cache. Throws Error kResourceExhausted or kInvalidArgument.
+  // Allocates the KV cache, in memory of the stream's device, where q, k, v and out of the calls
+  // lie too. Throws Error kResourceExhausted or kInvalidArgument; kUnimplemented for overlap on a
+  // GPU.
   AttentionCore(const AttentionCoreConfig& config, StreamView stream);
   AttentionCore(const AttentionCore&) = delete;
   AttentionCore& operator=(const AttentionCore&) = delete;
@@ -77,8 +81,14 @@ class AttentionCore {
     std::vector<int32_t> block_rows;    // [B, max_blocks_per_sequence]
     std::vector<int64_t> slot_mapping;  // [N]
     bool is_partial = false;
-    bool is_started = false;  // the layer under way
-    Buffer state;             // between start() and attend()
+    bool is_started = false;                      // the layer under way
+    Buffer state;                                 // between start() and attend()
+    std::unique_ptr<kernels::StepTables> tables;  // on a GPU
+  };
+  // What a layer's heads have of their own, where the device's operators read it.
+  struct PerHead {
+    std::span<const float> alibi_slopes;
+    std::span<const float> sinks;
   };
 
   [[nodiscard]] const Step& step(int32_t micro_batch) const {
@@ -88,6 +98,10 @@ class AttentionCore {
   Status gather_step(const wire::AttentionPlan& plan, Step& step) const;
   Status gather_sequence(const wire::SequenceEntry& entry, Step& step) const;
   void count_blocks();
+  [[nodiscard]] kernels::RaggedBatch batch(const Step& step) const;
+  void place_per_head();
+  [[nodiscard]] std::span<const float> to_device(std::span<const float> values, size_t& used);
+  [[nodiscard]] kernels::StepTablesLimits table_limits() const;
   [[nodiscard]] kernels::RaggedAttentionArgs attention_args(const Step& step,
                                                             int32_t layer_idx,
                                                             TensorView q) const;
@@ -98,7 +112,9 @@ class AttentionCore {
   KvCache cache_;
   kernels::KvOrder order_;
   BlockTables tables_;
-  std::vector<Step> steps_;  // by micro-batch
+  std::vector<Step> steps_;        // by micro-batch
+  Buffer per_head_memory_;         // on a GPU
+  std::vector<PerHead> per_head_;  // by layer
   int32_t num_blocks_used_ = 0;
 };
 

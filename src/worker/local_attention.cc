@@ -1,7 +1,5 @@
 #include "worker/local_attention.h"
 
-#include "worker/packing.h"
-
 namespace lamina {
 
 namespace {
@@ -15,7 +13,8 @@ AttentionCoreConfig without_overlap(AttentionCoreConfig config) {
 }  // namespace
 
 LocalAttention::LocalAttention(const AttentionCoreConfig& config, StreamView stream)
-    : core_(without_overlap(config), stream),
+    : stream_(stream),
+      core_(without_overlap(config), stream),
       partitioner_({{0, config.num_blocks}}, config.max_sequences, config.kv.block_size),
       queries_(static_cast<size_t>(config.num_micro_batches)) {}
 
@@ -30,11 +29,16 @@ Status LocalAttention::send_q(int32_t micro_batch, int32_t /*attention_idx*/, Te
   Query& query = queries_[static_cast<size_t>(micro_batch)];
   if (query.memory.size_bytes() < q.size_bytes()) {
     const auto max_tokens = static_cast<size_t>(core_.config().max_tokens);
-    query.memory = Buffer(MemoryKind::kHost, max_tokens * q.row_bytes());
+    query.memory = Buffer(memory_of(stream_.device().kind), max_tokens * q.row_bytes());
   }
-  pack_rows(q, {query.memory.data(), q.size_bytes()});
   query.q = {query.memory.data(), q.dtype, q.shape};
-  return {};
+  return copy_rows({.to = query.memory.data(),
+                    .to_stride = q.row_bytes(),
+                    .from = q.data,
+                    .from_stride = static_cast<size_t>(q.row_stride) * dtype_bytes(q.dtype),
+                    .row_bytes = q.row_bytes(),
+                    .num_rows = static_cast<size_t>(q.shape[0])},
+                   stream_);
 }
 
 Status LocalAttention::send_kv(int32_t micro_batch,

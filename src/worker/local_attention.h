@@ -33,6 +33,7 @@ class LocalAttention final : public AttentionBackend {
     TensorView q;
   };
 
+  StreamView stream_;
   AttentionCore core_;
   StepPartitioner partitioner_;
   std::vector<TileStep> parts_;

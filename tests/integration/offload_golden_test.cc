@@ -14,24 +14,22 @@
 #include "model/model_files.h"
 #include "plan/partition.h"
 #include "support/fixture_model.h"
+#include "support/golden_runner.h"
 #include "support/paths.h"
 #include "support/worker_process.h"
 #include "worker/local_attention.h"
-#include "worker/rank_group.h"
 #include "worker/remote_attention.h"
 
 namespace lamina {
 namespace {
 
 constexpr int32_t kBlockSize = test::kFixtureBlockSize;
-constexpr int32_t kChunk =
-    24;  // prompt tokens of a sequence in a step: prompts of 33 and 100 take several
 constexpr int32_t kMaxSequences = test::kFixtureSequences;
-constexpr int32_t kBlocksPerSequence = test::kFixtureBlocksPerSequence;
-constexpr int32_t kMaxTokens = kMaxSequences * kChunk;
+constexpr int32_t kMaxTokens = test::kGoldenMaxTokens;
 
 using test::Golden;
 using test::read_golden;
+using test::relative_error;
 
 constexpr int32_t kNumBlocks = test::kFixtureBlocks;
 
@@ -136,103 +134,19 @@ class Offloaded {
   ThreadPool pool_{1};
 };
 
-// Runs all prompts side by side, collecting the logits of every token, then greedy ids.
+// A runner with a thread for each rank.
 class Runner {
  public:
   Runner(const ModelProgram& program,
          const Golden& golden,
          const Attention& attention,
          const BlockLanes& lanes)
-      : golden_(golden),
-        blocks_(lanes),
-        pools_(program.ranks.size()),
-        ranks_(program.rank_models(make_streams()),
-               program.step_limits(),
-               /*num_micro_batches=*/1,
-               std::chrono::seconds(5)),
-        tokens_(golden.prompts),
-        num_cached_(golden.prompts.size(), 0),
-        logits_(golden.prompts.size()) {
-    for (const auto& of_rank : attention) attention_.push_back(of_rank.get());
-  }
-
-  void run() {
-    while (std::any_of(tokens_.begin(), tokens_.end(), [&](const auto& tokens) {
-      return !is_done(index_of(tokens));
-    })) {
-      ASSERT_NO_FATAL_FAILURE(step());
-    }
-  }
-
-  [[nodiscard]] const std::vector<float>& prompt_logits(size_t idx) const { return logits_[idx]; }
-  [[nodiscard]] std::vector<int32_t> generated(size_t idx) const {
-    return {tokens_[idx].begin() + static_cast<ptrdiff_t>(golden_.prompts[idx].size()),
-            tokens_[idx].end()};
-  }
+      : pools_(program.ranks.size()),
+        streams_(make_streams()),
+        runner_(program, golden, attention, lanes, streams_) {}
+  test::GoldenRunner* operator->() { return &runner_; }
 
  private:
-  [[nodiscard]] size_t index_of(const std::vector<int32_t>& tokens) const {
-    return static_cast<size_t>(&tokens - tokens_.data());
-  }
-  [[nodiscard]] bool is_done(size_t idx) const {
-    return tokens_[idx].size() == golden_.prompts[idx].size() + golden_.greedy[idx].size();
-  }
-
-  void step() {
-    StepPlan plan;
-    std::vector<int32_t> ids;
-    std::vector<int32_t> positions;
-    for (size_t i = 0; i < tokens_.size(); ++i) {
-      if (is_done(i)) continue;
-      const auto count =
-          std::min<int32_t>(kChunk, static_cast<int32_t>(tokens_[i].size()) - num_cached_[i]);
-      SequenceStep sequence{
-          .slot = static_cast<int32_t>(i), .first_position = num_cached_[i], .num_tokens = count};
-      if (num_cached_[i] == 0) {
-        sequence.starts = true;
-        for (int32_t block = 0; block < kBlocksPerSequence; ++block) {
-          sequence.new_blocks.push_back(*blocks_.allocate(sequence.new_blocks));
-        }
-      }
-      for (int32_t position = num_cached_[i]; position < num_cached_[i] + count; ++position) {
-        ids.push_back(tokens_[i][static_cast<size_t>(position)]);
-        positions.push_back(position);
-      }
-      plan.sequences.push_back(std::move(sequence));
-    }
-    std::vector<int32_t> rows(ids.size());
-    for (size_t row = 0; row < rows.size(); ++row) rows[row] = static_cast<int32_t>(row);
-    const auto check = [](const Status& status) { ASSERT_TRUE(status.ok()) << status.to_string(); };
-    ASSERT_NO_FATAL_FAILURE(
-        check(ranks_.begin(0, {.token_ids = ids, .positions = positions, .logits_rows = rows})));
-    for (AttentionBackend* backend : attention_) {
-      ASSERT_NO_FATAL_FAILURE(check(backend->begin_step(0, 0, plan)));
-    }
-    for (int32_t slice = 0; slice < ranks_.num_slices(); ++slice) {
-      ASSERT_NO_FATAL_FAILURE(check(ranks_.run_slice(0, slice, attention_)));
-    }
-    collect(plan);
-  }
-
-  void collect(const StepPlan& plan) {
-    const TensorView logits = ranks_.logits();
-    const int64_t vocab = logits.shape[1];
-    int64_t row = 0;
-    for (const SequenceStep& sequence : plan.sequences) {
-      const auto idx = static_cast<size_t>(sequence.slot);
-      const size_t num_missing = golden_.logits[idx].size() - logits_[idx].size();
-      const auto num_wanted =
-          std::min(num_missing, static_cast<size_t>(sequence.num_tokens * vocab));
-      const float* values = logits.row<float>(row);
-      logits_[idx].insert(logits_[idx].end(), values, values + num_wanted);
-      num_cached_[idx] += sequence.num_tokens;
-      row += sequence.num_tokens;
-      if (num_cached_[idx] < static_cast<int32_t>(tokens_[idx].size())) continue;
-      const float* last = logits.row<float>(row - 1);
-      tokens_[idx].push_back(static_cast<int32_t>(std::max_element(last, last + vocab) - last));
-    }
-  }
-
   std::vector<StreamView> make_streams() {
     std::vector<StreamView> streams;
     for (std::unique_ptr<ThreadPool>& pool : pools_) {
@@ -242,38 +156,22 @@ class Runner {
     return streams;
   }
 
-  const Golden& golden_;
-  BlockAllocator blocks_;
-  std::vector<AttentionBackend*> attention_;
   std::vector<std::unique_ptr<ThreadPool>> pools_;
-  RankGroup ranks_;
-  std::vector<std::vector<int32_t>> tokens_;
-  std::vector<int32_t> num_cached_;
-  std::vector<std::vector<float>> logits_;
+  std::vector<StreamView> streams_;
+  test::GoldenRunner runner_;
 };
-
-// Largest error of the logits as a share of their range (max - min).
-double relative_error(const std::vector<float>& actual, const std::vector<float>& expected) {
-  const auto [low, high] = std::minmax_element(expected.begin(), expected.end());
-  double worst = 0;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    worst = std::max(worst,
-                     std::abs(static_cast<double>(actual[i]) - static_cast<double>(expected[i])));
-  }
-  return worst / (static_cast<double>(*high) - static_cast<double>(*low));
-}
 
 void expect_golden(const ModelProgram& program,
                    const Golden& golden,
                    const Attention& attention,
                    const BlockLanes& lanes) {
   Runner runner(program, golden, attention, lanes);
-  ASSERT_NO_FATAL_FAILURE(runner.run());
+  ASSERT_NO_FATAL_FAILURE(runner->run());
   double worst = 0;
   for (size_t i = 0; i < golden.prompts.size(); ++i) {
-    ASSERT_EQ(runner.prompt_logits(i).size(), golden.logits[i].size());
-    worst = std::max(worst, relative_error(runner.prompt_logits(i), golden.logits[i]));
-    EXPECT_EQ(runner.generated(i), golden.greedy[i]) << "prompt " << i;
+    ASSERT_EQ(runner->prompt_logits(i).size(), golden.logits[i].size());
+    worst = std::max(worst, relative_error(runner->prompt_logits(i), golden.logits[i]));
+    EXPECT_EQ(runner->generated(i), golden.greedy[i]) << "prompt " << i;
   }
   EXPECT_LT(worst, 1e-5);
   ::testing::Test::RecordProperty("logit_error", std::to_string(worst));
@@ -322,11 +220,11 @@ Outcome run_all(const ModelProgram& program,
                 const Attention& attention,
                 const BlockLanes& lanes) {
   Runner runner(program, golden, attention, lanes);
-  runner.run();
+  runner->run();
   Outcome outcome;
   for (size_t i = 0; i < golden.prompts.size(); ++i) {
-    outcome.logits.push_back(runner.prompt_logits(i));
-    outcome.generated.push_back(runner.generated(i));
+    outcome.logits.push_back(runner->prompt_logits(i));
+    outcome.generated.push_back(runner->generated(i));
   }
   return outcome;
 }

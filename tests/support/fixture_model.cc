@@ -1,5 +1,6 @@
 #include "support/fixture_model.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -11,6 +12,7 @@
 #include "model/builder.h"
 #include "model/model_files.h"
 #include "model/safetensors/safetensors_file.h"
+#include "support/paths.h"
 
 namespace lamina::test {
 
@@ -33,12 +35,13 @@ ModelProgram load_fixture(const std::filesystem::path& folder,
                           int32_t num_ranks,
                           int32_t max_tokens,
                           const RewriteOptions& rewrites,
-                          const Rotation& rotation) {
+                          const Rotation& rotation,
+                          DType dtype) {
   const auto files = open_model(folder);
-  const Graph graph = build_graph(files->config(), DType::kF32);
+  const Graph graph = build_graph(files->config(), dtype);
   ModelProgram program{.ranks = {},
-                       .dtype = DType::kF32,
-                       .kv_dtype = DType::kF32,
+                       .dtype = dtype,
+                       .kv_dtype = dtype,
                        .block_size = kFixtureBlockSize,
                        .max_model_len = kFixtureBlockSize * kFixtureBlocksPerSequence,
                        .max_num_seqs = kFixtureSequences,
@@ -51,6 +54,15 @@ ModelProgram load_fixture(const std::filesystem::path& folder,
     shard.weights = files->load_weights(shard.sliced.graph, {});
   }
   return program;
+}
+
+std::vector<std::string> fixture_names() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(fixture_path("models"))) {
+    names.push_back(entry.path().filename());
+  }
+  std::ranges::sort(names);
+  return names;
 }
 
 }  // namespace lamina::test

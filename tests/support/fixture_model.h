@@ -1,7 +1,9 @@
-// A fixture model ready to be run in f32, with what an independent implementation made of it.
+// A fixture model ready to be run, in f32 or another dtype, with what an independent implementation
+// made of it.
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "convert/rewriter.h"
@@ -27,6 +29,10 @@ ModelProgram load_fixture(const std::filesystem::path& folder,
                           int32_t num_ranks,
                           int32_t max_tokens,
                           const RewriteOptions& rewrites = {},
-                          const Rotation& rotation = {});
+                          const Rotation& rotation = {},
+                          DType dtype = DType::kF32);
+
+// All of tests/fixtures/models, in order.
+std::vector<std::string> fixture_names();
 
 }  // namespace lamina::test

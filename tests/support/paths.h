@@ -10,7 +10,10 @@
 
 namespace lamina::test {
 
+// LAMINA_FIXTURES_DIR names the folder where the tests run without their sources.
 inline std::filesystem::path fixture_path(std::string_view relative) {
+  const char* override_dir = std::getenv("LAMINA_FIXTURES_DIR");
+  if (override_dir != nullptr) return std::filesystem::path(override_dir) / relative;
   return std::filesystem::path(LAMINA_SOURCE_DIR) / "tests" / "fixtures" / relative;
 }
 

@@ -56,6 +56,18 @@ Status copy(void* to, const void* from, size_t size_bytes, StreamView stream) {
                    "copying between host and GPU");
 }
 
+Status copy_rows(const RowCopy& rows, StreamView stream) {
+  return to_status(cudaMemcpy2DAsync(rows.to,
+                                     rows.to_stride,
+                                     rows.from,
+                                     rows.from_stride,
+                                     rows.row_bytes,
+                                     rows.num_rows,
+                                     cudaMemcpyDefault,
+                                     raw(stream)),
+                   "copying rows between host and GPU");
+}
+
 Status synchronize(StreamView stream) {
   return to_status(cudaStreamSynchronize(raw(stream)), device_name(stream.device()));
 }

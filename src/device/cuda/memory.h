@@ -19,6 +19,7 @@ std::byte* allocate(MemoryKind kind, size_t size_bytes);
 void release(MemoryKind kind, std::byte* data) noexcept;
 
 [[nodiscard]] Status copy(void* to, const void* from, size_t size_bytes, StreamView stream);
+[[nodiscard]] Status copy_rows(const RowCopy& rows, StreamView stream);
 [[nodiscard]] Status synchronize(StreamView stream);
 
 struct DeviceMemory {

@@ -1,0 +1,77 @@
+#include "exec/device_weights.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+
+namespace lamina {
+namespace {
+
+constexpr size_t kAlignment = 256;
+
+size_t aligned(size_t size_bytes) {
+  return (size_bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Calls body(name, weight) for each weight of the graph, once.
+template <typename Body>
+void for_each_weight(const Graph& graph, const WeightStore& host, const Body& body) {
+  std::unordered_map<std::string, bool> seen;
+  for (const Node& node : graph.nodes()) {
+    if (node.kind != OpKind::kWeight || !seen.emplace(node.name, true).second) continue;
+    if (host.find_packed(node.name)) {
+      throw Error(StatusCode::kUnimplemented,
+                  fmt::format("weight '{}' is packed for products on the CPU", node.name));
+    }
+    body(node.name, host.get(node.name));
+  }
+}
+
+}  // namespace
+
+DeviceWeights::DeviceWeights(const Graph& graph, const WeightStore& host, StreamView stream)
+    : fingerprint_(host.fingerprint()) {
+  size_t size_bytes = 0;
+  for_each_weight(graph, host, [&](const std::string& /*name*/, const TensorView& weight) {
+    size_bytes += aligned(weight.size_bytes());
+  });
+  memory_ = Buffer(memory_of(stream.device().kind), size_bytes);
+  size_t offset = 0;
+  for_each_weight(graph, host, [&](const std::string& name, const TensorView& weight) {
+    std::byte* to = memory_.data() + offset;
+    const size_t row_bytes = weight.row_bytes();
+    const auto num_rows = static_cast<size_t>(weight.shape.rank() == 0 ? 1 : weight.shape[0]);
+    throw_if_error(copy_rows(
+        {.to = to,
+         .to_stride = row_bytes,
+         .from = weight.data,
+         .from_stride = static_cast<size_t>(weight.row_stride) * dtype_bytes(weight.dtype),
+         .row_bytes = row_bytes,
+         .num_rows = num_rows},
+        stream));
+    weights_.emplace(name, TensorView(to, weight.dtype, weight.shape));
+    offset += aligned(weight.size_bytes());
+  });
+  throw_if_error(synchronize(stream));
+}
+
+TensorView DeviceWeights::get(std::string_view name) const {
+  const auto found = weights_.find(std::string(name));
+  if (found == weights_.end()) {
+    throw Error(StatusCode::kNotFound, fmt::format("no weight '{}'", name));
+  }
+  return found->second;
+}
+
+std::optional<PackedMatrix> DeviceWeights::find_packed(std::string_view /*name*/) const {
+  return std::nullopt;
+}
+
+std::unique_ptr<WeightStore> place_weights(const Graph& graph,
+                                           std::unique_ptr<WeightStore> host,
+                                           StreamView stream) {
+  if (stream.device().kind == DeviceKind::kCpu) return host;
+  return std::make_unique<DeviceWeights>(graph, *host, stream);
+}
+
+}  // namespace lamina
