@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "device/cuda/memory.h"
+#include "device/gpu_stream.h"
 
 namespace lamina::cuda {
 namespace {
@@ -39,3 +40,15 @@ int32_t num_devices() {
 }
 
 }  // namespace lamina::cuda
+
+namespace lamina {
+
+GpuStream::GpuStream(Device device) : device_(device) {
+  throw Error(StatusCode::kUnimplemented,
+              device_name(device) + ": " + "this build of lamina has no CUDA" +
+                  ", build it where CUDA's toolkit is");
+}
+
+GpuStream::~GpuStream() = default;
+
+}  // namespace lamina

@@ -44,6 +44,9 @@ ClusterBackend::ClusterBackend(ClusterBackendConfig config,
       engine_id_(random_id()),
       candidates_(config_.workers.size()) {
   LAMINA_CHECK(!config_.workers.empty());
+  for (const StreamView& stream : streams_) {
+    LAMINA_CHECK(stream.device().kind == DeviceKind::kCpu || config_.host_stream);
+  }
   std::vector<control::AttentionControl*> workers;
   for (const control::ControlAddress& address : config_.workers) {
     clients_.push_back(
@@ -211,7 +214,15 @@ std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(size_t idx,
                             .trace_rows = std::move(trace_rows),
                             .trace_replicas = replicas_.trace_rows()},
       std::move(peers),
-      streams_[idx]);
+      streams_[idx].device().kind == DeviceKind::kCpu ? streams_[idx] : *config_.host_stream);
+}
+
+// `remote` as a model worker on `stream` talks to it.
+AttentionBackend* ClusterBackend::stage(RemoteAttention& remote, StreamView stream) {
+  if (stream.device().kind == DeviceKind::kCpu) return &remote;
+  staged_.push_back(
+      std::make_unique<StagedAttention>(remote, program_.max_num_batched_tokens, stream));
+  return staged_.back().get();
 }
 
 // Makes the joined peers the session, unless one of them was lost meanwhile.
@@ -223,7 +234,7 @@ Status ClusterBackend::publish(const PlannedPartition& planned, RankPeers peers)
   std::vector<std::vector<AttentionBackend*>> attention(
       static_cast<size_t>(program_.rotation.num_replicas));
   for (size_t i = 0; i < remote.size(); ++i) {
-    attention[i / program_.ranks.size()].push_back(remote[i].get());
+    attention[i / program_.ranks.size()].push_back(stage(*remote[i], streams_[i]));
   }
   Status lost;
   {
@@ -455,6 +466,7 @@ void ClusterBackend::exclude(size_t worker_idx) {
 
 void ClusterBackend::close_session() {
   replicas_.close();
+  staged_.clear();
   std::vector<std::unique_ptr<RemoteAttention>> ended;
   {
     const std::lock_guard lock(mutex_);

@@ -23,6 +23,7 @@
 #include "kv/head_partition.h"
 #include "plan/partition.h"
 #include "worker/remote_attention.h"
+#include "worker/staged_attention.h"
 
 namespace lamina {
 
@@ -39,6 +40,8 @@ struct ClusterBackendConfig {
   Duration call_timeout = std::chrono::seconds(3);     // configuring one worker
   Duration reply_timeout = std::chrono::seconds(120);  // one layer's attention
   TraceWriter* trace = nullptr;                        // or none; outlives the backend
+  // Of the host, where the model worker is on a GPU: merges what attention workers send in parts.
+  std::optional<StreamView> host_stream = std::nullopt;
 };
 
 class ClusterBackend final : public StepBackend, private control::WorkerListener {
@@ -105,6 +108,7 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   [[nodiscard]] std::unique_ptr<RemoteAttention> make_remote(size_t idx,
                                                              std::vector<AttentionPeer> peers);
   Status publish(const PlannedPartition& planned, RankPeers peers);
+  [[nodiscard]] AttentionBackend* stage(RemoteAttention& remote, StreamView stream);
   // Called with mutex_ held.
   [[nodiscard]] bool is_usable(const Candidate& candidate) const;
   [[nodiscard]] size_t num_usable() const;
@@ -137,6 +141,8 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   std::vector<Candidate> candidates_;  // by worker
   // As RankPeers; replaced under mutex_ by the engine's thread alone.
   std::vector<std::unique_ptr<RemoteAttention>> remote_;
+  // Between those and model workers on GPUs. The engine's thread's.
+  std::vector<std::unique_ptr<StagedAttention>> staged_;
   std::optional<Status> lost_;
   std::function<void()> wake_;
 

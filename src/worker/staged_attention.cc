@@ -1,0 +1,81 @@
+#include "worker/staged_attention.h"
+
+namespace lamina {
+namespace {
+
+size_t stride_bytes(const TensorView& view) {
+  return static_cast<size_t>(view.row_stride) * dtype_bytes(view.dtype);
+}
+
+Status copy_tensor(const TensorView& to, const TensorView& from, StreamView stream) {
+  return copy_rows({.to = to.data,
+                    .to_stride = stride_bytes(to),
+                    .from = from.data,
+                    .from_stride = stride_bytes(from),
+                    .row_bytes = from.row_bytes(),
+                    .num_rows = static_cast<size_t>(from.shape[0])},
+                   stream);
+}
+
+}  // namespace
+
+StagedAttention::StagedAttention(AttentionBackend& host, int32_t max_tokens, StreamView stream)
+    : host_(host), max_tokens_(max_tokens), stream_(stream) {}
+
+// A place of the same shape in the stage's memory.
+TensorView StagedAttention::view(Stage& stage, const TensorView& like) const {
+  const size_t most = static_cast<size_t>(max_tokens_) * like.row_bytes();
+  if (stage.memory.size_bytes() < most) {
+    stage.memory = Buffer(staging_of(stream_.device().kind), most);
+  }
+  return {stage.memory.data(), like.dtype, like.shape};
+}
+
+Result<TensorView> StagedAttention::bring(Stage& stage, const TensorView& from) const {
+  if (from.empty()) return from;
+  const TensorView to = view(stage, from);
+  LAMINA_RETURN_IF_ERROR(copy_tensor(to, from, stream_));
+  return to;
+}
+
+Status StagedAttention::begin_step(int32_t micro_batch,
+                                   int32_t first_replica,
+                                   const StepPlan& plan) {
+  return host_.begin_step(micro_batch, first_replica, plan);
+}
+
+// A message is packed from here before the call returns: one buffer serves all micro-batches.
+Status StagedAttention::send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) {
+  LAMINA_ASSIGN_OR_RETURN(const TensorView staged, bring(q_, q));
+  LAMINA_RETURN_IF_ERROR(synchronize(stream_));
+  return host_.send_q(micro_batch, attention_idx, staged);
+}
+
+Status StagedAttention::send_kv(int32_t micro_batch,
+                                int32_t attention_idx,
+                                TensorView k,
+                                TensorView v) {
+  LAMINA_ASSIGN_OR_RETURN(const TensorView staged_k, bring(k_, k));
+  LAMINA_ASSIGN_OR_RETURN(const TensorView staged_v, bring(v_, v));
+  LAMINA_RETURN_IF_ERROR(synchronize(stream_));
+  return host_.send_kv(micro_batch, attention_idx, staged_k, staged_v);
+}
+
+// The copy before has been waited for: its slice sent q, or its step's result was taken, since.
+Status StagedAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
+  const TensorView staged = view(out_, out);
+  LAMINA_RETURN_IF_ERROR(host_.receive(micro_batch, attention_idx, staged));
+  return copy_tensor(out, staged, stream_);
+}
+
+Result<bool> StagedAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
+  return host_.has_output(micro_batch, attention_idx);
+}
+
+void StagedAttention::add_awaited(int32_t micro_batch,
+                                  int32_t attention_idx,
+                                  std::vector<AwaitedMessage>& awaited) const {
+  host_.add_awaited(micro_batch, attention_idx, awaited);
+}
+
+}  // namespace lamina
