@@ -58,7 +58,7 @@ class AttentionCore {
   // CHECKs that the configuration has overlap.
   virtual Status start(int32_t micro_batch, int32_t layer_idx, TensorView q);
   // k [N, Hkv, D], v [N, Hkv, Dv]; v is not looked at if the layout is latent.
-  Status append(int32_t micro_batch, int32_t layer_idx, TensorView k, TensorView v);
+  virtual Status append(int32_t micro_batch, int32_t layer_idx, TensorView k, TensorView v);
   // out [T, Hq, Dv] in q's dtype or f32; lse [T, Hq] f32 where the step is partial, else not looked
   // at.
   virtual Status attend(

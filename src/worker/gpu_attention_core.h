@@ -1,0 +1,38 @@
+// GpuAttentionCore: an attention worker's core on a GPU, whose messages are in host memory: q, k
+// and v go to the GPU from where they came, and outputs back, each call in stream order. The copy
+// of k and v, and of q, hides behind nothing yet: a call of attend() ends with its output on the
+// host. Confined to one thread.
+#pragma once
+
+#include "worker/attention_core.h"
+
+namespace lamina {
+
+class GpuAttentionCore final : public AttentionCore {
+ public:
+  // `config` without overlap: what start() would do is done by attend(). Throws what AttentionCore
+  // throws.
+  GpuAttentionCore(const AttentionCoreConfig& config, StreamView stream);
+
+  // The views of all calls are of host memory; pinned memory is copied faster.
+  Status append(int32_t micro_batch, int32_t layer_idx, TensorView k, TensorView v) override;
+  Status attend(int32_t micro_batch,
+                int32_t layer_idx,
+                TensorView q,
+                TensorView out,
+                TensorView lse = {}) override;
+
+ private:
+  // A place for a tensor like `like` in `memory`, which is as large as a step's largest.
+  static TensorView place(const Buffer& memory, const TensorView& like);
+  Status bring(const TensorView& to, const TensorView& from) const;
+
+  StreamView stream_;
+  Buffer q_;
+  Buffer k_;
+  Buffer v_;
+  Buffer out_;
+  Buffer lse_;
+};
+
+}  // namespace lamina
