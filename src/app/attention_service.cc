@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "wire/slots.h"
+#include "worker/gpu_attention_core.h"
 
 namespace lamina::app {
 namespace {
@@ -70,8 +71,8 @@ void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats) {
       std::max(stats.progress_age_ms, static_cast<uint64_t>(std::max<int64_t>(0, age_ms)));
 }
 
-AttentionService::AttentionService(const AttentionServiceConfig& config, ThreadPool& pool)
-    : config_(config), stream_(pool) {}
+AttentionService::AttentionService(const AttentionServiceConfig& config, StreamView stream)
+    : config_(config), stream_(stream) {}
 
 AttentionService::~AttentionService() {
   stop_session();
@@ -82,8 +83,9 @@ control::WorkerInfo AttentionService::describe() {
   info.program_version = kVersion;
   info.hostname = host_name();
   info.pid = ::getpid();
-  info.device_name = "cpu";
-  info.num_cores = stream_.pool().num_threads();
+  const Device device = stream_.device();
+  info.device_name = device_name(device);
+  info.num_cores = device.kind == DeviceKind::kCpu ? stream_.pool().num_threads() : 0;
   info.kv_memory_bytes = config_.kv_memory_bytes;
   info.kv_bytes_per_second = config_.kv_bytes_per_second;
   return info;
@@ -160,6 +162,18 @@ Result<std::vector<std::string>> AttentionService::configure(const control::Sess
   return blobs;
 }
 
+// A GPU meets q and the cached keys when k and v are there, whatever the session's overlap.
+std::unique_ptr<AttentionWorker> AttentionService::make_worker(
+    const AttentionWorkerConfig& config, std::vector<Endpoint*> replicas) const {
+  if (stream_.device().kind == DeviceKind::kCpu) {
+    return std::make_unique<AttentionWorker>(config, std::move(replicas), stream_);
+  }
+  AttentionWorkerConfig on_gpu = config;
+  on_gpu.core.overlap = false;
+  auto core = std::make_unique<GpuAttentionCore>(on_gpu.core, stream_);
+  return std::make_unique<AttentionWorker>(on_gpu, std::move(replicas), std::move(core));
+}
+
 void AttentionService::start_parts(Session& session) {
   const Deadline deadline = Deadline::after(kConnectTimeout);
   for (size_t i = 0; i < session.parts.size(); ++i) {
@@ -172,8 +186,7 @@ void AttentionService::start_parts(Session& session) {
           part.pending[replica]->complete(config.transport_blobs[replica], deadline));
       replicas.push_back(endpoints.back().get());
     }
-    auto worker = std::make_unique<AttentionWorker>(
-        worker_config(session.config, config), std::move(replicas), stream_);
+    auto worker = make_worker(worker_config(session.config, config), std::move(replicas));
     const std::lock_guard lock(mutex_);
     part.endpoints = std::move(endpoints);
     part.worker = std::move(worker);

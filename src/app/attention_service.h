@@ -28,8 +28,8 @@ void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats);
 
 class AttentionService final : public control::AttentionControlHandler {
  public:
-  // `pool` outlives this.
-  AttentionService(const AttentionServiceConfig& config, ThreadPool& pool);
+  // What `stream` is of, a pool or a GPU's stream, outlives this.
+  AttentionService(const AttentionServiceConfig& config, StreamView stream);
   AttentionService(const AttentionService&) = delete;
   AttentionService& operator=(const AttentionService&) = delete;
   ~AttentionService() override;
@@ -58,6 +58,8 @@ class AttentionService final : public control::AttentionControlHandler {
   };
 
   [[nodiscard]] Status check_memory(const control::SessionConfig& config) const;
+  [[nodiscard]] std::unique_ptr<AttentionWorker> make_worker(const AttentionWorkerConfig& config,
+                                                             std::vector<Endpoint*> replicas) const;
   void start_parts(Session& session);
   void run_session(Session& session);
   void stop_session();

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "control/attention_control_server.h"
+#include "device/gpu_stream.h"
 #include "device/thread_pool.h"
 #include "worker/device_rates.h"
 
@@ -36,6 +37,15 @@ double kv_bandwidth(const AttentionWorkerOptions& options, ThreadPool& pool) {
   return bytes_per_second;
 }
 
+// A GPU's message staging and tables of work come beside its KV.
+constexpr uint64_t kGpuReservedBytes = uint64_t{2} << 30;
+
+uint64_t kv_budget(const AttentionWorkerOptions& options, Device device) {
+  if (device.kind == DeviceKind::kCpu) return kv_budget_bytes(options.kv_cache_memory_bytes, 1);
+  return gpu_kv_budget_bytes(
+      device, options.kv_cache_memory_bytes, options.gpu_memory_utilization, kGpuReservedBytes);
+}
+
 }  // namespace
 
 int run_attention_worker(const AttentionWorkerOptions& options) {
@@ -44,18 +54,21 @@ int run_attention_worker(const AttentionWorkerOptions& options) {
       control::parse_control_address(options.listen).value_or_throw();
   const ProcessCpus cpus = settle(options.cpus);
   const MemoryFromNodes memory(memory_nodes(cpus));
-  ThreadPool pool(cpus.share.num_threads, cpus.share.cpus);
-  const AttentionServiceConfig config{
-      .kv_memory_bytes = kv_budget_bytes(options.kv_cache_memory_bytes, 1),
-      .kv_bytes_per_second = kv_bandwidth(options, pool),
-      .data_host = listen.host};
-  AttentionService service(config, pool);
+  const Device device = parse_device(options.device).value_or_throw();
+  std::unique_ptr<GpuStream> gpu;
+  if (device.kind == DeviceKind::kCuda) gpu = std::make_unique<GpuStream>(device);
+  ThreadPool pool(gpu == nullptr ? cpus.share.num_threads : 1, cpus.share.cpus);
+  const AttentionServiceConfig config{.kv_memory_bytes = kv_budget(options, device),
+                                      .kv_bytes_per_second =
+                                          gpu == nullptr ? kv_bandwidth(options, pool) : 0,
+                                      .data_host = listen.host};
+  AttentionService service(config, gpu == nullptr ? StreamView(pool) : gpu->view());
   control::AttentionControlServer server(
       {.listen = listen, .security = to_control_security(options.security)}, service);
   const control::ControlAddress address{.host = listen.host, .port = server.port()};
   log_info("listening on {}, {}, {} MiB for KV",
            address.to_string(),
-           to_string(cpus.share),
+           gpu == nullptr ? to_string(cpus.share) : device_name(device),
            config.kv_memory_bytes >> 20);
   if (options.announce_fd >= 0) announce(options.announce_fd, server.port());
   wait_for_termination();

@@ -14,6 +14,7 @@
 
 #include "app/version.h"
 #include "base/error.h"
+#include "device/device.h"
 
 namespace lamina::app {
 namespace {
@@ -76,9 +77,25 @@ void add_disable_rewrite(Flags& flags, std::vector<std::string>& names) {
                              fmt::join(rewrite_names(), ", ")));
 }
 
+void add_device(Flags& flags, std::string& device, const std::string& help) {
+  flags.add("--device", device, help)->check([](const std::string& name) {
+    const Result<Device> parsed = parse_device(name);
+    return parsed.ok() ? std::string() : parsed.status().message();
+  });
+}
+
+void add_gpu_memory(Flags& flags, double& share) {
+  flags
+      .add("--gpu-memory-utilization",
+           share,
+           "Share of a GPU's memory that weights, activations and KV may take together")
+      ->check(CLI::Range(0.05, 1.0));
+}
+
 void add_model(CLI::App& app, ModelOptions& options) {
   Flags flags(app);
   flags.add("model", options.model, "Hugging Face folder or GGUF file");
+  add_device(flags, options.device, "Where the model worker computes: cpu, cuda or cuda:N");
   flags.add("--dtype", options.dtype, "Weights and activations: bfloat16, float16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
   flags
@@ -186,6 +203,7 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
                    "Attention waits for k and v before it starts on the cached tokens");
   flags.add(
       "--trace", options.trace, "File for a timeline of slices and attention, for ui.perfetto.dev");
+  add_gpu_memory(flags, options.gpu_memory_utilization);
   flags.add_bytes("--kv-cache-memory-bytes",
                   options.kv_cache_memory_bytes,
                   "KV memory of each local attention worker, as 2GiB (default: half of the free "
@@ -223,6 +241,8 @@ void add_serve(CLI::App& app, ServeOptions& options) {
 void add_attention_worker(CLI::App& app, AttentionWorkerOptions& options) {
   Flags flags(app);
   flags.add("--listen", options.listen, "host:port of the control plane; port 0: any");
+  add_gpu_memory(flags, options.gpu_memory_utilization);
+  add_device(flags, options.device, "Where attention runs: cpu, cuda or cuda:N");
   flags.add_bytes("--kv-cache-memory-bytes",
                   options.kv_cache_memory_bytes,
                   "Memory for KV, as 2GiB (default: half of the free memory)");

@@ -10,7 +10,7 @@ InProcessWorkers::InProcessWorkers(const InProcessWorkersConfig& config,
     ThreadPool& pool = *pools[static_cast<size_t>(i) % pools.size()];
     Worker& worker = workers_.emplace_back();
     worker.service = std::make_unique<AttentionService>(
-        AttentionServiceConfig{.kv_memory_bytes = config.kv_memory_bytes}, pool);
+        AttentionServiceConfig{.kv_memory_bytes = config.kv_memory_bytes}, StreamView(pool));
     worker.server = std::make_unique<control::AttentionControlServer>(server, *worker.service);
   }
 }

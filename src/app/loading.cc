@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "convert/converter.h"
 #include "convert/tensor_parallel.h"
+#include "exec/device_weights.h"
 #include "kernels/linear.h"
 #include "model/builder.h"
 #include "model/rope_scaling.h"
@@ -68,6 +69,20 @@ std::string token_text(const Tokenizer& tokenizer, std::optional<int32_t> id) {
   return id ? std::string(tokenizer.token_bytes(*id)) : std::string();
 }
 
+// The GPU that --device names, or none.
+std::unique_ptr<GpuStream> open_device(const ModelOptions& options) {
+  const Device device = parse_device(options.device).value_or_throw();
+  if (device.kind == DeviceKind::kCpu) return nullptr;
+  if (options.tensor_parallel_size > 1 || options.replicas > 1) {
+    throw Error(StatusCode::kUnimplemented,
+                "--device cuda takes one rank and one replica: leave --tensor-parallel-size and "
+                "--replicas out");
+  }
+  auto stream = std::make_unique<GpuStream>(device);
+  stream->view().adopt_this_thread();
+  return stream;
+}
+
 bool keeps_quantized(const ModelOptions& options, DType dtype) {
   if (options.quantization != "auto") return options.quantization == "gguf";
   return kernels::has_fast_products(PackedFormat::kInt8) && dtype != DType::kF32;
@@ -77,6 +92,7 @@ bool keeps_quantized(const ModelOptions& options, DType dtype) {
 void load_ranks(const ModelOptions& options,
                 const ModelFiles& files,
                 const ProcessCpus& cpus,
+                const GpuStream* gpu,
                 ModelProgram& program) {
   const Graph graph = build_graph(files.config(), program.dtype);
   const RewriteOptions rewrites{.disabled = options.disable_rewrite, .rates = {}, .workload = {}};
@@ -89,8 +105,12 @@ void load_ranks(const ModelOptions& options,
     shard.weights =
         files.load_weights(shard.sliced.graph,
                            {.progress = progress_bar(),
-                            .keeps_quantized = keeps_quantized(options, program.dtype),
-                            .packs_pairs = kernels::has_fast_products(PackedFormat::kPairs)});
+                            .keeps_quantized =
+                                gpu == nullptr && keeps_quantized(options, program.dtype),
+                            .packs_pairs = gpu == nullptr &&
+                                           kernels::has_fast_products(PackedFormat::kPairs)});
+    if (gpu == nullptr) continue;
+    shard.weights = place_weights(shard.sliced.graph, std::move(shard.weights), gpu->view());
   }
 }
 
@@ -146,7 +166,8 @@ LoadedModel load_model(const ModelOptions& options,
   program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);
   // Half of the rows may sample, the other half score prompts (echo with logprobs).
   program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
-  load_ranks(options, *loaded.files, cpus, program);
+  loaded.gpu = open_device(options);
+  load_ranks(options, *loaded.files, cpus, loaded.gpu.get(), program);
   if (!options.skip_tokenizer_init) {
     loaded.tokenizer = loaded.files->load_tokenizer();
     loaded.bos_token = token_text(*loaded.tokenizer, loaded.tokenizer->bos_id());

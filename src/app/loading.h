@@ -8,6 +8,7 @@
 
 #include "app/cpus.h"
 #include "app/options.h"
+#include "device/gpu_stream.h"
 #include "engine/model_program.h"
 #include "model/model_files.h"
 #include "text/chat_template.h"
@@ -21,6 +22,7 @@ struct LoadedModel {
   std::optional<ChatTemplate> chat_template;  // the given one, else the model's own
   std::string bos_token;                      // as the template wants them
   std::string eos_token;
+  std::unique_ptr<GpuStream> gpu;  // where the weights are, if it is one
   ModelProgram program;
   bool has_auto_micro_batches = false;  // the program's rotation has room for as many as may serve
 };

@@ -5,6 +5,12 @@
 #include <limits>
 #include <string>
 
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "device/cuda/memory.h"
+
 namespace lamina::app {
 namespace {
 
@@ -39,6 +45,31 @@ uint64_t available_memory_bytes() {
 uint64_t kv_budget_bytes(uint64_t wanted, int32_t num_sharers) {
   if (wanted != 0) return wanted;
   return available_memory_bytes() / 2 / static_cast<uint64_t>(std::max(1, num_sharers));
+}
+
+uint64_t gpu_kv_budget_bytes(Device device,
+                             uint64_t wanted,
+                             double utilization,
+                             uint64_t reserved) {
+  if (wanted != 0) return wanted;
+  const cuda::DeviceMemory memory = cuda::memory_of(device);
+  const auto usable = static_cast<uint64_t>(static_cast<double>(memory.total_bytes) * utilization);
+  const uint64_t taken = memory.total_bytes - memory.free_bytes + reserved;
+  if (taken >= usable) {
+    throw Error(StatusCode::kResourceExhausted,
+                fmt::format("{}: {} of {} MiB are taken or reserved, --gpu-memory-utilization {} "
+                            "leaves nothing for KV",
+                            device_name(device),
+                            taken >> 20,
+                            memory.total_bytes >> 20,
+                            utilization));
+  }
+  log_info("{}: {} of {} MiB for KV, {} MiB are taken or reserved",
+           device_name(device),
+           (usable - taken) >> 20,
+           memory.total_bytes >> 20,
+           taken >> 20);
+  return usable - taken;
 }
 
 }  // namespace lamina::app

@@ -12,7 +12,8 @@
 namespace lamina::app {
 
 struct ModelOptions {
-  std::string model;  // Hugging Face folder or GGUF file
+  std::string model;           // Hugging Face folder or GGUF file
+  std::string device = "cpu";  // of the model worker: "cpu", "cuda" or "cuda:N"
   std::string dtype = "bfloat16";
   std::string kv_cache_dtype = "auto";
   std::string quantization = "auto";
@@ -50,6 +51,7 @@ struct PlacementOptions {
   bool no_overlap = false;
   std::string trace;                   // a file; empty: none
   uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory, shared by the local workers
+  double gpu_memory_utilization = 0.9;  // of a GPU's memory, weights included; where it holds KV
   CpuOptions cpus;
   SecurityOptions security;
 };
@@ -71,7 +73,9 @@ struct ServeOptions {
 
 struct AttentionWorkerOptions {
   std::string listen = "127.0.0.1:0";
-  uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory
+  std::string device = "cpu";          // or "cuda", "cuda:N"
+  uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory, or what follows of a GPU's
+  double gpu_memory_utilization = 0.9;
   CpuOptions cpus;
   SecurityOptions security;
   int32_t announce_fd = -1;  // where to write the port; -1: nowhere

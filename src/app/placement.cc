@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "engine/cluster_backend.h"
 #include "engine/local_backend.h"
+#include "exec/memory_plan.h"
 #include "worker/device_rates.h"
 
 namespace lamina::app {
@@ -88,17 +89,34 @@ ServingEngineConfig engine_config(const LoadedModel& model,
 }
 
 // A pool for each rank of each replica: they compute at the same time, so each gets an equal share
-// of the cores.
-std::vector<StreamView> make_streams(const ModelProgram& program,
+// of the cores. A model on a GPU has its stream, and a pool for what is left to the host.
+std::vector<StreamView> make_streams(const LoadedModel& model,
                                      const CpuShare& cpus,
                                      Placement& placement) {
   std::vector<StreamView> streams;
-  const int32_t num_pools = program.num_ranks() * program.rotation.num_replicas;
+  const int32_t num_pools = model.program.num_ranks() * model.program.rotation.num_replicas;
   for (const CpuShare& share : split(cpus, num_pools)) {
     placement.pools.push_back(std::make_unique<ThreadPool>(share.num_threads, share.cpus));
-    streams.emplace_back(*placement.pools.back());
+    streams.push_back(model.gpu == nullptr ? StreamView(*placement.pools.back())
+                                           : model.gpu->view());
   }
   return streams;
+}
+
+// Activations, logits and tables of work on a GPU, which are allocated after its KV budget is set.
+uint64_t gpu_reserved_bytes(const ModelProgram& program) {
+  constexpr uint64_t kTables = uint64_t{2} << 30;
+  const MemoryPlan plan = plan_memory(program.ranks.front().sliced, program.step_limits());
+  return kTables + plan.scratch_bytes +
+         static_cast<uint64_t>(program.rotation.num_micro_batches) * plan.carried_bytes;
+}
+
+uint64_t colocated_kv_bytes(const PlacementOptions& options, const LoadedModel& model) {
+  if (model.gpu == nullptr) return kv_budget_bytes(options.kv_cache_memory_bytes, 1);
+  return gpu_kv_budget_bytes(model.gpu->view().device(),
+                             options.kv_cache_memory_bytes,
+                             options.gpu_memory_utilization,
+                             gpu_reserved_bytes(model.program));
 }
 
 }  // namespace
@@ -112,7 +130,7 @@ Placement place(const PlacementOptions& options,
   if (!options.trace.empty()) {
     placement.trace = std::make_unique<TraceWriter>(TraceConfig{.path = options.trace});
   }
-  const std::vector<StreamView> streams = make_streams(model.program, cpus.share, placement);
+  const std::vector<StreamView> streams = make_streams(model, cpus.share, placement);
   std::unique_ptr<StepBackend> backend;
   if (options.mode == "colocated") {
     if (model.program.rotation.num_replicas > 1) {
@@ -120,12 +138,13 @@ Placement place(const PlacementOptions& options,
                   "--replicas needs attention workers: not colocated");
     }
     backend = std::make_unique<LocalBackend>(model.program,
-                                             kv_budget_bytes(options.kv_cache_memory_bytes, 1),
+                                             colocated_kv_bytes(options, model),
                                              streams,
                                              placement.trace.get());
   } else {
     ClusterBackendConfig config = cluster_config(options);
     config.trace = placement.trace.get();
+    if (model.gpu != nullptr) config.host_stream = StreamView(*placement.pools.front());
     if (config.workers.empty()) start_workers(options, cpus, log_level, config, placement);
     backend = std::make_unique<ClusterBackend>(std::move(config), model.program, streams);
   }

@@ -31,6 +31,8 @@ Status synchronize(StreamView /*stream*/) {
   return unimplemented(kMessage);
 }
 
+void use_device(Device /*device*/) noexcept {}
+
 DeviceMemory memory_of(Device /*device*/) {
   throw Error(StatusCode::kUnimplemented, kMessage);
 }

@@ -6,6 +6,14 @@
 
 namespace lamina {
 
+void StreamView::adopt_this_thread() const {
+  if (device_.kind == DeviceKind::kCpu) {
+    pool().bind_submitter();
+  } else {
+    cuda::use_device(device_);
+  }
+}
+
 Status copy(void* to, const void* from, size_t size_bytes, StreamView stream) {
   if (size_bytes == 0) return {};
   if (stream.device().kind == DeviceKind::kCuda) return cuda::copy(to, from, size_bytes, stream);

@@ -28,10 +28,8 @@ class StreamView {
   }
 
   // The calling thread will do nothing but enqueue here, and starts no thread: it may be kept where
-  // that is fastest.
-  void adopt_this_thread() const {
-    if (device_.kind == DeviceKind::kCpu) pool().bind_submitter();
-  }
+  // that is fastest. What it allocates on a GPU from now on is on the stream's.
+  void adopt_this_thread() const;
 
  private:
   Device device_{};

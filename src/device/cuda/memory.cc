@@ -72,6 +72,11 @@ Status synchronize(StreamView stream) {
   return to_status(cudaStreamSynchronize(raw(stream)), device_name(stream.device()));
 }
 
+void use_device(Device device) noexcept {
+  const cudaError_t error = cudaSetDevice(device.idx);
+  if (error != cudaSuccess) log_error("using a GPU: {}", cudaGetErrorString(error));
+}
+
 DeviceMemory memory_of(Device device) {
   const DeviceGuard guard(device);
   size_t free_bytes = 0;

@@ -22,6 +22,9 @@ void release(MemoryKind kind, std::byte* data) noexcept;
 [[nodiscard]] Status copy_rows(const RowCopy& rows, StreamView stream);
 [[nodiscard]] Status synchronize(StreamView stream);
 
+// The calling thread's CUDA calls go to `device` from now on. Logs a failure.
+void use_device(Device device) noexcept;
+
 struct DeviceMemory {
   uint64_t free_bytes = 0;
   uint64_t total_bytes = 0;
