@@ -58,10 +58,10 @@ int run_attention_worker(const AttentionWorkerOptions& options) {
   std::unique_ptr<GpuStream> gpu;
   if (device.kind == DeviceKind::kCuda) gpu = std::make_unique<GpuStream>(device);
   ThreadPool pool(gpu == nullptr ? cpus.share.num_threads : 1, cpus.share.cpus);
-  const AttentionServiceConfig config{.kv_memory_bytes = kv_budget(options, device),
-                                      .kv_bytes_per_second =
-                                          gpu == nullptr ? kv_bandwidth(options, pool) : 0,
-                                      .data_host = listen.host};
+  const AttentionServiceConfig config{
+      .kv_memory_bytes = kv_budget(options, device),
+      .kv_bytes_per_second = gpu == nullptr ? kv_bandwidth(options, pool) : 0,
+      .data_host = listen.host};
   AttentionService service(config, gpu == nullptr ? StreamView(pool) : gpu->view());
   control::AttentionControlServer server(
       {.listen = listen, .security = to_control_security(options.security)}, service);

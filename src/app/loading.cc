@@ -102,13 +102,11 @@ void load_ranks(const ModelOptions& options,
     ModelShard& shard = program.ranks.emplace_back();
     shard.sliced =
         convert_model(shard_graph(graph, rank, options.tensor_parallel_size), rewrites).sliced;
-    shard.weights =
-        files.load_weights(shard.sliced.graph,
-                           {.progress = progress_bar(),
-                            .keeps_quantized =
-                                gpu == nullptr && keeps_quantized(options, program.dtype),
-                            .packs_pairs = gpu == nullptr &&
-                                           kernels::has_fast_products(PackedFormat::kPairs)});
+    shard.weights = files.load_weights(
+        shard.sliced.graph,
+        {.progress = progress_bar(),
+         .keeps_quantized = gpu == nullptr && keeps_quantized(options, program.dtype),
+         .packs_pairs = gpu == nullptr && kernels::has_fast_products(PackedFormat::kPairs)});
     if (gpu == nullptr) continue;
     shard.weights = place_weights(shard.sliced.graph, std::move(shard.weights), gpu->view());
   }

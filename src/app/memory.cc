@@ -1,11 +1,11 @@
 #include "app/memory.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
 #include <string>
-
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "base/log.h"

@@ -49,8 +49,8 @@ struct PlacementOptions {
   std::string transport = "auto";
   std::string partition = "auto";
   bool no_overlap = false;
-  std::string trace;                   // a file; empty: none
-  uint64_t kv_cache_memory_bytes = 0;  // 0: half of the free memory, shared by the local workers
+  std::string trace;                    // a file; empty: none
+  uint64_t kv_cache_memory_bytes = 0;   // 0: half of the free memory, shared by the local workers
   double gpu_memory_utilization = 0.9;  // of a GPU's memory, weights included; where it holds KV
   CpuOptions cpus;
   SecurityOptions security;

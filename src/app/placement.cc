@@ -137,10 +137,8 @@ Placement place(const PlacementOptions& options,
       throw Error(StatusCode::kInvalidArgument,
                   "--replicas needs attention workers: not colocated");
     }
-    backend = std::make_unique<LocalBackend>(model.program,
-                                             colocated_kv_bytes(options, model),
-                                             streams,
-                                             placement.trace.get());
+    backend = std::make_unique<LocalBackend>(
+        model.program, colocated_kv_bytes(options, model), streams, placement.trace.get());
   } else {
     ClusterBackendConfig config = cluster_config(options);
     config.trace = placement.trace.get();
