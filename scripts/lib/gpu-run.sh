@@ -23,5 +23,7 @@ if [ "${1:-}" != --benchmarks ]; then
 fi
 if [ "${1:-}" != --tests ]; then
   for program in bin/lamina_bench_*; do "$program" || failed+=("$program"); done
+  # A peer, where PyTorch is there.
+  if python3 -c 'import torch' 2>/dev/null; then python3 bench/sdpa.py 2>/dev/null; fi
 fi
 [ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -50,7 +50,7 @@ wire::AttentionLayer attention_layer(const ModelShard& shard,
                              .alibi_slopes = values_of(op.attrs.alibi_slopes, heads)};
   if (op.sinks) {
     const std::string& name = shard.sliced.graph.node(*op.sinks).name;
-    layer.sinks = values_of(as_f32(shard.weights->get(name)), heads);
+    layer.sinks = values_of(as_f32(shard.weights->get_on_host(name)), heads);
   }
   return layer;
 }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "base/error.h"
 
 namespace lamina {
@@ -50,9 +52,30 @@ DeviceWeights::DeviceWeights(const Graph& graph, const WeightStore& host, Stream
          .num_rows = num_rows},
         stream));
     weights_.emplace(name, TensorView(to, weight.dtype, weight.shape));
+    if (weight.shape.rank() == 1) keep_vector(name, weight);
     offset += aligned(weight.size_bytes());
   });
   throw_if_error(synchronize(stream));
+}
+
+void DeviceWeights::keep_vector(const std::string& name, const TensorView& weight) {
+  Buffer& kept = vectors_[name];
+  kept = Buffer(MemoryKind::kHost, weight.size_bytes());
+  const size_t element = dtype_bytes(weight.dtype);
+  for (int64_t i = 0; i < weight.shape[0]; ++i) {
+    std::memcpy(kept.data() + static_cast<size_t>(i) * element,
+                weight.data + static_cast<size_t>(i * weight.row_stride) * element,
+                element);
+  }
+}
+
+TensorView DeviceWeights::get_on_host(std::string_view name) const {
+  const TensorView weight = get(name);
+  const auto found = vectors_.find(std::string(name));
+  if (found == vectors_.end()) {
+    throw Error(StatusCode::kNotFound, fmt::format("weight '{}' is in GPU memory alone", name));
+  }
+  return {found->second.data(), weight.dtype, weight.shape};
 }
 
 TensorView DeviceWeights::get(std::string_view name) const {

@@ -1,5 +1,6 @@
 // DeviceWeights: the weights of a loaded graph in the memory of the device that computes with them.
-// The host's own store may go afterwards. Immutable after construction.
+// The host's own store may go afterwards: of it the weights of one axis stay. Immutable after
+// construction.
 #pragma once
 
 #include <memory>
@@ -20,13 +21,17 @@ class DeviceWeights final : public WeightStore {
   DeviceWeights(const Graph& graph, const WeightStore& host, StreamView stream);
 
   [[nodiscard]] TensorView get(std::string_view name) const override;
+  [[nodiscard]] TensorView get_on_host(std::string_view name) const override;
   [[nodiscard]] std::optional<PackedMatrix> find_packed(std::string_view name) const override;
   [[nodiscard]] uint64_t resident_bytes() const override { return memory_.size_bytes(); }
   [[nodiscard]] uint64_t fingerprint() const override { return fingerprint_; }
 
  private:
+  void keep_vector(const std::string& name, const TensorView& weight);
+
   Buffer memory_;
   std::unordered_map<std::string, TensorView> weights_;
+  std::unordered_map<std::string, Buffer> vectors_;  // on the host: weights of one axis
   uint64_t fingerprint_ = 0;
 };
 

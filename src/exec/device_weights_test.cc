@@ -12,12 +12,13 @@
 namespace lamina {
 namespace {
 
-// One matrix under every name, or packed ones.
+// One matrix under every name, or a vector, or packed ones.
 class FakeStore final : public WeightStore {
  public:
-  explicit FakeStore(bool is_packed) : is_packed_(is_packed) {}
+  explicit FakeStore(bool is_packed, const Shape& shape = {2, 2})
+      : is_packed_(is_packed), shape_(shape) {}
   [[nodiscard]] TensorView get(std::string_view /*name*/) const override {
-    return {const_cast<float*>(values_.data()), DType::kF32, {2, 2}};
+    return {const_cast<float*>(values_.data()), DType::kF32, shape_};
   }
   [[nodiscard]] std::optional<PackedMatrix> find_packed(std::string_view /*name*/) const override {
     if (is_packed_) return PackedMatrix{};
@@ -28,6 +29,7 @@ class FakeStore final : public WeightStore {
 
  private:
   bool is_packed_;
+  Shape shape_;
   std::array<float, 4> values_ = {1, 2, 3, 4};
 };
 
@@ -56,6 +58,17 @@ TEST(DeviceWeights, AreCopies) {
   EXPECT_EQ(placed.fingerprint(), 42U);
   EXPECT_FALSE(placed.find_packed(weight_name(graph)));
   EXPECT_THROW((void)placed.get("another"), Error);
+}
+
+TEST(DeviceWeights, OfOneAxisStayOnTheHostToo) {
+  ThreadPool pool(1);
+  const Graph graph = one_product();
+  const DeviceWeights matrices(graph, FakeStore(false), StreamView(pool));
+  EXPECT_THROW((void)matrices.get_on_host(weight_name(graph)), Error);
+  const DeviceWeights vectors(graph, FakeStore(false, {4}), StreamView(pool));
+  const TensorView kept = vectors.get_on_host(weight_name(graph));
+  EXPECT_NE(kept.data, vectors.get(weight_name(graph)).data);
+  EXPECT_EQ(*kept.row<float>(3), 4.0F);
 }
 
 TEST(DeviceWeights, PackedOnesAreRefused) {

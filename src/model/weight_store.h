@@ -19,6 +19,8 @@ class WeightStore {
 
   // Throws Error kNotFound, naming it, for what the graph did not name.
   [[nodiscard]] virtual TensorView get(std::string_view name) const = 0;
+  // The same where the host can read it: of a store in a GPU's memory, weights of one axis alone.
+  [[nodiscard]] virtual TensorView get_on_host(std::string_view name) const { return get(name); }
   // The weight of that name where it is packed: get() does not have it then.
   [[nodiscard]] virtual std::optional<PackedMatrix> find_packed(std::string_view name) const = 0;
   // Bytes held in memory of our own plus bytes used in mapped files.

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <mutex>
+#include <utility>
 
 #include "kernels/cuda/attention_kernel.cuh"
 #include "kernels/cuda/attention_launch.h"
@@ -6,34 +8,30 @@
 namespace lamina::kernels::cuda {
 namespace {
 
+constexpr int kMaxDevices = 64;
+
 struct Card {
+  int device = 0;
   int num_sms = 0;
   int block_shared_bytes = 0;  // at most
   int sm_shared_bytes = 0;     // at most, of all blocks together
   bool is_hopper = false;      // or later
-
-  cudaError_t read() {
-    int device = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device);
-    }
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(
-          &block_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    }
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(
-          &sm_shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
-    }
-    int major = 0;
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    }
-    is_hopper = major >= 9;
-    return error;
-  }
 };
+
+cudaError_t read_card(Card& card) {
+  int major = 0;
+  const std::pair<int*, cudaDeviceAttr> wanted[] = {
+      {&card.num_sms, cudaDevAttrMultiProcessorCount},
+      {&card.block_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin},
+      {&card.sm_shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor},
+      {&major, cudaDevAttrComputeCapabilityMajor}};
+  for (const auto& [value, attribute] : wanted) {
+    const cudaError_t error = cudaDeviceGetAttribute(value, attribute, card.device);
+    if (error != cudaSuccess) return error;
+  }
+  card.is_hopper = major >= 9;
+  return cudaSuccess;
+}
 
 struct Grid {
   int num_blocks = 0;
@@ -44,7 +42,6 @@ struct Grid {
 };
 
 cudaError_t start(void (*kernel)(AttentionParams),
-                  const Card& card,
                   const Grid& grid,
                   const AttentionParams& params) {
   cudaLaunchAttribute early{};
@@ -56,34 +53,69 @@ cudaError_t start(void (*kernel)(AttentionParams),
   config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
   config.stream = grid.stream;
   config.attrs = &early;
-  config.numAttrs = grid.is_early && card.is_hopper ? 1 : 0;
+  config.numAttrs = grid.is_early ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, params);
+}
+
+// How a kernel runs on a card: found out at its first launch there.
+struct Plan {
+  bool is_made = false;
+  int num_stages = 0;
+  Grid attention;
+  Grid merge;
+};
+
+template <typename Traits>
+cudaError_t make_plan(int device, Plan& plan) {
+  Card card{.device = device};
+  const cudaError_t error = read_card(card);
+  if (error != cudaSuccess) return error;
+  constexpr int kHeadBytes = static_cast<int>(sizeof(AttentionShared<Traits>));
+  constexpr int kReservedBytes = 1024;  // the system's, of each block
+  constexpr int kMergeBlocksPerSm = 4;
+  const int room = std::min(card.block_shared_bytes,
+                            card.sm_shared_bytes / Traits::kBlocksPerSm - kReservedBytes);
+  plan.num_stages = std::min(kMaxStages, (room - kHeadBytes) / Traits::kTileBytes);
+  constexpr int kFewestStages = 2;  // keys and their values
+  if (plan.num_stages < kFewestStages) return cudaErrorInvalidConfiguration;
+  plan.attention = {.num_blocks = card.num_sms * Traits::kBlocksPerSm,
+                    .num_threads = Traits::kThreads,
+                    .shared_bytes = kHeadBytes + plan.num_stages * Traits::kTileBytes};
+  plan.merge = {.num_blocks = card.num_sms * kMergeBlocksPerSm,
+                .num_threads = kMergeWarps * 32,
+                .is_early = card.is_hopper};
+  const cudaError_t set = cudaFuncSetAttribute(attention_kernel<Traits>,
+                                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               plan.attention.shared_bytes);
+  plan.is_made = set == cudaSuccess;
+  return set;
+}
+
+template <typename Traits>
+cudaError_t find_plan(Plan& plan) {
+  static std::mutex mutex;
+  static Plan plans[kMaxDevices];
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  if (device >= kMaxDevices) return cudaErrorInvalidDevice;
+  const std::lock_guard lock(mutex);
+  if (!plans[device].is_made) error = make_plan<Traits>(device, plans[device]);
+  plan = plans[device];
+  return error;
 }
 
 template <typename Traits>
 cudaError_t launch(AttentionParams params, cudaStream_t stream) {
-  Card card;
-  cudaError_t error = card.read();
+  Plan plan;
+  cudaError_t error = find_plan<Traits>(plan);
   if (error != cudaSuccess) return error;
-  constexpr int kHeadBytes = static_cast<int>(sizeof(AttentionShared<Traits>));
-  constexpr int kReservedBytes = 1024;  // the system's, of each block
-  const int room = std::min(card.block_shared_bytes,
-                            card.sm_shared_bytes / Traits::kBlocksPerSm - kReservedBytes);
-  params.num_stages = std::min(kMaxStages, (room - kHeadBytes) / Traits::kTileBytes);
-  const int bytes = kHeadBytes + params.num_stages * Traits::kTileBytes;
-  error = cudaFuncSetAttribute(
-      attention_kernel<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error != cudaSuccess) return error;
-  error = start(attention_kernel<Traits>,
-                card,
-                {card.num_sms * Traits::kBlocksPerSm, Traits::kThreads, bytes, stream, false},
-                params);
+  params.num_stages = plan.num_stages;
+  plan.attention.stream = stream;
+  error = start(attention_kernel<Traits>, plan.attention, params);
   if (error != cudaSuccess || params.items.merges == nullptr) return error;
-  constexpr int kMergeBlocksPerSm = 4;
-  return start(merge_kernel<Traits>,
-               card,
-               {card.num_sms * kMergeBlocksPerSm, kMergeWarps * 32, 0, stream, true},
-               params);
+  plan.merge.stream = stream;
+  return start(merge_kernel<Traits>, plan.merge, params);
 }
 
 template <typename Element>
