@@ -30,6 +30,8 @@ if(LAMINA_HAS_CUDA)
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
+  # fmt 9 takes nvcc for a compiler without constexpr, and then does not compile as C++20.
+  add_compile_definitions($<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
   if(LAMINA_CCACHE)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${LAMINA_CCACHE})
   endif()

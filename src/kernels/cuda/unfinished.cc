@@ -11,36 +11,6 @@ Status add_norm(const AddNormArgs& /*args*/, StreamView /*stream*/) {
   return unimplemented("add_norm: not on CUDA yet");
 }
 
-Status add(TensorView /*a*/, TensorView /*b*/, TensorView /*out*/, StreamView /*stream*/) {
-  return unimplemented("add: not on CUDA yet");
-}
-
-Status mul(TensorView /*a*/, TensorView /*b*/, TensorView /*out*/, StreamView /*stream*/) {
-  return unimplemented("mul: not on CUDA yet");
-}
-
-Status scale(TensorView /*x*/, float /*factor*/, TensorView /*out*/, StreamView /*stream*/) {
-  return unimplemented("scale: not on CUDA yet");
-}
-
-Status soft_cap(TensorView /*x*/, float /*cap*/, TensorView /*out*/, StreamView /*stream*/) {
-  return unimplemented("soft_cap: not on CUDA yet");
-}
-
-Status activation(TensorView /*x*/,
-                  Activation /*kind*/,
-                  TensorView /*out*/,
-                  StreamView /*stream*/) {
-  return unimplemented("activation: not on CUDA yet");
-}
-
-Status gated_activation(TensorView /*x*/,
-                        const GatedActivationAttrs& /*attrs*/,
-                        TensorView /*out*/,
-                        StreamView /*stream*/) {
-  return unimplemented("gated_activation: not on CUDA yet");
-}
-
 Status rope_table(TensorView /*positions*/,
                   std::span<const float> /*inv_freq*/,
                   float /*magnitude*/,
