@@ -3,14 +3,6 @@
 
 namespace lamina::kernels::cuda {
 
-Status norm(const NormArgs& /*args*/, StreamView /*stream*/) {
-  return unimplemented("norm: not on CUDA yet");
-}
-
-Status add_norm(const AddNormArgs& /*args*/, StreamView /*stream*/) {
-  return unimplemented("add_norm: not on CUDA yet");
-}
-
 Status rope_table(TensorView /*positions*/,
                   std::span<const float> /*inv_freq*/,
                   float /*magnitude*/,
