@@ -3,22 +3,6 @@
 
 namespace lamina::kernels::cuda {
 
-Status rope_table(TensorView /*positions*/,
-                  std::span<const float> /*inv_freq*/,
-                  float /*magnitude*/,
-                  TensorView /*out*/,
-                  StreamView /*stream*/) {
-  return unimplemented("rope_table: not on CUDA yet");
-}
-
-Status rope(TensorView /*x*/,
-            TensorView /*table*/,
-            bool /*interleaved*/,
-            TensorView /*out*/,
-            StreamView /*stream*/) {
-  return unimplemented("rope: not on CUDA yet");
-}
-
 Status embedding(TensorView /*table*/,
                  TensorView /*ids*/,
                  TensorView /*out*/,
