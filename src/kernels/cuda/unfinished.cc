@@ -26,10 +26,4 @@ Status experts(const ExpertsArgs& /*args*/, StreamView /*stream*/) {
   return unimplemented("experts: not on CUDA yet");
 }
 
-Status merge_partials(const AttentionPartial& /*into*/,
-                      const AttentionPartial& /*from*/,
-                      StreamView /*stream*/) {
-  return unimplemented("merge_partials: not on CUDA yet");
-}
-
 }  // namespace lamina::kernels::cuda
