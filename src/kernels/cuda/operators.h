@@ -47,6 +47,7 @@ namespace lamina::kernels::cuda {
 [[nodiscard]] Status gather_rows(TensorView x, TensorView rows, TensorView out, StreamView stream);
 [[nodiscard]] Status concat(TensorView a, TensorView b, TensorView out, StreamView stream);
 
+// At most 16 parts: their addresses go with the launch.
 [[nodiscard]] Status sum_parts(std::span<const TensorView> parts,
                                TensorView out,
                                StreamView stream);
