@@ -113,8 +113,6 @@ TEST(KvCache, SaysSoWhenMemoryCannotBeHad) {
             StatusCode::kResourceExhausted);
   EXPECT_EQ(thrown_code([&] { KvCache(kSmall, -1, MemoryKind::kHost); }),
             StatusCode::kInvalidArgument);
-  EXPECT_EQ(thrown_code([&] { KvCache(kSmall, 1, MemoryKind::kCuda); }),
-            StatusCode::kUnimplemented);
 }
 
 }  // namespace
