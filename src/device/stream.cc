@@ -7,11 +7,13 @@
 namespace lamina {
 
 void StreamView::adopt_this_thread() const {
-  if (device_.kind == DeviceKind::kCpu) {
-    pool().bind_submitter();
-  } else {
-    cuda::use_device(device_);
-  }
+  use_device_of(*this);
+  if (device_.kind == DeviceKind::kCpu) pool().bind_submitter();
+}
+
+StreamView use_device_of(StreamView stream) {
+  if (stream.device().kind == DeviceKind::kCuda) cuda::use_device(stream.device());
+  return stream;
 }
 
 Status copy(void* to, const void* from, size_t size_bytes, StreamView stream) {

@@ -28,13 +28,16 @@ class StreamView {
   }
 
   // The calling thread will do nothing but enqueue here, and starts no thread: it may be kept where
-  // that is fastest. What it allocates on a GPU from now on is on the stream's.
+  // that is fastest. Includes use_device_of().
   void adopt_this_thread() const;
 
  private:
   Device device_{};
   void* raw_;
 };
+
+// `stream` itself. What the calling thread allocates on a GPU from now on is on its device.
+StreamView use_device_of(StreamView stream);
 
 // Copies `size_bytes` in stream order; either side may be host or device memory. On the CPU it is
 // done when this returns; on CUDA host memory has to be pinned for that not to wait.

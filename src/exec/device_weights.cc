@@ -33,6 +33,7 @@ void for_each_weight(const Graph& graph, const WeightStore& host, const Body& bo
 
 DeviceWeights::DeviceWeights(const Graph& graph, const WeightStore& host, StreamView stream)
     : fingerprint_(host.fingerprint()) {
+  use_device_of(stream);
   size_t size_bytes = 0;
   for_each_weight(graph, host, [&](const std::string& /*name*/, const TensorView& weight) {
     size_bytes += aligned(weight.size_bytes());

@@ -40,7 +40,7 @@ SliceExecutor::SliceExecutor(const SlicedModel& model,
                              CollectivePort* collective)
     : model_(&model),
       limits_(limits),
-      stream_(stream),
+      stream_(use_device_of(stream)),
       collective_(collective),
       plan_(plan_memory(model, limits)),
       scratch_(memory_of(stream.device().kind), plan_.scratch_bytes),

@@ -21,7 +21,7 @@ size_t AttentionCoreConfig::state_bytes() const {
 
 AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView stream)
     : config_(config),
-      stream_(stream),
+      stream_(use_device_of(stream)),
       cache_(config.kv, config.num_blocks, memory_of(stream.device().kind)),
       order_(kernels::preferred_order({.dtype = config.kv.dtype,
                                        .q_dtype = config.q_dtype,

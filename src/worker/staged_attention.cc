@@ -20,7 +20,7 @@ Status copy_tensor(const TensorView& to, const TensorView& from, StreamView stre
 }  // namespace
 
 StagedAttention::StagedAttention(AttentionBackend& host, int32_t max_tokens, StreamView stream)
-    : host_(host), max_tokens_(max_tokens), stream_(stream) {}
+    : host_(host), max_tokens_(max_tokens), stream_(use_device_of(stream)) {}
 
 // A place of the same shape in the stage's memory.
 TensorView StagedAttention::view(Stage& stage, const TensorView& like) const {

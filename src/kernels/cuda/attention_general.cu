@@ -1,7 +1,5 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include "kernels/cuda/attention_general.cuh"
+#include "kernels/cuda/element.cuh"
 #include "kernels/cuda/primitives.cuh"
 
 namespace lamina::kernels::cuda {
@@ -10,20 +8,6 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
 constexpr int kLaneElements = kMaxGeneralDim / 32;
-
-__device__ float to_float(float value) {
-  return value;
-}
-__device__ float to_float(__half value) {
-  return __half2float(value);
-}
-__device__ float to_float(__nv_bfloat16 value) {
-  return __bfloat162float(value);
-}
-template <typename T>
-__device__ T from_float(float value) {
-  return static_cast<T>(value);
-}
 
 // The sums of a warp, or of all: weights are relative to e^greatest.
 struct Sums {
@@ -73,7 +57,7 @@ class GeneralRow {
     const Q* q = static_cast<const Q*>(params_.q) + token_ * params_.q_stride +
                  static_cast<int64_t>(head_) * params_.head_dim;
     for (int i = threadIdx.x; i < params_.head_dim; i += kThreads) {
-      shared_.query[i] = to_float(q[i]);
+      shared_.query[i] = widen(q[i]);
     }
     __syncthreads();
   }
@@ -129,7 +113,7 @@ class GeneralRow {
     const int64_t place = static_cast<int64_t>(token_) * params_.num_heads + head_;
     Out* out = static_cast<Out*>(params_.out) + place * params_.value_dim;
     for (int i = threadIdx.x; i < params_.value_dim; i += kThreads) {
-      out[i] = from_float<Out>(shared_.sums[i] * inverse);
+      out[i] = narrow<Out>(shared_.sums[i] * inverse);
     }
     if (threadIdx.x == 0 && params_.lse != nullptr) {
       params_.lse[place] = all.total > 0.0F ? all.greatest + logf(all.total) : -INFINITY;
@@ -140,7 +124,7 @@ class GeneralRow {
   __device__ float score(int64_t row, int key) const {
     const Kv* keys = static_cast<const Kv*>(params_.k_cache) + row * params_.head_dim;
     float sum = 0.0F;
-    for (int i = lane_; i < params_.head_dim; i += 32) sum += shared_.query[i] * to_float(keys[i]);
+    for (int i = lane_; i < params_.head_dim; i += 32) sum += shared_.query[i] * widen(keys[i]);
     float score = warp_sum(sum) * params_.scale;
     if (params_.soft_cap > 0.0F) score = params_.soft_cap * tanhf(score / params_.soft_cap);
     if (params_.alibi_slopes != nullptr) {
@@ -161,7 +145,7 @@ class GeneralRow {
     for (int i = 0; i < kLaneElements; ++i) {
       const int element = i * 32 + lane_;
       if (element >= params_.value_dim) continue;
-      values_[i] = values_[i] * factor + weight * to_float(values[element]);
+      values_[i] = values_[i] * factor + weight * widen(values[element]);
     }
   }
 
@@ -204,7 +188,7 @@ __global__ void general_append(const __grid_constant__ GeneralAppendParams param
                      element;
   const From* from = static_cast<const From*>(params.from) + token * params.stride +
                      static_cast<int64_t>(head) * params.dim;
-  static_cast<To*>(params.cache)[to] = from_float<To>(to_float(from[element]));
+  static_cast<To*>(params.cache)[to] = narrow<To>(widen(from[element]));
 }
 
 // Calls body(T{}) with the device's type for `dtype`.
