@@ -29,6 +29,8 @@ std::byte* allocate_on_device(size_t size_bytes) {
   }
   throw_if_error(error, "allocating GPU memory");
   throw_if_error(cudaMemset(data, 0, size_bytes), "clearing GPU memory");
+  // Clearing does not wait for itself, and streams of ours do not wait for it.
+  throw_if_error(cudaStreamSynchronize(cudaStreamLegacy), "clearing GPU memory");
   return static_cast<std::byte*>(data);
 }
 
