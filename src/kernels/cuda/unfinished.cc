@@ -93,17 +93,6 @@ Status join_columns(std::span<const TensorView> /*parts*/,
   return unimplemented("join_columns: not on CUDA yet");
 }
 
-Status linear(const LinearArgs& /*args*/, StreamView /*stream*/) {
-  return unimplemented("linear: not on CUDA yet");
-}
-
-Status head_linear(TensorView /*x*/,
-                   TensorView /*weight*/,
-                   TensorView /*out*/,
-                   StreamView /*stream*/) {
-  return unimplemented("head_linear: not on CUDA yet");
-}
-
 Status route(TensorView /*logits*/,
              TensorView /*bias*/,
              const RouteAttrs& /*attrs*/,
