@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/bias_rows.cuh"
+#include "kernels/cuda/element.cuh"
 
 namespace lamina::kernels::cuda {
 namespace {

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/element.cuh"
+#include "kernels/cuda/element_kind.h"
 
 namespace lamina::kernels::cuda {
 

@@ -1,4 +1,4 @@
-// Float elements in kernels: their kinds as launches name them, and conversions to f32 and back.
+// Float elements in kernels: conversions to f32 and back. Device code only.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -6,9 +6,9 @@
 
 #include <cstdint>
 
-namespace lamina::kernels::cuda {
+#include "kernels/cuda/element_kind.h"
 
-enum class ElementKind : uint8_t { kF32, kF16, kBF16 };
+namespace lamina::kernels::cuda {
 
 __device__ inline float to_float(float value) {
   return value;

@@ -1,28 +1,11 @@
-// The kind of elements that kernels know a dtype by. Host code.
+// ElementKind: float elements by the names that launches and kernels know them by: what DType is to
+// all others, whose header nvcc does not take.
 #pragma once
 
-#include "base/check.h"
-#include "kernels/cuda/element.cuh"
-#include "tensor/dtype.h"
+#include <cstdint>
 
 namespace lamina::kernels::cuda {
 
-// CHECKs that the dtype is a float.
-inline ElementKind element_kind(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return ElementKind::kF32;
-    case DType::kF16:
-      return ElementKind::kF16;
-    case DType::kBF16:
-      return ElementKind::kBF16;
-    case DType::kI32:
-    case DType::kU8:
-    case DType::kI8:
-    case DType::kF8E4M3:
-      break;
-  }
-  LAMINA_CHECK(false, "no float dtype");
-}
+enum class ElementKind : uint8_t { kF32, kF16, kBF16 };
 
 }  // namespace lamina::kernels::cuda

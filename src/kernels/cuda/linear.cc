@@ -4,7 +4,7 @@
 #include "device/cuda/stream.h"
 #include "kernels/cuda/bias_rows.cuh"
 #include "kernels/cuda/blas_lt.h"
-#include "kernels/cuda/element_kind.h"
+#include "kernels/cuda/element_of_dtype.h"
 #include "kernels/cuda/operators.h"
 
 namespace lamina::kernels::cuda {

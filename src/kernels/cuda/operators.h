@@ -62,8 +62,13 @@ namespace lamina::kernels::cuda {
                                  TensorView weight,
                                  TensorView out,
                                  StreamView stream);
+// At most 4096 experts: kUnimplemented beyond.
 [[nodiscard]] Status route(
     TensorView logits, TensorView bias, const RouteAttrs& attrs, TensorView out, StreamView stream);
+// Does not wait to learn which experts have tokens. Batch-invariant but where tiles change their
+// size. Workspace grows with T and the number of experts when a step needs more than any before, by
+// 256 MiB and what routing takes at most: to capture it in a graph, run it once before with the
+// largest T.
 [[nodiscard]] Status experts(const ExpertsArgs& args, StreamView stream);
 
 [[nodiscard]] Status merge_partials(const AttentionPartial& into,

@@ -93,18 +93,6 @@ Status join_columns(std::span<const TensorView> /*parts*/,
   return unimplemented("join_columns: not on CUDA yet");
 }
 
-Status route(TensorView /*logits*/,
-             TensorView /*bias*/,
-             const RouteAttrs& /*attrs*/,
-             TensorView /*out*/,
-             StreamView /*stream*/) {
-  return unimplemented("route: not on CUDA yet");
-}
-
-Status experts(const ExpertsArgs& /*args*/, StreamView /*stream*/) {
-  return unimplemented("experts: not on CUDA yet");
-}
-
 Status merge_partials(const AttentionPartial& /*into*/,
                       const AttentionPartial& /*from*/,
                       StreamView /*stream*/) {
