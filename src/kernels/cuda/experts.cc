@@ -7,6 +7,7 @@
 #include "base/checked_math.h"
 #include "device/cuda/error.h"
 #include "device/cuda/stream.h"
+#include "kernels/cuda/carver.h"
 #include "kernels/cuda/element_of_dtype.h"
 #include "kernels/cuda/experts_launch.h"
 #include "kernels/cuda/operators.h"
@@ -44,25 +45,6 @@ Passes passes_of(const ExpertsParams& params, size_t element_bytes) {
   return {static_cast<int32_t>(max_tiles),
           static_cast<int32_t>(std::min({max_tiles, fitting, kMaxPassTiles}))};
 }
-
-// Gives out parts of memory, or without any only counts their bytes.
-class Carver {
- public:
-  explicit Carver(std::byte* memory) : memory_(memory) {}
-
-  template <typename T>
-  T* take(int64_t count) {
-    std::byte* const part = memory_ == nullptr ? nullptr : memory_ + size_bytes_;
-    constexpr size_t kAlignment = 256;
-    size_bytes_ += round_up(static_cast<size_t>(count) * sizeof(T), kAlignment);
-    return reinterpret_cast<T*>(part);
-  }
-  [[nodiscard]] size_t size_bytes() const { return size_bytes_; }
-
- private:
-  std::byte* memory_;
-  size_t size_bytes_ = 0;
-};
 
 // Points `params` at its parts of the workspace. Returns how many bytes they are.
 size_t carve(const Passes& passes, size_t element_bytes, std::byte* memory, ExpertsParams& params) {

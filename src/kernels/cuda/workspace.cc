@@ -27,7 +27,7 @@ Workspaces& workspaces() {
   return *all;
 }
 
-Result<Buffer> allocate(StreamView stream, size_t size_bytes) {
+Result<Buffer> allocate(StreamView stream, MemoryKind kind, size_t size_bytes) {
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   LAMINA_RETURN_IF_ERROR(
       lamina::cuda::to_status(cudaStreamIsCapturing(lamina::cuda::raw(stream), &capture),
@@ -38,7 +38,7 @@ Result<Buffer> allocate(StreamView stream, size_t size_bytes) {
   }
   try {
     const lamina::cuda::DeviceGuard guard(stream.device());
-    return Buffer(MemoryKind::kCuda, size_bytes);
+    return Buffer(kind, size_bytes);
   } catch (const Error& error) {
     return error.status();
   }
@@ -52,7 +52,9 @@ Result<std::byte*> workspace(StreamView stream, WorkspaceUse use, size_t size_by
   std::vector<Buffer>& pieces = all.pieces[{stream.device().idx, stream.cuda_stream(), use}];
   if (pieces.empty() || pieces.back().size_bytes() < size_bytes) {
     const size_t doubled = pieces.empty() ? 0 : 2 * pieces.back().size_bytes();
-    LAMINA_ASSIGN_OR_RETURN(Buffer piece, allocate(stream, std::max(size_bytes, doubled)));
+    const MemoryKind kind =
+        use == WorkspaceUse::kSamplingOnHost ? MemoryKind::kPinnedHost : MemoryKind::kCuda;
+    LAMINA_ASSIGN_OR_RETURN(Buffer piece, allocate(stream, kind, std::max(size_bytes, doubled)));
     pieces.push_back(std::move(piece));
   }
   return pieces.back().data();

@@ -1,5 +1,5 @@
-// Device memory that operators write between their launches: a piece for each stream and use, kept
-// until the program ends. Two streams never share one. Not for what outlives an operator.
+// Memory that operators write between their launches: a piece for each stream and use, kept until
+// the program ends. Two streams never share one. Not for what outlives an operator.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +10,10 @@
 
 namespace lamina::kernels::cuda {
 
-enum class WorkspaceUse : uint8_t { kProducts, kExperts };
+// kSamplingOnHost is pinned memory of the host, all others are of the stream's device.
+enum class WorkspaceUse : uint8_t { kProducts, kExperts, kSampling, kSamplingOnHost };
 
-// At least `size_bytes` of the stream's device, aligned to 256; what was written there before may
+// At least `size_bytes`, aligned to 256; what was written there before may
 // be there still. A larger piece than before is allocated, twice as large at least, which waits for
 // the device; the smaller one stays valid, since captured graphs may hold on to it, so that all
 // together are less than twice the largest. Internally locked.
