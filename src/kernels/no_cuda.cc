@@ -118,6 +118,21 @@ Status experts(const ExpertsArgs& /*args*/, StreamView /*stream*/) {
   return no_cuda("experts");
 }
 
+Status sample(TensorView /*logits*/,
+              std::span<const SampleRow> /*rows*/,
+              std::span<SampledToken> /*out*/,
+              StreamView /*stream*/) {
+  return no_cuda("sample");
+}
+
+Status log_probabilities(TensorView /*logits*/,
+                         std::span<const int32_t> /*targets*/,
+                         int32_t /*num_top*/,
+                         std::span<SampledToken> /*out*/,
+                         StreamView /*stream*/) {
+  return no_cuda("log_probabilities");
+}
+
 Status merge_partials(const AttentionPartial& /*into*/,
                       const AttentionPartial& /*from*/,
                       StreamView /*stream*/) {

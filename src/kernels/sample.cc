@@ -7,6 +7,7 @@
 
 #include "kernels/checks.h"
 #include "kernels/cpu/sample.h"
+#include "kernels/cuda/operators.h"
 
 namespace lamina::kernels {
 namespace {
@@ -64,7 +65,7 @@ Status sample(TensorView logits,
       cpu::sample(logits, rows, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return unimplemented("sample: this build has no CUDA");
+      return cuda::sample(logits, rows, out, stream);
   }
   return {};
 }
@@ -86,7 +87,7 @@ Status log_probabilities(TensorView logits,
       cpu::log_probabilities(logits, targets, num_top, out, stream.pool());
       return {};
     case DeviceKind::kCuda:
-      return unimplemented("log_probabilities: this build has no CUDA");
+      return cuda::log_probabilities(logits, targets, num_top, out, stream);
   }
   return {};
 }

@@ -50,7 +50,8 @@ struct SampleRow {
 
 // logits [S, V] f32, overwritten. out has S elements. Arg-max takes the smallest id among equals;
 // NaN never wins. A row without a finite logit (all forbidden, or NaN) gives id kNoToken: its
-// sequence fails, the others do not. Errors: kInvalidArgument on sizes that do not fit.
+// sequence fails, the others do not. Waits for the stream, since `out` is the host's. Errors:
+// kInvalidArgument on sizes that do not fit.
 [[nodiscard]] Status sample(TensorView logits,
                             std::span<const SampleRow> rows,
                             std::span<SampledToken> out,

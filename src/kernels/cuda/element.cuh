@@ -15,6 +15,7 @@
 #include "base/checked_math.h"
 #include "device/cuda/error.h"
 #include "device/cuda/stream.h"
+#include "kernels/cuda/element_kind.h"
 #include "tensor/tensor_view.h"
 
 namespace lamina::kernels::cuda {
@@ -51,6 +52,19 @@ __device__ inline __half narrow<__half>(float value) {
 template <>
 __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
+}
+
+// Element `i` of memory of that kind.
+__device__ inline float load_float(const void* data, ElementKind kind, int64_t i) {
+  switch (kind) {
+    case ElementKind::kF32:
+      return static_cast<const float*>(data)[i];
+    case ElementKind::kF16:
+      return widen(static_cast<const __half*>(data)[i]);
+    case ElementKind::kBF16:
+      return widen(static_cast<const __nv_bfloat16*>(data)[i]);
+  }
+  return 0.0F;
 }
 
 // What is moved at a time of `kBytes`, a multiple of 16, or 8.

@@ -1,0 +1,80 @@
+#include <algorithm>
+
+#include "device/cuda/error.h"
+#include "device/cuda/stream.h"
+#include "kernels/cuda/bias_rows.cuh"
+#include "kernels/cuda/blas_lt.h"
+#include "kernels/cuda/element_of_dtype.h"
+#include "kernels/cuda/operators.h"
+
+namespace lamina::kernels::cuda {
+namespace {
+
+// Elements between rows of `width`: a single row, whose stride says nothing, has its width, so that
+// views of it share a plan.
+int64_t row_stride_of(const TensorView& view, int64_t width) {
+  return view.shape[0] <= 1 ? width : view.row_stride;
+}
+
+Product product_of(const LinearArgs& args) {
+  const TensorView& weight = args.weight.tensor;
+  return {.x = args.x.data,
+          .weight = weight.data,
+          .out = args.out.data,
+          .dtype = args.x.dtype,
+          .out_dtype = args.out.dtype,
+          .num_rows = args.x.shape[0],
+          .num_columns = weight.shape[0],
+          .depth = weight.shape[1],
+          .x_strides = {.row_stride = row_stride_of(args.x, weight.shape[1])},
+          .weight_strides = {.row_stride = weight.shape[1]},
+          .out_strides = {.row_stride = row_stride_of(args.out, weight.shape[0])}};
+}
+
+}  // namespace
+
+Status linear(const LinearArgs& args, StreamView stream) {
+  Product product = product_of(args);
+  if (product.num_rows == 0) return {};
+  if (args.bias.empty()) return multiply(product, stream);
+  // cuBLASLt adds a bias of out's dtype alone, and not to all shapes.
+  if (args.bias.dtype == args.out.dtype) {
+    product.bias = args.bias.data;
+    const Status status = multiply(product, stream);
+    if (status.code() != StatusCode::kUnimplemented) return status;
+    product.bias = nullptr;
+  }
+  const BiasRowsParams bias_rows = {.bias = args.bias.data,
+                                    .out = args.out.data,
+                                    .bias_element = element_kind(args.bias.dtype),
+                                    .out_element = element_kind(args.out.dtype),
+                                    .num_rows = product.num_rows,
+                                    .num_columns = product.num_columns,
+                                    .out_stride = product.out_strides.row_stride};
+  LAMINA_RETURN_IF_ERROR(lamina::cuda::to_status(
+      launch_bias_rows(bias_rows, lamina::cuda::raw(stream)), "linear: writing the bias"));
+  product.adds_to_out = true;
+  return multiply(product, stream);
+}
+
+Status head_linear(TensorView x, TensorView weight, TensorView out, StreamView stream) {
+  const int64_t num_heads = weight.shape[0];
+  const int64_t width = weight.shape[1];
+  const int64_t depth = weight.shape[2];
+  if (x.shape[0] == 0 || num_heads == 0) return {};
+  return multiply({.x = x.data,
+                   .weight = weight.data,
+                   .out = out.data,
+                   .dtype = x.dtype,
+                   .out_dtype = out.dtype,
+                   .num_rows = x.shape[0],
+                   .num_columns = width,
+                   .depth = depth,
+                   .num_matrices = num_heads,
+                   .x_strides = {row_stride_of(x, num_heads * depth), depth},
+                   .weight_strides = {depth, width * depth},
+                   .out_strides = {row_stride_of(out, num_heads * width), width}},
+                  stream);
+}
+
+}  // namespace lamina::kernels::cuda
