@@ -38,12 +38,12 @@ struct Product {
   bool adds_to_out = false;
 };
 
-// Enqueues and returns; nothing waits but the first product on a stream, which allocates its
-// workspace of 32 MiB, if prepare_products() did not. Plans are internally locked. May be captured
-// in a graph; a shape that was never run before is planned in capture too, but cuBLASLt may then
-// have to load a kernel, which not all capture modes allow: run a shape once before.
-// Errors: kUnimplemented if no algorithm takes the product, kInternal if a launch fails, and those
-// of workspace().
+// Enqueues and returns; the calling thread's current device is the stream's. Nothing waits but the
+// first product on a stream, which allocates its workspace of 32 MiB, if prepare_products() did
+// not. Plans are internally locked. May be captured in a graph; a shape that was never run before
+// is planned in capture too, but cuBLASLt may then have to load a kernel, which not all capture
+// modes allow: run a shape once before. Errors: kUnimplemented if no algorithm takes the product,
+// kInternal if a launch fails, and those of workspace().
 [[nodiscard]] Status multiply(const Product& product, StreamView stream);
 
 // Makes the stream's workspace and its device's handle, so that the first product does not.
