@@ -1,13 +1,11 @@
 #include "worker/gpu_attention_core.h"
 
+#include "worker/packing.h"
+
 namespace lamina {
 namespace {
 
 constexpr size_t kFloatBytes = sizeof(float);  // the widest dtype of q, k, v and out
-
-size_t stride_bytes(const TensorView& view) {
-  return static_cast<size_t>(view.row_stride) * dtype_bytes(view.dtype);
-}
 
 // Memory for `width` elements of each token of a step.
 Buffer for_tokens(const AttentionCoreConfig& config, int64_t width) {
@@ -30,17 +28,6 @@ TensorView GpuAttentionCore::place(const Buffer& memory, const TensorView& like)
   return like.empty() ? like : TensorView(memory.data(), like.dtype, like.shape);
 }
 
-Status GpuAttentionCore::bring(const TensorView& to, const TensorView& from) const {
-  if (from.empty()) return {};
-  return copy_rows({.to = to.data,
-                    .to_stride = stride_bytes(to),
-                    .from = from.data,
-                    .from_stride = stride_bytes(from),
-                    .row_bytes = from.row_bytes(),
-                    .num_rows = static_cast<size_t>(from.shape[0])},
-                   stream_);
-}
-
 // Waits: the message's memory is the peer's again once this returns.
 Status GpuAttentionCore::append(int32_t micro_batch,
                                 int32_t layer_idx,
@@ -49,8 +36,8 @@ Status GpuAttentionCore::append(int32_t micro_batch,
   const TensorView values = config().kv.latent ? TensorView() : v;
   const TensorView placed_k = place(k_, k);
   const TensorView placed_v = place(v_, values);
-  LAMINA_RETURN_IF_ERROR(bring(placed_k, k));
-  LAMINA_RETURN_IF_ERROR(bring(placed_v, values));
+  LAMINA_RETURN_IF_ERROR(copy_tensor(placed_k, k, stream_));
+  if (!values.empty()) LAMINA_RETURN_IF_ERROR(copy_tensor(placed_v, values, stream_));
   LAMINA_RETURN_IF_ERROR(AttentionCore::append(micro_batch, layer_idx, placed_k, placed_v));
   return synchronize(stream_);
 }
@@ -61,11 +48,13 @@ Status GpuAttentionCore::attend(
   const TensorView placed_q = place(q_, q);
   const TensorView placed_out = place(out_, out);
   const TensorView placed_lse = place(lse_, wanted_lse);
-  LAMINA_RETURN_IF_ERROR(bring(placed_q, q));
+  LAMINA_RETURN_IF_ERROR(copy_tensor(placed_q, q, stream_));
   LAMINA_RETURN_IF_ERROR(
       AttentionCore::attend(micro_batch, layer_idx, placed_q, placed_out, placed_lse));
-  LAMINA_RETURN_IF_ERROR(bring(out, placed_out));
-  LAMINA_RETURN_IF_ERROR(bring(wanted_lse, placed_lse));
+  LAMINA_RETURN_IF_ERROR(copy_tensor(out, placed_out, stream_));
+  if (!wanted_lse.empty()) {
+    LAMINA_RETURN_IF_ERROR(copy_tensor(wanted_lse, placed_lse, stream_));
+  }
   return synchronize(stream_);
 }
 

@@ -25,7 +25,6 @@ class GpuAttentionCore final : public AttentionCore {
  private:
   // A place for a tensor like `like` in `memory`, which is as large as a step's largest.
   static TensorView place(const Buffer& memory, const TensorView& like);
-  Status bring(const TensorView& to, const TensorView& from) const;
 
   StreamView stream_;
   Buffer q_;

@@ -1,5 +1,7 @@
 #include "worker/local_attention.h"
 
+#include "worker/packing.h"
+
 namespace lamina {
 
 namespace {
@@ -32,13 +34,7 @@ Status LocalAttention::send_q(int32_t micro_batch, int32_t /*attention_idx*/, Te
     query.memory = Buffer(memory_of(stream_.device().kind), max_tokens * q.row_bytes());
   }
   query.q = {query.memory.data(), q.dtype, q.shape};
-  return copy_rows({.to = query.memory.data(),
-                    .to_stride = q.row_bytes(),
-                    .from = q.data,
-                    .from_stride = static_cast<size_t>(q.row_stride) * dtype_bytes(q.dtype),
-                    .row_bytes = q.row_bytes(),
-                    .num_rows = static_cast<size_t>(q.shape[0])},
-                   stream_);
+  return copy_tensor(query.q, q, stream_);
 }
 
 Status LocalAttention::send_kv(int32_t micro_batch,

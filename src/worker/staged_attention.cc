@@ -1,24 +1,8 @@
 #include "worker/staged_attention.h"
 
+#include "worker/packing.h"
+
 namespace lamina {
-namespace {
-
-size_t stride_bytes(const TensorView& view) {
-  return static_cast<size_t>(view.row_stride) * dtype_bytes(view.dtype);
-}
-
-Status copy_tensor(const TensorView& to, const TensorView& from, StreamView stream) {
-  return copy_rows({.to = to.data,
-                    .to_stride = stride_bytes(to),
-                    .from = from.data,
-                    .from_stride = stride_bytes(from),
-                    .row_bytes = from.row_bytes(),
-                    .num_rows = static_cast<size_t>(from.shape[0])},
-                   stream);
-}
-
-}  // namespace
-
 StagedAttention::StagedAttention(AttentionBackend& host, int32_t max_tokens, StreamView stream)
     : host_(host), max_tokens_(max_tokens), stream_(use_device_of(stream)) {}
 
