@@ -40,7 +40,6 @@ Status launch_fast(const RaggedAttentionArgs& args,
     return invalid_argument(fmt::format("ragged_attention: a window of {} has no work prepared",
                                         args.window.value_or(0)));
   }
-  const int64_t group = args.q.shape[1] / args.k_cache.shape[1];
   AttentionParams params{};
   params.q = args.q.data;
   params.q_stride = args.q.row_stride;
@@ -70,7 +69,7 @@ Status launch_fast(const RaggedAttentionArgs& args,
                     counts,
                     items.merges.size == 0 ? nullptr : tables.device(items.merges),
                     counts + 1};
-    params.merged_rows = is_wide ? kWideRows : std::min(kNarrowRows, as_i32(group) * kNarrowRows);
+    params.merged_rows = items.merged_rows;
     params.partial_outs = reinterpret_cast<float*>(workspace.outs.data());
     params.partial_lses = reinterpret_cast<float*>(workspace.lses.data());
     LAMINA_RETURN_IF_ERROR(lamina::cuda::to_status(

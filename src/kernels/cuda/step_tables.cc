@@ -66,6 +66,10 @@ Status upload(StepTables::Impl& tables,
               StreamView stream) {
   LAMINA_RETURN_IF_ERROR(upload<cuda::AttentionItem>(tables, items.items, width.items, stream));
   LAMINA_RETURN_IF_ERROR(upload<cuda::AttentionItem>(tables, items.merges, width.merges, stream));
+  items.merged_rows = 0;
+  for (const cuda::AttentionItem& rows : width.merges) {
+    items.merged_rows = std::max(items.merged_rows, rows.num_rows);
+  }
   const std::array counts = {items.items.size, items.merges.size};
   return upload<int32_t>(tables, items.counts, counts, stream);
 }

@@ -24,6 +24,7 @@ struct StepItems {
   StepArray<cuda::AttentionItem> items;
   StepArray<cuda::AttentionItem> merges;
   StepArray<int32_t> counts;  // of items and of merges, for the device
+  int32_t merged_rows = 0;    // of a merge at most
 };
 
 struct StepTables::Impl {
