@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "tensor/copy_tensor.h"
 
 namespace lamina {
 namespace {
@@ -42,17 +43,9 @@ DeviceWeights::DeviceWeights(const Graph& graph, const WeightStore& host, Stream
   size_t offset = 0;
   for_each_weight(graph, host, [&](const std::string& name, const TensorView& weight) {
     std::byte* to = memory_.data() + offset;
-    const size_t row_bytes = weight.row_bytes();
-    const auto num_rows = static_cast<size_t>(weight.shape.rank() == 0 ? 1 : weight.shape[0]);
-    throw_if_error(copy_rows(
-        {.to = to,
-         .to_stride = row_bytes,
-         .from = weight.data,
-         .from_stride = static_cast<size_t>(weight.row_stride) * dtype_bytes(weight.dtype),
-         .row_bytes = row_bytes,
-         .num_rows = num_rows},
-        stream));
-    weights_.emplace(name, TensorView(to, weight.dtype, weight.shape));
+    const TensorView placed(to, weight.dtype, weight.shape);
+    throw_if_error(copy_tensor(placed, weight, stream));
+    weights_.emplace(name, placed);
     if (weight.shape.rank() == 1) keep_vector(name, weight);
     offset += aligned(weight.size_bytes());
   });

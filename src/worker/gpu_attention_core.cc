@@ -1,6 +1,6 @@
 #include "worker/gpu_attention_core.h"
 
-#include "worker/packing.h"
+#include "tensor/copy_tensor.h"
 
 namespace lamina {
 namespace {

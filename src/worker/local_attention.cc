@@ -1,6 +1,6 @@
 #include "worker/local_attention.h"
 
-#include "worker/packing.h"
+#include "tensor/copy_tensor.h"
 
 namespace lamina {
 

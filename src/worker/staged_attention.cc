@@ -1,21 +1,21 @@
 #include "worker/staged_attention.h"
 
-#include "worker/packing.h"
+#include "tensor/copy_tensor.h"
 
 namespace lamina {
 StagedAttention::StagedAttention(AttentionBackend& host, int32_t max_tokens, StreamView stream)
     : host_(host), max_tokens_(max_tokens), stream_(use_device_of(stream)) {}
 
 // A place of the same shape in the stage's memory.
-TensorView StagedAttention::view(Stage& stage, const TensorView& like) const {
+TensorView StagedAttention::view(Buffer& stage, const TensorView& like) const {
   const size_t most = static_cast<size_t>(max_tokens_) * like.row_bytes();
-  if (stage.memory.size_bytes() < most) {
-    stage.memory = Buffer(staging_of(stream_.device().kind), most);
+  if (stage.size_bytes() < most) {
+    stage = Buffer(staging_of(stream_.device().kind), most);
   }
-  return {stage.memory.data(), like.dtype, like.shape};
+  return {stage.data(), like.dtype, like.shape};
 }
 
-Result<TensorView> StagedAttention::bring(Stage& stage, const TensorView& from) const {
+Result<TensorView> StagedAttention::bring(Buffer& stage, const TensorView& from) const {
   if (from.empty()) return from;
   const TensorView to = view(stage, from);
   LAMINA_RETURN_IF_ERROR(copy_tensor(to, from, stream_));

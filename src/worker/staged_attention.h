@@ -33,21 +33,17 @@ class StagedAttention final : public AttentionBackend {
   }
 
  private:
-  // What takes tensors of one kind, contiguous.
-  struct Stage {
-    Buffer memory;
-  };
-
-  [[nodiscard]] TensorView view(Stage& stage, const TensorView& like) const;
-  Result<TensorView> bring(Stage& stage, const TensorView& from) const;
+  [[nodiscard]] TensorView view(Buffer& stage, const TensorView& like) const;
+  Result<TensorView> bring(Buffer& stage, const TensorView& from) const;
 
   AttentionBackend& host_;
   int32_t max_tokens_;
   StreamView stream_;
-  Stage q_;
-  Stage k_;
-  Stage v_;
-  Stage out_;
+  // Each takes tensors of one kind, contiguous.
+  Buffer q_;
+  Buffer k_;
+  Buffer v_;
+  Buffer out_;
 };
 
 }  // namespace lamina

@@ -35,6 +35,17 @@ __device__ inline float activate(float x) {
   }
 }
 
+// As GatedActivationAttrs says of two numbers, by activated(x). Comparisons are such that NaN
+// stays.
+template <typename Activated>
+__device__ inline float gated(
+    float gate, float up, float limit, bool has_limit, const Activated& activated) {
+  if (!has_limit) return activated(gate) * up;
+  const float cut_gate = gate > limit ? limit : gate;
+  const float cut_up = up > limit ? limit : up < -limit ? -limit : up;
+  return activated(cut_gate) * (cut_up + 1.0F);
+}
+
 // Returns body.operator()<kActivation>() for the activation that is only known when it runs.
 template <typename Body>
 auto with_activation(Activation activation, const Body& body) {

@@ -5,6 +5,9 @@
 #include "kernels/cuda/attention_kernel.cuh"
 #include "kernels/cuda/attention_launch.h"
 
+// What heads there are kernels for: use(head_dim) for each.
+#define LAMINA_HEAD_DIMS(use) use(64) use(80) use(96) use(128) use(192) use(256)
+
 namespace lamina::kernels::cuda {
 namespace {
 
@@ -128,12 +131,7 @@ cudaError_t launch_for(const AttentionParams& params,
   case dim:                                                                           \
     return is_wide ? launch<AttentionTraits<Element, dim, kWideRows>>(params, stream) \
                    : launch<AttentionTraits<Element, dim, kNarrowRows>>(params, stream);
-    LAMINA_HEAD_DIM(64)
-    LAMINA_HEAD_DIM(80)
-    LAMINA_HEAD_DIM(96)
-    LAMINA_HEAD_DIM(128)
-    LAMINA_HEAD_DIM(192)
-    LAMINA_HEAD_DIM(256)
+    LAMINA_HEAD_DIMS(LAMINA_HEAD_DIM)
 #undef LAMINA_HEAD_DIM
     default:
       return cudaErrorInvalidValue;
@@ -143,8 +141,9 @@ cudaError_t launch_for(const AttentionParams& params,
 }  // namespace
 
 bool has_attention_kernel(int32_t head_dim) {
-  return head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 192 ||
-         head_dim == 256;
+#define LAMINA_IS_HEAD_DIM(dim) || head_dim == dim
+  return false LAMINA_HEAD_DIMS(LAMINA_IS_HEAD_DIM);
+#undef LAMINA_IS_HEAD_DIM
 }
 
 cudaError_t launch_attention(AttentionParams params,

@@ -1,38 +1,36 @@
-// Gated activations of single numbers. Device code only.
+// Gated activations of single numbers, of which only the launch knows the activation. Device code
+// only.
 #pragma once
 
-#include <cmath>
-
+#include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/experts_params.h"
 
 namespace lamina::kernels::cuda {
 
 __device__ inline float activated(float x, Activation kind) {
-  constexpr float kSqrtHalf = 0.70710678F;
-  constexpr float kSqrtTwoOverPi = 0.79788456F;
   switch (kind) {
     case Activation::kRelu:
-      return fmaxf(x, 0.0F);
+      return activate<Activation::kRelu>(x);
     case Activation::kReluSquared:
-      return fmaxf(x, 0.0F) * fmaxf(x, 0.0F);
+      return activate<Activation::kReluSquared>(x);
     case Activation::kSilu:
-      return x / (1.0F + expf(-x));
+      return activate<Activation::kSilu>(x);
     case Activation::kGelu:
-      return 0.5F * x * erfcf(-x * kSqrtHalf);
+      return activate<Activation::kGelu>(x);
     case Activation::kGeluTanh:
-      return 0.5F * x * (1.0F + tanhf(kSqrtTwoOverPi * (x + 0.044715F * x * x * x)));
+      return activate<Activation::kGeluTanh>(x);
     case Activation::kQuickGelu:
-      return x / (1.0F + expf(-1.702F * x));
+      return activate<Activation::kQuickGelu>(x);
     case Activation::kSigmoid:
-      return 1.0F / (1.0F + expf(-x));
+      break;
   }
-  return 0.0F;
+  return activate<Activation::kSigmoid>(x);
 }
 
 __device__ inline float gated(float gate_value, float up_value, const Gate& gate) {
-  if (!gate.has_limit) return activated(gate_value, gate.activation) * up_value;
-  const float up = fminf(fmaxf(up_value, -gate.limit), gate.limit);
-  return activated(fminf(gate_value, gate.limit), gate.activation) * (up + 1.0F);
+  return gated(gate_value, up_value, gate.limit, gate.has_limit, [&](float x) {
+    return activated(x, gate.activation);
+  });
 }
 
 }  // namespace lamina::kernels::cuda

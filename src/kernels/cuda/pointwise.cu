@@ -48,12 +48,8 @@ template <Activation kActivation>
 struct Gate {
   float limit;
   bool has_limit;
-  // Comparisons are such that NaN stays.
   __device__ float operator()(float gate, float up) const {
-    if (!has_limit) return activate<kActivation>(gate) * up;
-    const float cut_gate = gate > limit ? limit : gate;
-    const float cut_up = up > limit ? limit : up < -limit ? -limit : up;
-    return activate<kActivation>(cut_gate) * (cut_up + 1.0F);
+    return gated(gate, up, limit, has_limit, activate<kActivation>);
   }
 };
 

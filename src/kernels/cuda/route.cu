@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/route.cuh"
 
 namespace lamina::kernels::cuda {
@@ -15,20 +16,6 @@ struct RowScores {
   float* choosing;   // [X] what is chosen by; -inf: out of question
   float* of_groups;  // [num_groups] likewise; NaN: the group stays
 };
-
-__device__ float warp_sum(float value) {
-  for (int step = kLanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAll, value, step);
-  return value;
-}
-
-// As std::max: a NaN never becomes the result.
-__device__ float warp_max(float value) {
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    const float other = __shfl_xor_sync(kAll, value, step);
-    if (other > value) value = other;
-  }
-  return value;
-}
 
 // Index of the largest score, the first among equals; 0 if all are -inf or NaN.
 __device__ int best_of(const float* scores, int count, int lane) {
