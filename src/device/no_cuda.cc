@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "device/cuda/memory.h"
+#include "device/gpu_graph.h"
 #include "device/gpu_stream.h"
 
 namespace lamina::cuda {
@@ -44,6 +45,19 @@ int32_t num_devices() {
 }  // namespace lamina::cuda
 
 namespace lamina {
+
+Result<GpuGraph> GpuGraph::capture(StreamView /*stream*/,
+                                   const std::function<Status()>& /*enqueue*/) {
+  return unimplemented(cuda::kMessage);
+}
+
+GpuGraph::GpuGraph(GpuGraph&& /*other*/) noexcept = default;
+GpuGraph& GpuGraph::operator=(GpuGraph&& /*other*/) noexcept = default;
+GpuGraph::~GpuGraph() = default;
+
+Status GpuGraph::launch(StreamView /*stream*/) const {
+  return unimplemented(cuda::kMessage);
+}
 
 GpuStream::GpuStream(Device device) : device_(device) {
   throw Error(StatusCode::kUnimplemented,

@@ -95,22 +95,26 @@ class Planner {
   }
 
  private:
-  // Carried values live on the time line of slices, each from its producer to its last reader.
+  // Carried values live on the time line of slices, each from its producer to its last reader; q
+  // until attention's output is received.
   void place_carried() {
     std::vector<Interval> intervals;
     std::vector<size_t> interval_of(num_values_, SIZE_MAX);
-    for (const Slice& slice : model_.slices) {
-      for (const ValueId carried : slice.carried_out) {
-        const ValueId value = storage_of(carried);
-        size_t& index = interval_of[static_cast<size_t>(value)];
-        if (index == SIZE_MAX) {
-          index = intervals.size();
-          intervals.push_back({.value = value,
-                               .begin = slice.idx,
-                               .size_bytes = buffer_bytes(graph_.type(value), limits_)});
-        }
-        intervals[index].end = slice.idx + 1;
+    const auto carry = [&](ValueId carried, int32_t slice_idx) {
+      const ValueId value = storage_of(carried);
+      size_t& index = interval_of[static_cast<size_t>(value)];
+      if (index == SIZE_MAX) {
+        index = intervals.size();
+        intervals.push_back({.value = value,
+                             .begin = slice_idx,
+                             .size_bytes = buffer_bytes(graph_.type(value), limits_)});
       }
+      intervals[index].end = slice_idx + 1;
+    };
+    for (const Slice& slice : model_.slices) {
+      for (const ValueId carried : slice.carried_out) carry(carried, slice.idx);
+      const auto idx = static_cast<size_t>(slice.idx);
+      if (idx < model_.attentions.size()) carry(model_.attentions[idx].q, slice.idx);
     }
     plan_.carried_bytes = assign_offsets(intervals);
     for (const Interval& interval : intervals) {

@@ -1,8 +1,10 @@
 // MemoryPlan: where every value of a sliced model lies while it is needed. Planned once for the
 // largest step, so that a step allocates nothing. Scratch memory is reused within a slice and
 // between slices; carried memory lasts from the slice that makes a value to the last one that reads
-// it. A view (kReshape, kColumns) lies in the memory of the value that it is a view of, its
-// storage; where a view is carried its whole storage is. Pure function, immutable result.
+// it; attention's q is carried, too, until the slice that receives the output, so that attention on
+// this device needs no copy. A view (kReshape, kColumns) lies in the memory of the value that it is
+// a view of, its storage; where a view is carried its whole storage is. Pure function, immutable
+// result.
 #pragma once
 
 #include <cstdint>

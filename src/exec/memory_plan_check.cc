@@ -61,7 +61,10 @@ class Replay {
     }
     const AttentionOp& attention =
         model_.attentions[static_cast<size_t>(instruction.attention_idx)];
-    if (instruction.kind == InstructionKind::kReceive) return write(attention.out);
+    if (instruction.kind == InstructionKind::kReceive) {
+      read(attention.q);
+      return write(attention.out);
+    }
     if (instruction.kind == InstructionKind::kSendQ) return read(attention.q);
     read(attention.k);
     read(attention.v);

@@ -12,6 +12,7 @@
 #include "kernels/pointwise.h"
 #include "kernels/rope.h"
 #include "kernels/rows.h"
+#include "kernels/step_tables.h"
 
 namespace lamina {
 namespace {
@@ -81,44 +82,93 @@ Status SliceExecutor::begin(int32_t micro_batch, const StepInputs& inputs) {
   }
   MicroBatch& batch = micro_batches_[static_cast<size_t>(micro_batch)];
   batch.inputs = inputs;
+  set_rows(batch);
   return is_on_host() ? Status() : stage_inputs(batch);
+}
+
+// Where every token is sampled after, sequences decode.
+void SliceExecutor::set_rows(MicroBatch& batch) const {
+  batch.num_tokens = std::ssize(batch.inputs.token_ids);
+  batch.num_logits_rows = std::ssize(batch.inputs.logits_rows);
+  batch.is_padded = !is_on_host() && batch.num_tokens == batch.num_logits_rows &&
+                    batch.num_tokens <= kernels::kMaxPaddedTokens;
+  if (!batch.is_padded) return;
+  batch.num_tokens = std::min<int64_t>(
+      {kernels::padded_tokens(batch.num_tokens), limits_.max_tokens, limits_.max_logits_rows});
+  batch.num_logits_rows = batch.num_tokens;
 }
 
 // The step before has ended on the device: its result was waited for.
 Status SliceExecutor::stage_inputs(MicroBatch& batch) const {
   auto* staged = reinterpret_cast<int32_t*>(batch.staged_inputs.data());
   int32_t* end = staged;
-  for (const std::span<const int32_t> values :
-       {batch.inputs.token_ids, batch.inputs.positions, batch.inputs.logits_rows}) {
-    end = std::ranges::copy(values, end).out;
-  }
+  const auto stage = [&end](std::span<const int32_t> values, int64_t num_rows) {
+    std::fill(std::ranges::copy(values, end).out, end + num_rows, 0);
+    end += num_rows;
+  };
+  stage(batch.inputs.token_ids, batch.num_tokens);
+  stage(batch.inputs.positions, batch.num_tokens);
+  stage(batch.inputs.logits_rows, batch.num_logits_rows);
   const auto size_bytes = static_cast<size_t>(end - staged) * sizeof(int32_t);
   return copy(batch.device_inputs.data(), staged, size_bytes, stream_);
 }
 
 TensorView SliceExecutor::input_view(const MicroBatch& batch, std::string_view name) const {
-  const StepInputs& inputs = batch.inputs;
-  std::span<const int32_t> values = inputs.token_ids;
-  size_t place = 0;  // among the inputs
+  const int32_t* on_host = batch.inputs.token_ids.data();
+  int64_t place = 0;  // among the inputs
+  int64_t num_rows = batch.num_tokens;
   if (name == "positions") {
-    values = inputs.positions;
-    place = inputs.token_ids.size();
+    on_host = batch.inputs.positions.data();
+    place = batch.num_tokens;
   } else if (name == "logits_rows") {
-    values = inputs.logits_rows;
-    place = inputs.token_ids.size() + inputs.positions.size();
+    on_host = batch.inputs.logits_rows.data();
+    place = 2 * batch.num_tokens;
+    num_rows = batch.num_logits_rows;
   } else {
     LAMINA_CHECK_EQ(name, "token_ids");
   }
   // Operators only read step inputs; TensorView has no const form.
-  int32_t* data = is_on_host() ? const_cast<int32_t*>(values.data())
+  int32_t* data = is_on_host() ? const_cast<int32_t*>(on_host)
                                : reinterpret_cast<int32_t*>(batch.device_inputs.data()) + place;
-  return {data, DType::kI32, {static_cast<int64_t>(values.size())}};
+  return {data, DType::kI32, {num_rows}};
 }
 
 Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port) {
   current_ = &micro_batches_[static_cast<size_t>(micro_batch)];
   slice_idx_ = slice_idx;
-  for (const Instruction& instruction : model_->slices[static_cast<size_t>(slice_idx)].program) {
+  padding_is_sent_ = false;
+  if (current_->is_padded) return run_captured(micro_batch, port);
+  return run(model_->slices[static_cast<size_t>(slice_idx)].program, port);
+}
+
+// The whole slice where attention's calls may be captured with it, else what lies between them.
+Status SliceExecutor::run_captured(int32_t micro_batch, AttentionPort& port) {
+  const std::span<const Instruction> program =
+      model_->slices[static_cast<size_t>(slice_idx_)].program;
+  SliceGraphs::Key key = {
+      .micro_batch = micro_batch, .slice_idx = slice_idx_, .num_rows = current_->num_tokens};
+  if (const std::optional<uint64_t> shape = port.launch_shape()) {
+    key.launch_shape = *shape;
+    padding_is_sent_ = true;
+    return graphs_.run(key, stream_, [&] { return run(program, port); });
+  }
+  for (size_t begin = 0; begin < program.size();) {
+    size_t end = begin;
+    while (end < program.size() && program[end].kind == InstructionKind::kCompute) ++end;
+    if (end == begin) {
+      LAMINA_RETURN_IF_ERROR(run(program.subspan(begin++, 1), port));
+      continue;
+    }
+    key.first_instruction = begin;
+    LAMINA_RETURN_IF_ERROR(
+        graphs_.run(key, stream_, [&] { return run(program.subspan(begin, end - begin), port); }));
+    begin = end;
+  }
+  return {};
+}
+
+Status SliceExecutor::run(std::span<const Instruction> instructions, AttentionPort& port) {
+  for (const Instruction& instruction : instructions) {
     LAMINA_RETURN_IF_ERROR(run(instruction, port));
     port.send_unsent();
   }
@@ -127,7 +177,7 @@ Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, Attentio
 
 TensorView SliceExecutor::logits() const {
   LAMINA_CHECK_EQ(slice_idx_ + 1, num_slices());
-  return view(model_->graph.output());
+  return view(model_->graph.output()).rows(0, std::ssize(current_->inputs.logits_rows));
 }
 
 std::vector<TensorView> SliceExecutor::carried(int32_t micro_batch, int32_t slice_idx) const {
@@ -163,13 +213,17 @@ Status SliceExecutor::run(const Instruction& instruction, AttentionPort& port) {
   if (instruction.kind == InstructionKind::kCompute)
     return compute(model_->graph.node(instruction.node));
   const AttentionOp& attention = model_->attentions[static_cast<size_t>(instruction.attention_idx)];
+  const auto rows_of = [this](ValueId value) {
+    const TensorView all = view(value);
+    return padding_is_sent_ ? all : all.rows(0, std::ssize(current_->inputs.token_ids));
+  };
   switch (instruction.kind) {
     case InstructionKind::kSendQ:
-      return port.send_q(instruction.attention_idx, view(attention.q));
+      return port.send_q(instruction.attention_idx, rows_of(attention.q));
     case InstructionKind::kSendKv:
-      return port.send_kv(instruction.attention_idx, view(attention.k), view(attention.v));
+      return port.send_kv(instruction.attention_idx, rows_of(attention.k), rows_of(attention.v));
     case InstructionKind::kReceive:
-      return port.receive(instruction.attention_idx, view(attention.out));
+      return port.receive(instruction.attention_idx, rows_of(attention.out));
     case InstructionKind::kCompute:
       break;
   }
@@ -290,11 +344,10 @@ TensorView SliceExecutor::view(const MicroBatch& batch, int32_t slice_idx, Value
   const ValuePlace place = plan_.places[static_cast<size_t>(slice_idx)][static_cast<size_t>(value)];
   LAMINA_CHECK(place.region != ValueRegion::kNone, node.name);
   const Buffer& buffer = place.region == ValueRegion::kCarried ? batch.carried : scratch_;
-  const size_t rows = node.type.rows == RowAxis::kTokens ? batch.inputs.token_ids.size()
-                                                         : batch.inputs.logits_rows.size();
-  TensorView seen{buffer.data() + place.offset,
-                  node.type.dtype,
-                  with_rows(static_cast<int64_t>(rows), node.type.row_shape)};
+  const int64_t rows =
+      node.type.rows == RowAxis::kTokens ? batch.num_tokens : batch.num_logits_rows;
+  TensorView seen{
+      buffer.data() + place.offset, node.type.dtype, with_rows(rows, node.type.row_shape)};
   seen.row_stride = static_cast<int64_t>(place.row_stride_bytes / dtype_bytes(node.type.dtype));
   return seen;
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "device/buffer.h"
 #include "device/stream.h"
 #include "exec/memory_plan.h"
+#include "exec/slice_graphs.h"
 #include "model/weight_store.h"
 #include "tensor/tensor_view.h"
 #include "tensor/weight_view.h"
@@ -22,7 +24,7 @@
 namespace lamina {
 
 // Where q, k and v go and where attention's output comes from: local memory in colocated mode,
-// attention workers else. Views are valid during the call only.
+// attention workers else. Views are valid during the call only, q until its output is received.
 class AttentionPort {
  public:
   virtual ~AttentionPort() = default;
@@ -32,6 +34,10 @@ class AttentionPort {
   virtual Status send_kv(int32_t attention_idx, TensorView k, TensorView v) = 0;
   // Fills out [T, Hq, D]. Blocks until it is there.
   virtual Status receive(int32_t attention_idx, TensorView out) = 0;
+  // Of a port of a GPU whose calls only enqueue on the executor's stream: what tells its launches
+  // in this step from those in another of as many rows. The calls of steps that agree in both are
+  // captured once and replayed. None: every call is made.
+  [[nodiscard]] virtual std::optional<uint64_t> launch_shape() const { return std::nullopt; }
   // Called between instructions: what a socket did not take at once may leave while we compute.
   virtual void send_unsent() {}
 };
@@ -87,6 +93,10 @@ class SliceExecutor {
   struct MicroBatch {
     Buffer carried;
     StepInputs inputs;
+    // Rows of its values: the step's tokens and logits rows. A GPU's decoding steps are padded.
+    int64_t num_tokens = 0;
+    int64_t num_logits_rows = 0;
+    bool is_padded = false;
     // The inputs one after the other, as the device's operators read them: on their way there from
     // pinned memory. Not used where the device is the host.
     Buffer staged_inputs;
@@ -96,6 +106,9 @@ class SliceExecutor {
   [[nodiscard]] bool is_on_host() const { return stream_.device().kind == DeviceKind::kCpu; }
   Status stage_inputs(MicroBatch& batch) const;
   [[nodiscard]] TensorView input_view(const MicroBatch& batch, std::string_view name) const;
+  void set_rows(MicroBatch& batch) const;
+  Status run_captured(int32_t micro_batch, AttentionPort& port);
+  Status run(std::span<const Instruction> instructions, AttentionPort& port);
   Status run(const Instruction& instruction, AttentionPort& port);
   Status compute(const Node& node);
   Status exchange(const Node& node, TensorView out);
@@ -119,6 +132,8 @@ class SliceExecutor {
   std::vector<TensorView> parts_;        // of an exchange, by rank
   const MicroBatch* current_ = nullptr;  // whose slice runs, or ran last
   int32_t slice_idx_ = 0;                // that slice
+  bool padding_is_sent_ = false;         // attention sees the padded rows too
+  SliceGraphs graphs_;
 };
 
 }  // namespace lamina

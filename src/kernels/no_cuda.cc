@@ -169,6 +169,10 @@ Status StepTables::update(const RaggedBatch& /*batch*/,
   return no_cuda("step tables");
 }
 
+std::optional<uint64_t> StepTables::launch_shape() const {
+  return std::nullopt;
+}
+
 size_t StepTables::device_bytes() const {
   return 0;
 }

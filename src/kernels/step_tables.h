@@ -4,8 +4,11 @@
 // spans of the host. Confined to one thread, and to one stream.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,6 +18,17 @@
 namespace lamina::kernels {
 
 struct RaggedBatch;
+
+// Decoding steps on a GPU have this many rows, the next of few sizes, so that few captured graphs
+// serve them all: those past the step's own tokens hold anything, have no keys and no queries.
+inline constexpr int64_t kMaxPaddedTokens = 512;
+[[nodiscard]] constexpr int64_t padded_tokens(int64_t num_tokens) {
+  if (num_tokens <= 1 || num_tokens > kMaxPaddedTokens) return num_tokens;
+  const auto below = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(num_tokens - 1)));
+  const int64_t step = num_tokens <= 8 ? below : std::max<int64_t>(8, below / 8);
+  return (num_tokens + step - 1) / step * step;
+}
+static_assert(padded_tokens(3) == 4 && padded_tokens(9) == 16 && padded_tokens(130) == 144);
 
 struct StepTablesLimits {
   int32_t max_sequences = 0;
@@ -46,6 +60,9 @@ class StepTables {
                               std::span<const int64_t> slot_mapping,
                               StreamView stream);
   [[nodiscard]] size_t device_bytes() const;
+  // What tells the launches of attention's kernels in this step from those in another of as many
+  // padded tokens; none if there are more windows than it has bits for.
+  [[nodiscard]] std::optional<uint64_t> launch_shape() const;
 
   // For kernels/cuda.
   struct Impl;

@@ -2,6 +2,7 @@
 // in its own step. LocalAttention is the colocated mode, RemoteAttention the offloaded one.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
@@ -19,8 +20,8 @@ class AttentionBackend {
   // replica, for all steps in the same order. An error here or in any later call loses the state of
   // every slot.
   virtual Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) = 0;
-  // As AttentionPort has them; each on the replica that runs the slice. Views are valid during the
-  // call only. receive() does not block once has_output().
+  // As AttentionPort has them; each on the replica that runs the slice. receive() does not block
+  // once has_output().
   virtual Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) = 0;
   virtual Status send_kv(int32_t micro_batch,
                          int32_t attention_idx,
@@ -32,6 +33,10 @@ class AttentionBackend {
   virtual void add_awaited(int32_t micro_batch,
                            int32_t attention_idx,
                            std::vector<AwaitedMessage>& awaited) const = 0;
+  // AttentionPort::launch_shape() of the micro-batch's step.
+  [[nodiscard]] virtual std::optional<uint64_t> launch_shape(int32_t /*micro_batch*/) const {
+    return std::nullopt;
+  }
   // Endpoint::send_unsent() of all peers, and add_unsent() of transport/wait_any.h.
   virtual void send_unsent() {}
   virtual void add_unsent_messages(std::vector<AwaitedMessage>& /*awaited*/) const {}
@@ -50,6 +55,9 @@ class MicroBatchPort : public AttentionPort {
   }
   Status receive(int32_t attention_idx, TensorView out) override {
     return backend_.receive(micro_batch_, attention_idx, out);
+  }
+  [[nodiscard]] std::optional<uint64_t> launch_shape() const override {
+    return backend_.launch_shape(micro_batch_);
   }
   void send_unsent() override { backend_.send_unsent(); }
 

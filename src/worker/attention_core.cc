@@ -197,6 +197,14 @@ int32_t AttentionCore::num_new_keys(int32_t micro_batch) const {
   return static_cast<int32_t>(step(micro_batch).slot_mapping.size());
 }
 
+std::optional<uint64_t> AttentionCore::launch_shape(int32_t micro_batch) const {
+  const Step& current = step(micro_batch);
+  // Nothing is appended, or less than there are tokens: not what decoding does.
+  const bool appends_all = num_new_keys(micro_batch) == num_tokens(micro_batch);
+  if (current.tables == nullptr || current.is_partial || !appends_all) return std::nullopt;
+  return current.tables->launch_shape();
+}
+
 // The sinks are whoever merges the partials'.
 kernels::RaggedAttentionArgs AttentionCore::attention_args(const Step& step,
                                                            int32_t layer_idx,

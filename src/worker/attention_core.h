@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -71,6 +72,8 @@ class AttentionCore {
   // Blocks of the step's sequences lie with other workers: out and lse are a partial, without
   // sinks.
   [[nodiscard]] bool is_partial(int32_t micro_batch) const { return step(micro_batch).is_partial; }
+  // AttentionPort::launch_shape() of the micro-batch's step.
+  [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t micro_batch) const;
   [[nodiscard]] int32_t num_blocks_used() const { return num_blocks_used_; }
 
  private:

@@ -1,7 +1,5 @@
 #include "worker/local_attention.h"
 
-#include "tensor/copy_tensor.h"
-
 namespace lamina {
 
 namespace {
@@ -15,8 +13,7 @@ AttentionCoreConfig without_overlap(AttentionCoreConfig config) {
 }  // namespace
 
 LocalAttention::LocalAttention(const AttentionCoreConfig& config, StreamView stream)
-    : stream_(stream),
-      core_(without_overlap(config), stream),
+    : core_(without_overlap(config), stream),
       partitioner_({{0, config.num_blocks}}, config.max_sequences, config.kv.block_size),
       queries_(static_cast<size_t>(config.num_micro_batches)) {}
 
@@ -28,13 +25,8 @@ Status LocalAttention::begin_step(int32_t micro_batch,
 }
 
 Status LocalAttention::send_q(int32_t micro_batch, int32_t /*attention_idx*/, TensorView q) {
-  Query& query = queries_[static_cast<size_t>(micro_batch)];
-  if (query.memory.size_bytes() < q.size_bytes()) {
-    const auto max_tokens = static_cast<size_t>(core_.config().max_tokens);
-    query.memory = Buffer(memory_of(stream_.device().kind), max_tokens * q.row_bytes());
-  }
-  query.q = {query.memory.data(), q.dtype, q.shape};
-  return copy_tensor(query.q, q, stream_);
+  queries_[static_cast<size_t>(micro_batch)] = q;
+  return {};
 }
 
 Status LocalAttention::send_kv(int32_t micro_batch,
@@ -45,8 +37,7 @@ Status LocalAttention::send_kv(int32_t micro_batch,
 }
 
 Status LocalAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
-  return core_.attend(
-      micro_batch, attention_idx, queries_[static_cast<size_t>(micro_batch)].q, out);
+  return core_.attend(micro_batch, attention_idx, queries_[static_cast<size_t>(micro_batch)], out);
 }
 
 Result<bool> LocalAttention::has_output(int32_t /*micro_batch*/, int32_t /*attention_idx*/) {

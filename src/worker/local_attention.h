@@ -20,24 +20,19 @@ class LocalAttention final : public AttentionBackend {
   Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
   Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
   Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
+  [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t micro_batch) const override {
+    return core_.launch_shape(micro_batch);
+  }
   Result<bool> has_output(int32_t micro_batch, int32_t attention_idx) override;
   void add_awaited(int32_t micro_batch,
                    int32_t attention_idx,
                    std::vector<AwaitedMessage>& awaited) const override;
 
  private:
-  // q of the attention under way. It comes in the executor's scratch memory, which is used again
-  // before the output is wanted: hence the copy.
-  struct Query {
-    Buffer memory;
-    TensorView q;
-  };
-
-  StreamView stream_;
   AttentionCore core_;
   StepPartitioner partitioner_;
   std::vector<TileStep> parts_;
-  std::vector<Query> queries_;  // by micro-batch
+  std::vector<TensorView> queries_;  // of the attention under way, by micro-batch
 };
 
 }  // namespace lamina

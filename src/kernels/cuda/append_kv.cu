@@ -1,4 +1,5 @@
 #include "kernels/cuda/append_kv.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/swizzle.cuh"
 
 namespace lamina::kernels::cuda {
@@ -8,6 +9,7 @@ constexpr int kThreads = 256;
 
 // A thread for each chunk of 16 bytes; the grid's second axis is keys, values.
 __global__ void append_kv(const __grid_constant__ AppendKvParams params) {
+  after_previous_kernel();
   const int chunks = params.row_bytes / 16;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= static_cast<int64_t>(params.num_tokens) * params.num_kv_heads * chunks) return;
@@ -37,8 +39,7 @@ cudaError_t launch_append_kv(const AppendKvParams& params, cudaStream_t stream) 
   if (chunks == 0) return cudaSuccess;
   const dim3 grid(static_cast<unsigned>((chunks + kThreads - 1) / kThreads),
                   params.v == nullptr ? 1 : 2);
-  append_kv<<<grid, kThreads, 0, stream>>>(params);
-  return cudaGetLastError();
+  return launch(append_kv, {grid, dim3(kThreads), stream}, params);
 }
 
 }  // namespace lamina::kernels::cuda

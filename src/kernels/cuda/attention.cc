@@ -94,7 +94,7 @@ Status launch_general(const RaggedAttentionArgs& args,
   params.context_len = tables.device(tables.context_len);
   params.block_tables = tables.device(tables.block_tables);
   params.max_blocks = tables.max_blocks;
-  params.num_sequences = tables.num_sequences;
+  params.num_sequences = tables.device(tables.num_sequences);
   params.num_tokens = as_i32(args.q.shape[0]);
   params.num_heads = as_i32(args.q.shape[1]);
   params.num_kv_heads = as_i32(args.k_cache.shape[1]);

@@ -24,7 +24,7 @@ struct SharedRow {
 // Of which sequence a token is.
 __device__ int find_sequence(const GeneralAttentionParams& params, int token) {
   int begin = 0;
-  int end = params.num_sequences;
+  int end = *params.num_sequences;
   while (end - begin > 1) {
     const int middle = (begin + end) / 2;
     if (params.query_begin[middle] <= token) {
@@ -166,6 +166,7 @@ template <typename Q, typename Kv, typename Out>
 __global__ void __launch_bounds__(kThreads)
     general_attention(const __grid_constant__ GeneralAttentionParams params) {
   __shared__ SharedRow shared;
+  if (static_cast<int>(blockIdx.x) >= params.query_begin[*params.num_sequences]) return;
   GeneralRow<Q, Kv> row(params, shared);
   row.load_query();
   row.meet_keys();

@@ -20,12 +20,12 @@ struct GeneralAttentionParams {
   const void* k_cache;
   const void* v_cache;  // null: values lie in the keys
   void* out;
-  float* lse;  // or null
-  const int32_t* query_begin;
+  float* lse;                  // or null
+  const int32_t* query_begin;  // tokens past its last have no attention
   const int32_t* context_len;
   const int32_t* block_tables;
   int64_t max_blocks;
-  int32_t num_sequences;
+  const int32_t* num_sequences;
   int32_t num_tokens;
   int32_t num_heads;
   int32_t num_kv_heads;

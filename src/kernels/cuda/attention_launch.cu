@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/attention_kernel.cuh"
 #include "kernels/cuda/attention_launch.h"
+#include "kernels/cuda/launch.cuh"
 
 // What heads there are kernels for: use(head_dim) for each.
 #define LAMINA_HEAD_DIMS(use) use(64) use(80) use(96) use(128) use(192) use(256)
@@ -18,54 +19,27 @@ struct Card {
   int num_sms = 0;
   int block_shared_bytes = 0;  // at most
   int sm_shared_bytes = 0;     // at most, of all blocks together
-  bool is_hopper = false;      // or later
 };
 
 cudaError_t read_card(Card& card) {
-  int major = 0;
   const std::pair<int*, cudaDeviceAttr> wanted[] = {
       {&card.num_sms, cudaDevAttrMultiProcessorCount},
       {&card.block_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin},
-      {&card.sm_shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor},
-      {&major, cudaDevAttrComputeCapabilityMajor}};
+      {&card.sm_shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor}};
   for (const auto& [value, attribute] : wanted) {
     const cudaError_t error = cudaDeviceGetAttribute(value, attribute, card.device);
     if (error != cudaSuccess) return error;
   }
-  card.is_hopper = major >= 9;
   return cudaSuccess;
-}
-
-struct Grid {
-  int num_blocks = 0;
-  int num_threads = 0;  // of a block
-  int shared_bytes = 0;
-  cudaStream_t stream = nullptr;
-  bool is_early = false;  // may begin before the kernel before it has ended, for which it waits
-};
-
-cudaError_t start(void (*kernel)(AttentionParams),
-                  const Grid& grid,
-                  const AttentionParams& params) {
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(grid.num_blocks));
-  config.blockDim = dim3(static_cast<unsigned>(grid.num_threads));
-  config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
-  config.stream = grid.stream;
-  config.attrs = &early;
-  config.numAttrs = grid.is_early ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, params);
 }
 
 // How a kernel runs on a card: found out at its first launch there.
 struct Plan {
   bool is_made = false;
   int num_stages = 0;
-  Grid attention;
-  Grid merge;
+  int num_blocks = 0;
+  int shared_bytes = 0;  // of a block
+  int num_merge_blocks = 0;
 };
 
 template <typename Traits>
@@ -81,15 +55,11 @@ cudaError_t make_plan(int device, Plan& plan) {
   plan.num_stages = std::min(kMaxStages, (room - kHeadBytes) / Traits::kTileBytes);
   constexpr int kFewestStages = 2;  // keys and their values
   if (plan.num_stages < kFewestStages) return cudaErrorInvalidConfiguration;
-  plan.attention = {.num_blocks = card.num_sms * Traits::kBlocksPerSm,
-                    .num_threads = Traits::kThreads,
-                    .shared_bytes = kHeadBytes + plan.num_stages * Traits::kTileBytes};
-  plan.merge = {.num_blocks = card.num_sms * kMergeBlocksPerSm,
-                .num_threads = kMergeWarps * 32,
-                .is_early = card.is_hopper};
-  const cudaError_t set = cudaFuncSetAttribute(attention_kernel<Traits>,
-                                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                               plan.attention.shared_bytes);
+  plan.num_blocks = card.num_sms * Traits::kBlocksPerSm;
+  plan.shared_bytes = kHeadBytes + plan.num_stages * Traits::kTileBytes;
+  plan.num_merge_blocks = card.num_sms * kMergeBlocksPerSm;
+  const cudaError_t set = cudaFuncSetAttribute(
+      attention_kernel<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
   plan.is_made = set == cudaSuccess;
   return set;
 }
@@ -109,16 +79,20 @@ cudaError_t find_plan(Plan& plan) {
 }
 
 template <typename Traits>
-cudaError_t launch(AttentionParams params, cudaStream_t stream) {
+cudaError_t launch_with(AttentionParams params, cudaStream_t stream) {
   Plan plan;
   cudaError_t error = find_plan<Traits>(plan);
   if (error != cudaSuccess) return error;
   params.num_stages = plan.num_stages;
-  plan.attention.stream = stream;
-  error = start(attention_kernel<Traits>, plan.attention, params);
+  // Waits as ever: its blocks fill the card, and started early they cost more than they gain.
+  attention_kernel<Traits>
+      <<<plan.num_blocks, Traits::kThreads, plan.shared_bytes, stream>>>(params);
+  error = cudaGetLastError();
   if (error != cudaSuccess || params.items.merges == nullptr) return error;
-  plan.merge.stream = stream;
-  return start(merge_kernel<Traits>, plan.merge, params);
+  return launch(
+      merge_kernel<Traits>,
+      {dim3(static_cast<unsigned>(plan.num_merge_blocks)), dim3(kMergeWarps * 32), stream},
+      params);
 }
 
 template <typename Element>
@@ -127,10 +101,10 @@ cudaError_t launch_for(const AttentionParams& params,
                        bool is_wide,
                        cudaStream_t stream) {
   switch (head_dim) {
-#define LAMINA_HEAD_DIM(dim)                                                          \
-  case dim:                                                                           \
-    return is_wide ? launch<AttentionTraits<Element, dim, kWideRows>>(params, stream) \
-                   : launch<AttentionTraits<Element, dim, kNarrowRows>>(params, stream);
+#define LAMINA_HEAD_DIM(dim)                                                               \
+  case dim:                                                                                \
+    return is_wide ? launch_with<AttentionTraits<Element, dim, kWideRows>>(params, stream) \
+                   : launch_with<AttentionTraits<Element, dim, kNarrowRows>>(params, stream);
     LAMINA_HEAD_DIMS(LAMINA_HEAD_DIM)
 #undef LAMINA_HEAD_DIM
     default:

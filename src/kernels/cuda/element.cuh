@@ -1,6 +1,5 @@
 // What the row-wise operators share: elements of f32, f16 and bf16 as f32, moved 16 bytes at a time
-// where addresses allow; grids over rows and columns; the dispatch on dtypes; the outcome of a
-// launch. Not for attention and products, which compute on elements as they are.
+// where addresses allow; grids over rows and columns; the dispatch on dtypes. Not for attention and products, which compute on elements as they are.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -180,11 +179,6 @@ Status with_element(DType dtype, const Body& body) {
       break;
   }
   return internal_error("a row-wise operator on a dtype that is no float");
-}
-
-// Of the launch just made.
-[[nodiscard]] inline Status launched(std::string_view op) {
-  return lamina::cuda::to_status(cudaGetLastError(), op);
 }
 
 }  // namespace lamina::kernels::cuda

@@ -37,8 +37,14 @@ Status linear(const LinearArgs& args, StreamView stream) {
   Product product = product_of(args);
   if (product.num_rows == 0) return {};
   if (args.bias.empty()) return multiply(product, stream);
-  // cuBLASLt adds a bias of out's dtype alone, and not to all shapes.
-  if (args.bias.dtype == args.out.dtype) {
+  // cuBLASLt adds a bias of out's dtype alone, not to all shapes, and where rows do not start at
+  // vectors only after it rounded the sum to out's dtype.
+  constexpr int64_t kVectorElements = 8;
+  const bool starts_at_vectors = (product.depth | product.x_strides.row_stride |
+                                  product.num_columns | product.out_strides.row_stride) %
+                                     kVectorElements ==
+                                 0;
+  if (args.bias.dtype == args.out.dtype && starts_at_vectors) {
     product.bias = args.bias.data;
     const Status status = multiply(product, stream);
     if (status.code() != StatusCode::kUnimplemented) return status;

@@ -1,5 +1,6 @@
 // A warp for each head of each token: its lanes read both lse before one of them writes.
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/operators.h"
 
 namespace lamina::kernels::cuda {
@@ -38,6 +39,7 @@ __device__ Shares share(float into_lse, float from_lse) {
 }
 
 __global__ void merge_kernel(const __grid_constant__ MergeParams params) {
+  after_previous_kernel();
   constexpr int kCount = kVectorElements<float>;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y;
   if (row >= params.num_rows) return;  // of whole warps
@@ -91,8 +93,8 @@ Status merge_partials(const AttentionPartial& into,
                       params.head_dim % kVectorElements<float> == 0;
   const auto grid = static_cast<unsigned>(ceil_div(params.num_rows, int64_t{kWarps}));
   const dim3 block(kWarpLanes, kWarps);
-  merge_kernel<<<grid, block, 0, lamina::cuda::raw(stream)>>>(params);
-  return launched("merge_partials");
+  const Launch how = {dim3(grid), block, lamina::cuda::raw(stream)};
+  return lamina::cuda::to_status(launch(merge_kernel, how, params), "merge_partials");
 }
 
 }  // namespace lamina::kernels::cuda

@@ -2,6 +2,7 @@
 // depends on neither the batch nor alignment. Rows of up to kMaxThreads * 16 elements stay in
 // registers; wider ones are read again.
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/operators.h"
 #include "kernels/cuda/primitives.cuh"
 
@@ -137,6 +138,7 @@ __device__ void finish(const NormParams& params,
 template <typename T, int kItems, bool kAdds>
 __global__ void __launch_bounds__(kMaxThreads)
     norm_kernel(const __grid_constant__ NormParams params) {
+  after_previous_kernel();
   constexpr int kCount = kVectorElements<T>;
   __shared__ float sum_partials[kMaxWarps];
   __shared__ float square_partials[kMaxWarps];
@@ -178,6 +180,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 template <typename T, bool kAdds>
 __global__ void __launch_bounds__(kMaxThreads)
     wide_norm_kernel(const __grid_constant__ NormParams params) {
+  after_previous_kernel();
   constexpr int kCount = kVectorElements<T>;
   __shared__ float sum_partials[kMaxWarps];
   __shared__ float square_partials[kMaxWarps];
@@ -210,7 +213,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 }
 
 template <typename T, bool kAdds>
-void launch(const NormParams& params, cudaStream_t stream) {
+cudaError_t launch_norm(const NormParams& params, cudaStream_t stream) {
   constexpr int kMaxItems = 16 / kVectorElements<T>;  // 16 elements, and their weights, a thread
   constexpr int kNarrowThreads = 128;
   constexpr int kFewThreads = 512;  // up to which a thread has one vector
@@ -224,15 +227,16 @@ void launch(const NormParams& params, cudaStream_t stream) {
   if (vectors <= kWarpLanes) {
     const auto lanes = std::bit_ceil(static_cast<unsigned>(vectors));
     const dim3 block(lanes, kNarrowThreads / lanes);
-    norm_kernel<T, 1, kAdds><<<grid_of(block.y), block, 0, stream>>>(params);
-  } else if (vectors <= kFewThreads) {
-    norm_kernel<T, 1, kAdds><<<grid_of(1), block_of(vectors), 0, stream>>>(params);
-  } else if (vectors <= kMaxItems * kMaxThreads) {
-    const int64_t threads = ceil_div(vectors, int64_t{kMaxItems});
-    norm_kernel<T, kMaxItems, kAdds><<<grid_of(1), block_of(threads), 0, stream>>>(params);
-  } else {
-    wide_norm_kernel<T, kAdds><<<grid_of(1), kMaxThreads, 0, stream>>>(params);
+    return launch(norm_kernel<T, 1, kAdds>, {grid_of(block.y), block, stream}, params);
   }
+  if (vectors <= kFewThreads) {
+    return launch(norm_kernel<T, 1, kAdds>, {grid_of(1), block_of(vectors), stream}, params);
+  }
+  if (vectors <= kMaxItems * kMaxThreads) {
+    const dim3 block = block_of(ceil_div(vectors, int64_t{kMaxItems}));
+    return launch(norm_kernel<T, kMaxItems, kAdds>, {grid_of(1), block, stream}, params);
+  }
+  return launch(wide_norm_kernel<T, kAdds>, {grid_of(1), dim3(kMaxThreads), stream}, params);
 }
 
 // Whether every row of `view` begins at 16 bytes, where each index of axis 0 has several of
@@ -273,8 +277,8 @@ Status norm(const NormArgs& args, StreamView stream) {
                       is_aligned(args.out, params.rows_per_token, params.width) &&
                       is_aligned_weight(args.weight) && is_aligned_weight(args.bias);
   return with_element(x.dtype, [&]<typename T>() {
-    launch<T, false>(params, lamina::cuda::raw(stream));
-    return launched("norm");
+    return lamina::cuda::to_status(launch_norm<T, false>(params, lamina::cuda::raw(stream)),
+                                   "norm");
   });
 }
 
@@ -299,8 +303,8 @@ Status add_norm(const AddNormArgs& args, StreamView stream) {
                       is_aligned(args.out, 2, params.width) && is_aligned_weight(args.weight) &&
                       is_aligned_weight(args.bias);
   return with_element(a.dtype, [&]<typename T>() {
-    launch<T, true>(params, lamina::cuda::raw(stream));
-    return launched("add_norm");
+    return lamina::cuda::to_status(launch_norm<T, true>(params, lamina::cuda::raw(stream)),
+                                   "add_norm");
   });
 }
 

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/operators.h"
 #include "kernels/cuda/word.cuh"
 
@@ -28,6 +29,7 @@ Status check_count(std::string_view op, size_t num_parts) {
 
 template <typename T>
 __global__ void sum_kernel(const __grid_constant__ PartsParams params) {
+  after_previous_kernel();
   constexpr int kCount = kVectorElements<T>;
   const int64_t begin = column() * kCount;
   const int64_t left = params.width - begin;
@@ -53,6 +55,7 @@ __global__ void sum_kernel(const __grid_constant__ PartsParams params) {
 
 template <typename Word>
 __global__ void join_kernel(const __grid_constant__ PartsParams params) {
+  after_previous_kernel();
   const int64_t i = column();
   if (i >= params.num_parts * params.width) return;
   const auto part = static_cast<int>(i / params.width);
@@ -88,8 +91,8 @@ Status sum_parts(std::span<const TensorView> parts, TensorView out, StreamView s
   }
   return with_element(out.dtype, [&]<typename T>() {
     const RowGrid grid(params.num_rows, ceil_div(params.width, int64_t{kVectorElements<T>}));
-    sum_kernel<T><<<grid.grid, grid.block, 0, lamina::cuda::raw(stream)>>>(params);
-    return launched("sum_parts");
+    const Launch how = {grid.grid, grid.block, lamina::cuda::raw(stream)};
+    return lamina::cuda::to_status(launch(sum_kernel<T>, how, params), "sum_parts");
   });
 }
 
@@ -112,8 +115,8 @@ Status join_columns(std::span<const TensorView> parts, TensorView out, StreamVie
     params.num_rows = out.shape[0];
     params.width = words_of<Word>(parts[0].row_elements(), out);
     const RowGrid grid(params.num_rows, params.num_parts * params.width);
-    join_kernel<Word><<<grid.grid, grid.block, 0, lamina::cuda::raw(stream)>>>(params);
-    return launched("join_columns");
+    const Launch how = {grid.grid, grid.block, lamina::cuda::raw(stream)};
+    return lamina::cuda::to_status(launch(join_kernel<Word>, how, params), "join_columns");
   });
 }
 

@@ -2,6 +2,7 @@
 // without gaps between their rows are one long row.
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/operators.h"
 
 namespace lamina::kernels::cuda {
@@ -57,6 +58,7 @@ struct Gate {
 template <typename T, Second kSecond, typename Op>
 __global__ void map_kernel(const __grid_constant__ MapParams params,
                            const __grid_constant__ Op op) {
+  after_previous_kernel();
   constexpr int kCount = kVectorElements<T>;
   const int64_t begin = column() * kCount;
   const int64_t left = params.width - begin;
@@ -116,8 +118,8 @@ Status map(std::string_view name,
                       (!kHasElements || has_aligned_rows(b, params.num_rows));
   return with_element(a.dtype, [&]<typename T>() {
     const RowGrid grid(params.num_rows, ceil_div(params.width, int64_t{kVectorElements<T>}));
-    map_kernel<T, kSecond, Op><<<grid.grid, grid.block, 0, lamina::cuda::raw(stream)>>>(params, op);
-    return launched(name);
+    const Launch how = {grid.grid, grid.block, lamina::cuda::raw(stream)};
+    return lamina::cuda::to_status(launch(map_kernel<T, kSecond, Op>, how, params, op), name);
   });
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/operators.h"
 
 namespace lamina::kernels::cuda {
@@ -22,6 +23,7 @@ struct RopeTableParams {
 };
 
 __global__ void rope_table_kernel(const __grid_constant__ RopeTableParams params) {
+  after_previous_kernel();
   const int64_t i = column();
   if (i >= params.num_frequencies) return;
   for (int64_t row = first_row(); row < params.num_rows; row += row_step()) {
@@ -114,6 +116,7 @@ __device__ void pass_through(const RopeParams& params, const Head<T>& head, int 
 
 template <typename T, bool kInterleaved>
 __global__ void rope_kernel(const __grid_constant__ RopeParams params) {
+  after_previous_kernel();
   constexpr int kCount = kVectorElements<T>;
   if (column() >= params.num_columns) return;
   const auto vector = static_cast<int>(column() % params.head_vectors);
@@ -146,8 +149,8 @@ Status launch_rope(RopeParams params, int64_t num_heads, cudaStream_t stream) {
   params.num_columns = num_heads * params.head_vectors;
   if (params.num_columns == 0) return {};
   const RowGrid grid(params.num_rows, params.num_columns);
-  rope_kernel<T, kInterleaved><<<grid.grid, grid.block, 0, stream>>>(params);
-  return launched("rope");
+  const Launch how = {grid.grid, grid.block, stream};
+  return lamina::cuda::to_status(launch(rope_kernel<T, kInterleaved>, how, params), "rope");
 }
 
 }  // namespace
@@ -172,8 +175,8 @@ Status rope_table(TensorView positions,
   params.magnitude = magnitude;
   std::copy(inv_freq.begin(), inv_freq.end(), params.inv_freq);
   const RowGrid grid(params.num_rows, params.num_frequencies);
-  rope_table_kernel<<<grid.grid, grid.block, 0, lamina::cuda::raw(stream)>>>(params);
-  return launched("rope_table");
+  const Launch how = {grid.grid, grid.block, lamina::cuda::raw(stream)};
+  return lamina::cuda::to_status(launch(rope_table_kernel, how, params), "rope_table");
 }
 
 Status rope(TensorView x, TensorView table, bool interleaved, TensorView out, StreamView stream) {

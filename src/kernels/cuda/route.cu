@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/route.cuh"
 
@@ -96,6 +97,7 @@ __device__ void leave_best_groups(const RouteParams& params, const RowScores& sc
 
 // A warp for each row.
 __global__ void route(const __grid_constant__ RouteParams params) {
+  after_previous_kernel();
   extern __shared__ float memory[];
   const RowScores scores = {memory, memory + params.num_experts, memory + 2 * params.num_experts};
   const int lane = static_cast<int>(threadIdx.x);
@@ -116,7 +118,10 @@ __global__ void route(const __grid_constant__ RouteParams params) {
     __syncwarp();
   }
   const float factor = params.renormalize ? params.scale / (total + 1e-20F) : params.scale;
-  for (int i = lane; i < params.num_experts; i += kLanes) out[i] *= factor;
+  // No more than top_k are routed even where scores are NaN: what follows has room for that many.
+  for (int i = lane; i < params.num_experts; i += kLanes) {
+    if (out[i] != 0.0F) out[i] *= factor;
+  }
 }
 
 }  // namespace
@@ -124,11 +129,11 @@ __global__ void route(const __grid_constant__ RouteParams params) {
 cudaError_t launch_route(const RouteParams& params, cudaStream_t stream) {
   if (params.num_tokens == 0) return cudaSuccess;
   const int num_floats = 2 * params.num_experts + params.num_groups;
-  route<<<static_cast<unsigned>(params.num_tokens),
-          kLanes,
-          static_cast<size_t>(num_floats) * sizeof(float),
-          stream>>>(params);
-  return cudaGetLastError();
+  const Launch how = {.grid = dim3(static_cast<unsigned>(params.num_tokens)),
+                      .block = dim3(kLanes),
+                      .stream = stream,
+                      .shared_bytes = num_floats * static_cast<int>(sizeof(float))};
+  return launch(route, how, params);
 }
 
 }  // namespace lamina::kernels::cuda

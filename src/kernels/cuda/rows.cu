@@ -1,4 +1,5 @@
 // A thread for each word of a row.
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/operators.h"
 #include "kernels/cuda/word.cuh"
 
@@ -21,6 +22,7 @@ struct GatherParams {
 
 template <typename Word>
 __global__ void gather_kernel(const __grid_constant__ GatherParams params) {
+  after_previous_kernel();
   const int64_t i = column();
   if (i >= params.width) return;
   for (int64_t row = first_row(); row < params.num_rows; row += row_step()) {
@@ -57,8 +59,8 @@ Status gather(std::string_view op,
                               out.shape[0],
                               words_of<Word>(out.row_elements(), out)};
     const RowGrid grid(params.num_rows, params.width);
-    gather_kernel<Word><<<grid.grid, grid.block, 0, lamina::cuda::raw(stream)>>>(params);
-    return launched(op);
+    const Launch how = {grid.grid, grid.block, lamina::cuda::raw(stream)};
+    return lamina::cuda::to_status(launch(gather_kernel<Word>, how, params), op);
   });
 }
 
@@ -77,6 +79,7 @@ struct ConcatParams {
 
 template <typename Word>
 __global__ void concat_kernel(const __grid_constant__ ConcatParams params) {
+  after_previous_kernel();
   const int64_t out_width = params.a_width + params.b_width;
   const int64_t i = column();
   if (i >= params.num_heads * out_width) return;
@@ -127,8 +130,8 @@ Status concat(TensorView a, TensorView b, TensorView out, StreamView stream) {
                               words_of<Word>(a.shape[2], a),
                               words_of<Word>(b.shape[2], b)};
     const RowGrid grid(params.num_rows, params.num_heads * (params.a_width + params.b_width));
-    concat_kernel<Word><<<grid.grid, grid.block, 0, lamina::cuda::raw(stream)>>>(params);
-    return launched("concat");
+    const Launch how = {grid.grid, grid.block, lamina::cuda::raw(stream)};
+    return lamina::cuda::to_status(launch(concat_kernel<Word>, how, params), "concat");
   });
 }
 

@@ -14,6 +14,7 @@ namespace lamina::kernels {
 namespace {
 
 constexpr size_t kAlignment = 256;
+constexpr int64_t kNoSlot = -1;  // append_kv() does nothing
 
 // Gives out places of one buffer.
 class Layout {
@@ -74,6 +75,18 @@ Status upload(StepTables::Impl& tables,
   return upload<int32_t>(tables, items.counts, counts, stream);
 }
 
+// Padded tokens have none.
+Status upload_slots(StepTables::Impl& tables,
+                    std::span<const int64_t> slot_mapping,
+                    StreamView stream) {
+  const auto num_slots = static_cast<int64_t>(slot_mapping.size());
+  const int64_t padded = std::min<int64_t>(padded_tokens(num_slots), tables.limits.max_tokens);
+  std::vector<int64_t>& slots = tables.padded_slots;
+  slots.assign(slot_mapping.begin(), slot_mapping.end());
+  slots.resize(static_cast<size_t>(padded), kNoSlot);
+  return upload<int64_t>(tables, tables.slot_mapping, slots, stream);
+}
+
 Status check_slots(const StepTablesLimits& limits, std::span<const int64_t> slot_mapping) {
   const int64_t num_slots = int64_t{limits.num_blocks} * limits.block_size;
   const auto bad = std::ranges::find_if(
@@ -108,6 +121,7 @@ Status check_limits(const StepTablesLimits& limits,
 StepTables::Impl::Impl(const StepTablesLimits& wanted, StreamView stream) : limits(wanted) {
   const lamina::cuda::DeviceGuard guard(stream.device());
   Layout layout;
+  layout.place(num_sequences, 1);
   layout.place(query_begin, limits.max_sequences + 1);
   layout.place(context_len, limits.max_sequences);
   layout.place(block_tables, int64_t{limits.max_sequences} * limits.max_blocks);
@@ -168,11 +182,12 @@ Status StepTables::update(const RaggedBatch& batch,
   LAMINA_RETURN_IF_ERROR(
       lamina::cuda::to_status(cudaEventSynchronize(copied.get()), "waiting for a step's tables"));
   tables.max_blocks = batch.max_blocks;
-  tables.num_sequences = static_cast<int32_t>(batch.num_sequences());
+  const std::array num_sequences = {static_cast<int32_t>(batch.num_sequences())};
+  LAMINA_RETURN_IF_ERROR(upload<int32_t>(tables, tables.num_sequences, num_sequences, stream));
   LAMINA_RETURN_IF_ERROR(upload(tables, tables.query_begin, batch.query_begin, stream));
   LAMINA_RETURN_IF_ERROR(upload(tables, tables.context_len, batch.context_len, stream));
   LAMINA_RETURN_IF_ERROR(upload(tables, tables.block_tables, batch.block_tables, stream));
-  LAMINA_RETURN_IF_ERROR(upload(tables, tables.slot_mapping, slot_mapping, stream));
+  LAMINA_RETURN_IF_ERROR(upload_slots(tables, slot_mapping, stream));
   for (Impl::Window& window : tables.windows) {
     cuda::make_attention_schedule({.query_begin = batch.query_begin,
                                    .context_len = batch.context_len,
@@ -185,6 +200,21 @@ Status StepTables::update(const RaggedBatch& batch,
   }
   return lamina::cuda::to_status(cudaEventRecord(copied.get(), lamina::cuda::raw(stream)),
                                  "recording a step's tables");
+}
+
+std::optional<uint64_t> StepTables::launch_shape() const {
+  // Of a window: has narrow items, has wide items, the most rows of a merge of each.
+  constexpr uint64_t kBits = 16;
+  if (impl_->windows.size() * kBits > 64) return std::nullopt;
+  uint64_t shape = 0;
+  for (const Impl::Window& window : impl_->windows) {
+    shape <<= kBits;
+    for (const StepItems* items : {&window.narrow, &window.wide}) {
+      shape = shape << 8U | static_cast<uint64_t>(items->merged_rows) << 1U |
+              (items->items.size > 0 ? 1U : 0U);
+    }
+  }
+  return shape;
 }
 
 size_t StepTables::device_bytes() const {

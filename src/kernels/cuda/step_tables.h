@@ -54,8 +54,8 @@ struct StepTables::Impl {
   [[nodiscard]] const Window* find(int32_t window) const;
 
   StepTablesLimits limits;
-  int64_t max_blocks = 0;  // of the current step's tables
-  int32_t num_sequences = 0;
+  int64_t max_blocks = 0;            // of the current step's tables
+  StepArray<int32_t> num_sequences;  // one
   StepArray<int32_t> query_begin;
   StepArray<int32_t> context_len;
   StepArray<int32_t> block_tables;
@@ -70,6 +70,7 @@ struct StepTables::Impl {
   std::array<Buffer, 2> staging;
   std::array<lamina::cuda::Event, 2> copied;
   size_t turn = 0;
+  std::vector<int64_t> padded_slots;
   cuda::AttentionSchedule schedule;
 };
 
