@@ -260,7 +260,8 @@ TEST_P(OffloadGolden, QuantisedCachesGiveWhatTheyGiveColocated) {
     std::printf("%s: logits of parts differ by at most %.2e of their range\n",
                 std::string(dtype_name(kv_dtype)).c_str(),
                 worst);
-    EXPECT_LT(worst, 1e-3) << dtype_name(kv_dtype);  // 2e-4 where a code of int8 falls otherwise
+    // 2e-4 where a code of int8 falls otherwise; a step of e4m3 is eight times as wide.
+    EXPECT_LT(worst, kv_dtype == DType::kI8 ? 1e-3 : 8e-3) << dtype_name(kv_dtype);
   }
 }
 
