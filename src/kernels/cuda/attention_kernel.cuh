@@ -20,7 +20,6 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
   extern __shared__ __align__(128) unsigned char shared_bytes[];
   auto& shared = *reinterpret_cast<AttentionShared<Traits>*>(shared_bytes);
   if (threadIdx.x == 0) shared.init_barriers(params.num_stages);
-  allow_next_kernel();
   __syncthreads();
   const int warp = threadIdx.x / 32;
   if (warp < kComputeWarps) {
@@ -32,21 +31,29 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
   }
 }
 
-inline constexpr int kMergeWarps = 4;
+// Few, so that a block fits beside those of the attention kernel, and waits there for its end.
+inline constexpr int kMergeWarps = 2;
 
 // A warp for each row that has partials.
 template <typename Traits>
-__global__ void __launch_bounds__(kMergeWarps * 32)
+__global__ void __launch_bounds__(kMergeWarps * 32, 16)
     merge_kernel(const __grid_constant__ AttentionParams params) {
   const ResultWriter<Traits> writer(params);
-  wait_for_previous_kernel();
   const int count = *params.items.num_merges * params.num_kv_heads * params.merged_rows;
-  for (int i = blockIdx.x * kMergeWarps + threadIdx.x / 32; i < count;
-       i += gridDim.x * kMergeWarps) {
+  const int step = static_cast<int>(gridDim.x) * kMergeWarps;
+  // The step's tables have been there since before the attention kernel.
+  const auto find = [&](int i) -> Work {
     const int set = i / params.merged_rows / params.num_kv_heads;
-    const Work work = {params.items.merges[set], i / params.merged_rows % params.num_kv_heads};
+    return {params.items.merges[set], i / params.merged_rows % params.num_kv_heads};
+  };
+  int i = static_cast<int>(blockIdx.x) * kMergeWarps + static_cast<int>(threadIdx.x) / 32;
+  Work work = i < count ? find(i) : Work::end();
+  wait_for_previous_kernel();
+  while (i < count) {
     const int row = i % params.merged_rows;
     if (row < work.item.num_rows) writer.merge_row(work, row);
+    i += step;
+    if (i < count) work = find(i);
   }
 }
 

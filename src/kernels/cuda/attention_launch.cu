@@ -49,7 +49,7 @@ cudaError_t make_plan(int device, Plan& plan) {
   if (error != cudaSuccess) return error;
   constexpr int kHeadBytes = static_cast<int>(sizeof(AttentionShared<Traits>));
   constexpr int kReservedBytes = 1024;  // the system's, of each block
-  constexpr int kMergeBlocksPerSm = 4;
+  constexpr int kMergeBlocksPerSm = 16;
   const int room = std::min(card.block_shared_bytes,
                             card.sm_shared_bytes / Traits::kBlocksPerSm - kReservedBytes);
   plan.num_stages = std::min(kMaxStages, (room - kHeadBytes) / Traits::kTileBytes);
@@ -84,10 +84,12 @@ cudaError_t launch_with(AttentionParams params, cudaStream_t stream) {
   cudaError_t error = find_plan<Traits>(plan);
   if (error != cudaSuccess) return error;
   params.num_stages = plan.num_stages;
-  // Waits as ever: its blocks fill the card, and started early they cost more than they gain.
-  attention_kernel<Traits>
-      <<<plan.num_blocks, Traits::kThreads, plan.shared_bytes, stream>>>(params);
-  error = cudaGetLastError();
+  error = launch(attention_kernel<Traits>,
+                 {dim3(static_cast<unsigned>(plan.num_blocks)),
+                  dim3(Traits::kThreads),
+                  stream,
+                  plan.shared_bytes},
+                 params);
   if (error != cudaSuccess || params.items.merges == nullptr) return error;
   return launch(
       merge_kernel<Traits>,

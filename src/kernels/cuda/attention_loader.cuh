@@ -20,14 +20,20 @@ class AttentionLoader {
   // tiles of the one before are copied: under load, memory takes microseconds to answer.
   __device__ void run() {
     WorkQueue queue(params_);
-    Work work = queue.take();
+    Work work = queue.first();
     int block = find_block(work, first_chunk(work));
+    wait_for_previous_kernel();
+    if (!work.is_end()) queue.ask();
     while (!work.is_end()) {
       const Work next = queue.take();
       copy_queries(work);
       block = copy_tiles(work, block, next);
       work = next;
     }
+    // Not before: the next kernel's blocks would fill the multiprocessors that are done first, and
+    // share them while others are idle.
+    allow_next_kernel();
+    queue.leave();
     copy_queries(work);
   }
 

@@ -30,6 +30,17 @@ struct LaneColumns {
   static constexpr int kPairs = (Traits::kDim + 63) / 64;
   float2 pairs[kPairs];
 
+  __device__ void scale(float factor) {
+    for_each([&](int /*column*/, float2& pair) { pair = {pair.x * factor, pair.y * factor}; });
+  }
+  __device__ void add(float weight, const LaneColumns& other) {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      pairs[i].x += weight * other.pairs[i].x;
+      pairs[i].y += weight * other.pairs[i].y;
+    }
+  }
+
   // Calls body(column, pair) for each.
   template <typename Body>
   __device__ void for_each(const Body& body) {
@@ -72,35 +83,31 @@ class ResultWriter {
     }
   }
 
-  // By one warp: the result of row `row` of a set from its partials. 32 weights at a time, a lane
-  // each, then their sums, some columns each.
+  // By one warp: the result of row `row` of a set from its partials. A lane has a partial's weight,
+  // and of all of them some columns: both are asked for at once, since their way is long.
   __device__ void merge_row(const Work& work, int row) const {
     RowTotal total = {-INFINITY, 0.0F};
     LaneColumns<Traits> sums = {};
-    for (int begin = 0; begin < work.item.num_partials; begin += 32) {
-      const int count = min(32, work.item.num_partials - begin);
+    for (int begin = 0; begin < work.item.num_partials; begin += kMergedAtOnce) {
+      const int count = min(kMergedAtOnce, work.item.num_partials - begin);
       const int64_t first = partial_row(work.item.partial + begin, work.head, row);
       const float lse =
           lane_ < count ? __ldcg(params_.partial_lses + first + lane_ * stride()) : -INFINITY;
+      LaneColumns<Traits> parts[kMergedAtOnce];
+#pragma unroll
+      for (int i = 0; i < kMergedAtOnce; ++i) {
+        load_partial(first + min(i, count - 1) * stride(), parts[i]);
+      }
       const float before = total.greatest;
       total.greatest = fmaxf(before, warp_max(lse));
       const float base = total.greatest == -INFINITY ? 0.0F : total.greatest;
       const float factor = exp2_fast(before - base);
       const float weight = exp2_fast(lse - base);
       total.total = total.total * factor + warp_sum(weight);
-      sums.for_each([&](int /*column*/, float2& sum) {
-        sum.x *= factor;
-        sum.y *= factor;
-      });
-#pragma unroll 8
-      for (int i = 0; i < count; ++i) {
-        const float own_weight = __shfl_sync(~0U, weight, i);
-        const float* out = params_.partial_outs + (first + i * stride()) * Traits::kDim;
-        sums.for_each([&](int column, float2& sum) {
-          const float2 part = __ldcg(reinterpret_cast<const float2*>(out + column));
-          sum.x += own_weight * part.x;
-          sum.y += own_weight * part.y;
-        });
+      sums.scale(factor);
+#pragma unroll
+      for (int i = 0; i < kMergedAtOnce; ++i) {
+        sums.add(__shfl_sync(~0U, weight, i), parts[i]);  // of one there is not: 0
       }
     }
     const RowTarget target = begin_result(work, row, total);
@@ -108,6 +115,15 @@ class ResultWriter {
   }
 
  private:
+  static constexpr int kMergedAtOnce = 16 / LaneColumns<Traits>::kPairs;
+
+  __device__ void load_partial(int64_t row, LaneColumns<Traits>& to) const {
+    const float* out = params_.partial_outs + row * Traits::kDim;
+    to.for_each([&](int column, float2& part) {
+      part = __ldcg(reinterpret_cast<const float2*>(out + column));
+    });
+  }
+
   __device__ int64_t partial_row(int partial, int head, int row) const {
     return (static_cast<int64_t>(partial) * params_.num_kv_heads + head) * Traits::kRows + row;
   }

@@ -1,7 +1,6 @@
 // Cuts the attention of a step into the items that the CUDA kernels work on: once a step, for all
-// layers with one window. Pure function of lengths. Keys are cut at fixed positions, so that the
-// order of summation, and with it the result, depends on a query's position alone and not on the
-// rest of the batch.
+// layers with one window. Pure function of lengths, not of the number of heads or of the card: the
+// order of summation, and with it the result, is the same where heads are split over workers.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +12,11 @@
 
 namespace lamina::kernels::cuda {
 
-// Keys of an item at most, by the number of keys there are: enough that partials cost little, few
-// enough that few sequences fill a card.
-[[nodiscard]] int32_t narrow_item_keys(int32_t num_keys);
+// Keys of a narrow item at most, for rows with that many keys each: few enough that a card is full
+// to the end, enough that partials cost less than that gains.
+[[nodiscard]] int32_t narrow_item_keys(std::span<const int32_t> num_keys);
+inline constexpr int32_t kFewestItemKeys = 256;
+inline constexpr int32_t kMostItemKeys = 8192;
 inline constexpr int32_t kWideItemKeys = 2048;
 
 struct AttentionSchedule {

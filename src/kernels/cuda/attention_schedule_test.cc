@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <map>
+#include <tuple>
 #include <utility>
 
 namespace lamina::kernels::cuda {
@@ -20,9 +23,19 @@ AttentionSchedule cut(const std::vector<int32_t>& num_queries,
   return schedule;
 }
 
-// That the items of each set of rows follow each other without a gap, and are merged if there are
-// several.
-void expect_sound(const AttentionSchedule::Width& width) {
+int32_t num_keys(const AttentionItem& item) {
+  return item.key_end - item.key_begin;
+}
+
+auto place(const AttentionItem& item) {
+  return std::tuple(item.sequence, item.row_begin, item.key_begin);
+}
+
+// That items come longest first, that those of each set of rows follow each other without a gap,
+// and are merged if there are several.
+void expect_sound(AttentionSchedule::Width width) {
+  EXPECT_TRUE(std::ranges::is_sorted(width.items, std::ranges::greater(), num_keys));
+  std::ranges::sort(width.items, {}, place);
   std::map<std::pair<int32_t, int32_t>, AttentionItem> last;  // by sequence and first row
   int32_t num_partials = 0;
   for (const AttentionItem& item : width.items) {
@@ -51,9 +64,9 @@ TEST(AttentionSchedule, OneTokenIsOneSetOfRowsAllKeysOfWhichAreThere) {
   const AttentionSchedule schedule = cut({1, 1}, {100, 5000}, 8);
   expect_sound(schedule.narrow);
   EXPECT_TRUE(schedule.wide.items.empty());
-  EXPECT_EQ(schedule.narrow.items.front().key_end, 100);
-  EXPECT_EQ(schedule.narrow.items.front().partial, kNoPartial);
-  EXPECT_EQ(schedule.narrow.items.back().key_end, 5000);
+  EXPECT_EQ(schedule.narrow.items.back().key_end, 100);
+  EXPECT_EQ(schedule.narrow.items.back().partial, kNoPartial);
+  EXPECT_NE(schedule.narrow.items.front().partial, kNoPartial);
   ASSERT_EQ(schedule.narrow.merges.size(), 1U);
   EXPECT_EQ(schedule.narrow.merges[0].sequence, 1);
 }
@@ -77,23 +90,35 @@ TEST(AttentionSchedule, AWindowLeavesTheTilesBeforeItOut) {
   EXPECT_EQ(schedule.narrow.items.front().key_begin, 9'900 / kTileKeys * kTileKeys);
 }
 
-TEST(AttentionSchedule, WhereKeysAreCutDependsOnTheSequenceAlone) {
-  const AttentionSchedule alone = cut({1}, {9000}, 8);
-  const AttentionSchedule among = cut({1, 1, 7}, {20'000, 9000, 50}, 8);
-  std::vector<int32_t> cuts;
-  for (const AttentionItem& item : among.narrow.items) {
-    if (item.sequence == 1) cuts.push_back(item.key_begin);
+// Workers with some of the heads add up sums in the order that one with all of them would.
+TEST(AttentionSchedule, WhereKeysAreCutDoesNotDependOnHeads) {
+  const AttentionSchedule few = cut({1, 1, 1}, {20'000, 9000, 50}, 1);
+  const AttentionSchedule many = cut({1, 1, 1}, {20'000, 9000, 50}, 16);
+  ASSERT_EQ(few.narrow.items.size(), many.narrow.items.size());
+  for (size_t i = 0; i < few.narrow.items.size(); ++i) {
+    EXPECT_EQ(place(few.narrow.items[i]), place(many.narrow.items[i]));
   }
-  ASSERT_EQ(cuts.size(), alone.narrow.items.size());
-  for (size_t i = 0; i < cuts.size(); ++i) EXPECT_EQ(cuts[i], alone.narrow.items[i].key_begin);
+}
+
+int32_t item_keys(size_t num_sequences, int32_t context_len) {
+  return narrow_item_keys(std::vector<int32_t>(num_sequences, context_len));
+}
+
+TEST(AttentionSchedule, SequencesAreCutWhereTheyAreFew) {
+  EXPECT_EQ(item_keys(1, 1024), 256);
+  EXPECT_EQ(item_keys(16, 4096), 2048);  // one for each block
+  EXPECT_GE(item_keys(20, 1024), 1024);
+  EXPECT_GE(item_keys(64, 4096), 4096);  // blocks have enough of them as they are
+  EXPECT_GE(item_keys(128, 2048), 2048);
+  EXPECT_GE(item_keys(0, 0), kFewestItemKeys);
 }
 
 TEST(AttentionSchedule, RowsWithoutRoomForPartialsAreNotCut) {
-  const AttentionSchedule schedule = cut({1, 1}, {9000, 9000}, 8, 0, 7);
+  const AttentionSchedule schedule = cut({1, 1}, {9000, 9000}, 8, 0, 10);
   expect_sound(schedule.narrow);
   EXPECT_EQ(schedule.narrow.merges.size(), 1U);
-  EXPECT_EQ(schedule.narrow.items.back().partial, kNoPartial);
-  EXPECT_EQ(schedule.narrow.items.back().key_begin, 0);
+  EXPECT_EQ(schedule.narrow.items.front().partial, kNoPartial);
+  EXPECT_EQ(num_keys(schedule.narrow.items.front()), 9000);
 }
 
 TEST(AttentionSchedule, NothingComesOfNothing) {

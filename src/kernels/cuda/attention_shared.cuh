@@ -118,26 +118,22 @@ class WorkQueue {
   __device__ explicit WorkQueue(const AttentionParams& params)
       : params_(params), count_(*params.items.num_items * params.num_kv_heads) {}
 
-  // The next piece, or the end. Both it and what is asked for now are on their way when this
+  // The first piece, which needs nothing of the kernel before.
+  __device__ Work first() const { return find(blockIdx.x); }
+
+  // Asks for the next piece; not before the kernel before has ended, whose queue this was.
+  __device__ void ask() {
+    if (threadIdx.x % 32 == 0) next_ = atomicAdd(params_.progress, 1) + gridDim.x;
+  }
+
+  // The piece asked for, or the end. Both it and what is asked for now are on their way when this
   // returns: whoever uses them late does not wait.
   __device__ Work take() {
-    const int idx = __shfl_sync(~0U, next_, 0);
-    Work work = Work::end();
-    if (idx >= count_) {
-      leave();
-      return work;
-    }
-    const auto* from =
-        reinterpret_cast<const int4*>(params_.items.items + idx / params_.num_kv_heads);
-    auto* to = reinterpret_cast<int4*>(&work.item);
-#pragma unroll
-    for (int i = 0; i < 3; ++i) to[i] = __ldg(from + i);
-    work.head = idx % params_.num_kv_heads;
-    if (threadIdx.x % 32 == 0) next_ = atomicAdd(params_.progress, 1) + gridDim.x;
+    const Work work = find(__shfl_sync(~0U, next_, 0));
+    if (!work.is_end()) ask();
     return work;
   }
 
- private:
   // The last block to leave puts everything back for the next launch.
   __device__ void leave() const {
     if (threadIdx.x % 32 != 0) return;
@@ -146,9 +142,22 @@ class WorkQueue {
     params_.progress[1] = 0;
   }
 
+ private:
+  __device__ Work find(int idx) const {
+    Work work = Work::end();
+    if (idx >= count_) return work;
+    const auto* from =
+        reinterpret_cast<const int4*>(params_.items.items + idx / params_.num_kv_heads);
+    auto* to = reinterpret_cast<int4*>(&work.item);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) to[i] = __ldg(from + i);
+    work.head = idx % params_.num_kv_heads;
+    return work;
+  }
+
   const AttentionParams& params_;
   const int count_;
-  int next_ = blockIdx.x;  // of the first lane alone
+  int next_ = 0;  // of the first lane alone
 };
 
 // Whose query a row is.

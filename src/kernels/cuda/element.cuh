@@ -1,5 +1,6 @@
 // What the row-wise operators share: elements of f32, f16 and bf16 as f32, moved 16 bytes at a time
-// where addresses allow; grids over rows and columns; the dispatch on dtypes. Not for attention and products, which compute on elements as they are.
+// where addresses allow; grids over rows and columns; the dispatch on dtypes. Not for attention and
+// products, which compute on elements as they are.
 #pragma once
 
 #include <cuda_bf16.h>
