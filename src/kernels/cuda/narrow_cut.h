@@ -77,10 +77,9 @@ inline NarrowCut make_narrow_cut(const NarrowCutShape& shape) {
   if (shape.width * shape.depth * kElementBytes / cut.num_blocks < kFewestQueueBytes) return cut;
   const int64_t queued_tiles = cut.num_tiles * kQueuedPercent / 100;
   const int64_t queued_bytes = queued_tiles * shape.tile_rows * shape.depth * kElementBytes;
-  const int64_t num_queued =
-      std::min(queued_bytes / kFewestPieceBytes,
-               std::min(queued_tiles * cut.num_chunks,
-                        int64_t{cut.num_blocks} * shape.queued_per_block));
+  const int64_t num_queued = std::min(
+      queued_bytes / kFewestPieceBytes,
+      std::min(queued_tiles * cut.num_chunks, int64_t{cut.num_blocks} * shape.queued_per_block));
   if (num_queued == 0) return cut;
   cut.num_first_tiles -= static_cast<int32_t>(queued_tiles);
   cut.num_pieces += static_cast<int32_t>(num_queued);

@@ -1,9 +1,8 @@
-#include "kernels/cuda/narrow_product.h"
-
 #include <algorithm>
 #include <mutex>
 #include <utility>
 
+#include "kernels/cuda/narrow_product.h"
 #include "kernels/cuda/narrow_product_loader.cuh"
 #include "kernels/cuda/narrow_product_multiplier.cuh"
 
@@ -45,22 +44,55 @@ cudaError_t read_card(Card& card) {
       {&card.block_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin},
       {&card.sm_shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor},
       {&major, cudaDevAttrComputeCapabilityMajor}};
-  cudaError_t error = cudaGetDevice(&card.device);
   for (const auto& [value, attribute] : wanted) {
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(value, attribute, card.device);
+    const cudaError_t error = cudaDeviceGetAttribute(value, attribute, card.device);
+    if (error != cudaSuccess) return error;
   }
   card.is_hopper = major >= 9;
-  return error;
+  return cudaSuccess;
 }
+
+// One Value for each device, made by make(card, value) when it is first asked for.
+template <typename Value>
+class OfDevices {
+ public:
+  template <typename Make>
+  cudaError_t find(const Make& make, Value& value) {
+    Card card;
+    cudaError_t error = cudaGetDevice(&card.device);
+    if (error != cudaSuccess) return error;
+    if (card.device >= kMaxDevices) return cudaErrorInvalidDevice;
+    const std::lock_guard lock(mutex_);
+    Entry& entry = entries_[card.device];
+    if (!entry.is_made) {
+      error = read_card(card);
+      if (error == cudaSuccess) error = make(card, entry.value);
+      entry.is_made = error == cudaSuccess;
+    }
+    value = entry.value;
+    return error;
+  }
+
+ private:
+  struct Entry {
+    bool is_made = false;
+    Value value{};
+  };
+  std::mutex mutex_;
+  Entry entries_[kMaxDevices];
+};
 
 // How a kernel runs on a card: found out at its first launch there.
 struct Plan {
-  bool is_made = false;
   int num_blocks = 0;
   int num_stages = 0;
   int shared_bytes = 0;
   bool is_early = false;  // may begin before the kernel before it has ended
 };
+
+int num_blocks_on(const Card& card, int sharers) {
+  return card.num_sms * (card.is_hopper ? 1 : sharers);
+}
 
 // A block takes a half of a multiprocessor's shared memory. From Hopper on the other half is for
 // the next kernel, which fills it while this one ends; before, for a second block.
@@ -79,31 +111,16 @@ cudaError_t make_plan(const Card& card, Plan& plan) {
   plan.num_stages = stages_of(sharers);
   if (plan.num_stages < kFewestStages) return cudaErrorInvalidConfiguration;
   plan.is_early = card.is_hopper;
-  plan.num_blocks = card.num_sms * (card.is_hopper ? 1 : sharers);
+  plan.num_blocks = num_blocks_on(card, sharers);
   plan.shared_bytes = kHeadBytes + plan.num_stages * Traits::kStageBytes;
   const cudaError_t error = cudaFuncSetAttribute(narrow_product_kernel<Traits>,
                                                  cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                  plan.shared_bytes);
-  plan.is_made = error == cudaSuccess;
-  return error;
-}
-
-template <typename Traits>
-cudaError_t find_plan(Plan& plan) {
-  static std::mutex mutex;
-  static Plan plans[kMaxDevices];
-  int device = 0;
-  cudaError_t error = cudaGetDevice(&device);
   if (error != cudaSuccess) return error;
-  if (device >= kMaxDevices) return cudaErrorInvalidDevice;
-  const std::lock_guard lock(mutex);
-  if (!plans[device].is_made) {
-    Card card;
-    error = read_card(card);
-    if (error == cudaSuccess) error = make_plan<Traits>(card, plans[device]);
-  }
-  plan = plans[device];
-  return error;
+  // Room for the next kernel has to be there while this one runs.
+  return cudaFuncSetAttribute(narrow_product_kernel<Traits>,
+                              cudaFuncAttributePreferredSharedMemoryCarveout,
+                              cudaSharedmemCarveoutMaxShared);
 }
 
 template <typename Traits>
@@ -118,8 +135,9 @@ NarrowCutShape cut_shape_of(const NarrowProduct& product, int num_blocks) {
 
 template <typename Traits>
 cudaError_t launch(const NarrowProduct& product, cudaStream_t stream) {
+  static OfDevices<Plan> plans;
   Plan plan;
-  const cudaError_t error = find_plan<Traits>(plan);
+  const cudaError_t error = plans.find(make_plan<Traits>, plan);
   if (error != cudaSuccess) return error;
   const NarrowCutShape shape = cut_shape_of<Traits>(product, plan.num_blocks);
   const NarrowParams params = {.product = product,
@@ -184,14 +202,16 @@ bool takes_narrow_product(const NarrowProduct& product) {
 }
 
 cudaError_t narrow_product_workspace_bytes(size_t& bytes) {
-  Card card;
-  const cudaError_t error = read_card(card);
-  const int num_blocks = card.num_sms * (card.is_hopper ? 1 : kMostBlocksPerSm);
-  bytes = kNarrowCounterBytes + std::max({part_bytes<NarrowTraits<__half, 8>>(num_blocks),
-                                          part_bytes<NarrowTraits<__half, 16>>(num_blocks),
-                                          part_bytes<NarrowTraits<__half, 32>>(num_blocks),
-                                          part_bytes<NarrowTraits<__half, 64>>(num_blocks)});
-  return error;
+  static OfDevices<size_t> sizes;
+  const auto make = [](const Card& card, size_t& size) {
+    const int num_blocks = num_blocks_on(card, kMostBlocksPerSm);
+    size = kNarrowCounterBytes + std::max({part_bytes<NarrowTraits<__half, 8>>(num_blocks),
+                                           part_bytes<NarrowTraits<__half, 16>>(num_blocks),
+                                           part_bytes<NarrowTraits<__half, 32>>(num_blocks),
+                                           part_bytes<NarrowTraits<__half, 64>>(num_blocks)});
+    return cudaSuccess;
+  };
+  return sizes.find(make, bytes);
 }
 
 cudaError_t launch_narrow_product(const NarrowProduct& product, cudaStream_t stream) {

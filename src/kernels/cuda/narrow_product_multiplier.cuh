@@ -1,5 +1,5 @@
-// The warps that multiply: each has its rows of a tile, weights as the left factor of m16n8k16 and x
-// as the right one, so that eight tokens fill a product. Warps do not wait for each other.
+// The warps that multiply: each has its rows of a tile, weights as the left factor of m16n8k16 and
+// x as the right one, so that eight tokens fill a product. Warps do not wait for each other.
 #pragma once
 
 #include "kernels/cuda/narrow_product_shared.cuh"
@@ -131,10 +131,8 @@ class NarrowMultiplier {
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
       for (int n = 0; n < kTokenTiles; ++n) {
-        multiply_add<Element>(sums_[m * kTokenTiles + n],
-                              factors.weight[m],
-                              factors.x[n][0],
-                              factors.x[n][1]);
+        multiply_add<Element>(
+            sums_[m * kTokenTiles + n], factors.weight[m], factors.x[n][0], factors.x[n][1]);
       }
     }
   }

@@ -54,8 +54,8 @@ struct NarrowWorkspace {
   __device__ explicit NarrowWorkspace(void* memory)
       : queue(static_cast<int32_t*>(memory)),
         arrivals(queue + kQueueInts),
-        parts(reinterpret_cast<float4*>(static_cast<unsigned char*>(memory) +
-                                        kNarrowCounterBytes)) {}
+        parts(
+            reinterpret_cast<float4*>(static_cast<unsigned char*>(memory) + kNarrowCounterBytes)) {}
   static constexpr int kQueueInts = 16;
   static constexpr int kMaxPieces =
       (static_cast<int>(kNarrowCounterBytes / sizeof(int32_t)) - kQueueInts) / kNarrowWarps;

@@ -59,8 +59,9 @@ namespace lamina::kernels::cuda {
 
 // Weights are not packed. f32 products are without TF32. Results depend on T: cuBLAS chooses by
 // size, and few rows of 16-bit elements are narrow_product.h's, which may read weights before the
-// operator before it on the stream has ended: nothing that writes them is enqueued directly before. linear() and head_linear() allocate the stream's workspace when they are first called on
-// it, and choose when a shape is first seen: to capture them in a graph, run them once before.
+// operator before it on the stream has ended: nothing that writes them is enqueued directly before.
+// linear() and head_linear() allocate the stream's workspace when they are first called on it, and
+// choose when a shape is first seen: to capture them in a graph, run them once before.
 [[nodiscard]] Status linear(const LinearArgs& args, StreamView stream);
 [[nodiscard]] Status head_linear(TensorView x,
                                  TensorView weight,

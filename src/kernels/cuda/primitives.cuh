@@ -87,11 +87,8 @@ inline constexpr uint64_t kEvictLast = 0x14F0000000000000;
 
 #if __CUDA_ARCH__ >= 900
 // Copies `bytes`, a multiple of 16, to shared memory and tells `barrier`.
-__device__ inline void bulk_copy(void* to,
-                                 const void* from,
-                                 uint32_t bytes,
-                                 Barrier& barrier,
-                                 uint64_t policy = kEvictFirst) {
+__device__ inline void bulk_copy(
+    void* to, const void* from, uint32_t bytes, Barrier& barrier, uint64_t policy = kEvictFirst) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
       "[%1], %2, [%3], %4;" ::"r"(shared_address(to)),

@@ -1,5 +1,5 @@
-// What benchmarks on GPUs share: the time of launches in a captured graph, and the bandwidth at which
-// memory is read, which they compare with.
+// What benchmarks on GPUs share: the time of launches in a captured graph, and the bandwidth at
+// which memory is read, which they compare with.
 #pragma once
 
 #include <algorithm>
