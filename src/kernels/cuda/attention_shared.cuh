@@ -99,18 +99,6 @@ struct alignas(128) AttentionShared {
   }
 };
 
-// Goes through `count` places in turn: which is next, and the parity of its barriers.
-struct RingCounter {
-  int idx = 0;
-  uint32_t parity = 0;
-  __device__ void advance(int count) {
-    if (++idx == count) {
-      idx = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 // Deals the work of a launch out to its blocks, to whoever is ready: some multiprocessors get less
 // of the memory's bandwidth than others. For one warp of each block.
 class WorkQueue {

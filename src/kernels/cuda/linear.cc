@@ -5,10 +5,15 @@
 #include "kernels/cuda/bias_rows.cuh"
 #include "kernels/cuda/blas_lt.h"
 #include "kernels/cuda/element_of_dtype.h"
+#include "kernels/cuda/narrow_product.h"
 #include "kernels/cuda/operators.h"
+#include "kernels/cuda/workspace.h"
 
 namespace lamina::kernels::cuda {
 namespace {
+
+// Up to so many rows products are narrow_product.h's.
+constexpr int64_t kNarrowRowsMax = kMaxNarrowTokens;
 
 // Elements between rows of `width`: a single row, whose stride says nothing, has its width, so that
 // views of it share a plan.
@@ -31,11 +36,41 @@ Product product_of(const LinearArgs& args) {
           .out_strides = {.row_stride = row_stride_of(args.out, weight.shape[0])}};
 }
 
+NarrowProduct narrow_product_of(const LinearArgs& args, const Product& product) {
+  return {.x = product.x,
+          .weight = product.weight,
+          .bias = args.bias.data,
+          .out = product.out,
+          .workspace = nullptr,
+          .element = element_kind(product.dtype),
+          .out_element = element_kind(product.out_dtype),
+          .num_tokens = product.num_rows,
+          .width = product.num_columns,
+          .depth = product.depth,
+          .x_stride = product.x_strides.row_stride,
+          .weight_stride = product.weight_strides.row_stride,
+          .out_stride = product.out_strides.row_stride};
+}
+
+Status multiply_narrow(NarrowProduct product, StreamView stream) {
+  size_t bytes = 0;
+  LAMINA_RETURN_IF_ERROR(
+      lamina::cuda::to_status(narrow_product_workspace_bytes(bytes), "asking for a GPU's size"));
+  LAMINA_ASSIGN_OR_RETURN(product.workspace,
+                          workspace(stream, WorkspaceUse::kNarrowProducts, bytes));
+  return lamina::cuda::to_status(launch_narrow_product(product, lamina::cuda::raw(stream)),
+                                 "a narrow product");
+}
+
 }  // namespace
 
 Status linear(const LinearArgs& args, StreamView stream) {
   Product product = product_of(args);
   if (product.num_rows == 0) return {};
+  const NarrowProduct narrow = narrow_product_of(args, product);
+  if (product.num_rows <= kNarrowRowsMax && takes_narrow_product(narrow)) {
+    return multiply_narrow(narrow, stream);
+  }
   if (args.bias.empty()) return multiply(product, stream);
   // cuBLASLt adds a bias of out's dtype alone, not to all shapes, and where rows do not start at
   // vectors only after it rounded the sum to out's dtype.

@@ -81,6 +81,41 @@ TEST_F(LinearGpu, AgreesWithReference) {
   }
 }
 
+// Depths of whole 16 bytes and few rows: narrow_product.h's, around the bounds of its tiles.
+TEST_F(LinearGpu, FewRowsAgreeWithReference) {
+  uint64_t seed = 100;
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    for (const DType out_dtype : {DType::kF32, dtype}) {
+      for (const int64_t m : {1, 2, 8, 9, 16, 23, 32, 33, 63, 64}) {
+        for (const auto& [n, k] : {std::pair{1, 8}, {63, 136}, {129, 264}, {70, 2056}}) {
+          const Problem problem(dtype, m, n, k, ++seed);
+          expect_agreement(
+              problem,
+              out_dtype,
+              fmt::format(
+                  "{} into {} m {} n {} k {}", dtype_name(dtype), dtype_name(out_dtype), m, n, k));
+        }
+      }
+    }
+  }
+}
+
+// Whoever arrives last sums the parts of a tile, in the same order each time.
+TEST_F(LinearGpu, FewRowsHaveTheSameBitsEachTime) {
+  const Problem problem(DType::kBF16, 16, 700, 4104, 3);
+  const DeviceTensor x(problem.x);
+  const DeviceTensor weight(problem.weight);
+  const DeviceTensor out(poisoned(DType::kF32, {16, 700}));
+  TestTensor first;
+  for (int i = 0; i < 50; ++i) {
+    const Status status = linear({x.view(), weight.view(), {}, out.view()}, stream());
+    ASSERT_TRUE(status.ok()) << status.to_string();
+    const TestTensor actual = out.to_host(stream());
+    if (i == 0) first = actual;
+    ASSERT_EQ(actual, first) << "launch " << i;
+  }
+}
+
 // Of rows that begin anywhere and lie anyhow far apart; what lies between them stays.
 TEST_F(LinearGpu, TakesStridedRowsAndColumns) {
   Rng rng(3);

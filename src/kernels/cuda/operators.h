@@ -58,8 +58,10 @@ namespace lamina::kernels::cuda {
                                   StreamView stream);
 
 // Weights are not packed. f32 products are without TF32. Results depend on T: cuBLAS chooses by
-// size. linear() and head_linear() allocate the stream's workspace when they are first called on
-// it, and choose when a shape is first seen: to capture them in a graph, run them once before.
+// size, and few rows of 16-bit elements are narrow_product.h's, which may read weights before the
+// operator before it on the stream has ended: nothing that writes them is enqueued directly before.
+// linear() and head_linear() allocate the stream's workspace when they are first called on it, and
+// choose when a shape is first seen: to capture them in a graph, run them once before.
 [[nodiscard]] Status linear(const LinearArgs& args, StreamView stream);
 [[nodiscard]] Status head_linear(TensorView x,
                                  TensorView weight,

@@ -81,26 +81,52 @@ __device__ inline void copy_16(void* to, const void* from) {
                : "memory");
 }
 
+// What the L2 cache does with what is copied: it is read once, or again and again.
+inline constexpr uint64_t kEvictFirst = 0x12F0000000000000;
+inline constexpr uint64_t kEvictLast = 0x14F0000000000000;
+
 #if __CUDA_ARCH__ >= 900
-// Copies `bytes`, a multiple of 16, to shared memory and tells `barrier`. Read once: first to leave
-// the cache.
-__device__ inline void bulk_copy(void* to, const void* from, uint32_t bytes, Barrier& barrier) {
-  constexpr uint64_t kEvictFirst = 0x12F0000000000000;
+// Copies `bytes`, a multiple of 16, to shared memory and tells `barrier`.
+__device__ inline void bulk_copy(
+    void* to, const void* from, uint32_t bytes, Barrier& barrier, uint64_t policy = kEvictFirst) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
       "[%1], %2, [%3], %4;" ::"r"(shared_address(to)),
       "l"(from),
       "r"(bytes),
       "r"(barrier.address()),
-      "l"(kEvictFirst)
+      "l"(policy)
       : "memory");
 }
+
+// Brings `bytes`, a multiple of 16, to the L2 cache.
+__device__ inline void prefetch_to_l2(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
 #endif
+
+// Goes through `count` places in turn: which is next, and the parity of its barriers.
+struct RingCounter {
+  int idx = 0;
+  uint32_t parity = 0;
+  __device__ void advance(int count) {
+    if (++idx == count) {
+      idx = 0;
+      parity ^= 1;
+    }
+  }
+};
 
 // Four 8 x 8 matrices of 16-bit elements: lane 8i + r gives the address of row r of matrix i.
 __device__ inline void load_matrices(uint32_t (&to)[4], uint32_t row_address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(row_address));
+}
+// Two of them, by the addresses of lanes 0 to 15.
+__device__ inline void load_matrices(uint32_t (&to)[2], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(to[0]), "=r"(to[1])
                : "r"(row_address));
 }
 __device__ inline void load_transposed_matrices(uint32_t (&to)[4], uint32_t row_address) {

@@ -11,11 +11,17 @@
 namespace lamina::kernels::cuda {
 
 // kSamplingOnHost is pinned memory of the host, all others are of the stream's device.
-enum class WorkspaceUse : uint8_t { kProducts, kExperts, kSampling, kSamplingOnHost };
+enum class WorkspaceUse : uint8_t {
+  kProducts,
+  kNarrowProducts,
+  kExperts,
+  kSampling,
+  kSamplingOnHost
+};
 
-// At least `size_bytes`, aligned to 256; what was written there before may
-// be there still. A larger piece than before is allocated, twice as large at least, which waits for
-// the device; the smaller one stays valid, since captured graphs may hold on to it, so that all
+// At least `size_bytes`, aligned to 256; zeros when it is new, later what was written there before
+// may be there still. A larger piece than before is allocated, twice as large at least, which waits
+// for the device; the smaller one stays valid, since captured graphs may hold on to it, so that all
 // together are less than twice the largest. Internally locked.
 // Errors: kFailedPrecondition if memory is wanting while the stream is captured: run the same once
 // before capture. kResourceExhausted, kUnavailable as Buffer has them.

@@ -1,0 +1,230 @@
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "kernels/cuda/narrow_product.h"
+#include "kernels/cuda/narrow_product_loader.cuh"
+#include "kernels/cuda/narrow_product_multiplier.cuh"
+
+namespace lamina::kernels::cuda {
+namespace {
+
+constexpr int kMaxDevices = 64;
+constexpr int kMostBlocksPerSm = 2;
+// What memory is asked for, beyond the ring, while the kernel before still runs: about what it
+// gives in the time from that kernel's last load to this one's first product.
+constexpr int kPrefetchedBytes = 96 << 10;
+
+template <typename Traits>
+__global__ void __launch_bounds__(kNarrowThreads, kMostBlocksPerSm)
+    narrow_product_kernel(const __grid_constant__ NarrowParams params) {
+  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  auto& shared = *reinterpret_cast<NarrowShared<Traits>*>(shared_bytes);
+  if (threadIdx.x == 0) shared.init_barriers(params.num_stages);
+  __syncthreads();
+  if (threadIdx.x / 32 < kNarrowWarps) {
+    NarrowMultiplier<Traits>(params, shared).run();
+  } else {
+    NarrowLoader<Traits>(params, shared).run();
+  }
+}
+
+struct Card {
+  int device = 0;
+  int num_sms = 0;
+  int block_shared_bytes = 0;  // at most
+  int sm_shared_bytes = 0;     // at most, of all blocks together
+  bool is_hopper = false;      // or later
+};
+
+cudaError_t read_card(Card& card) {
+  int major = 0;
+  const std::pair<int*, cudaDeviceAttr> wanted[] = {
+      {&card.num_sms, cudaDevAttrMultiProcessorCount},
+      {&card.block_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin},
+      {&card.sm_shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor},
+      {&major, cudaDevAttrComputeCapabilityMajor}};
+  for (const auto& [value, attribute] : wanted) {
+    const cudaError_t error = cudaDeviceGetAttribute(value, attribute, card.device);
+    if (error != cudaSuccess) return error;
+  }
+  card.is_hopper = major >= 9;
+  return cudaSuccess;
+}
+
+// One Value for each device, made by make(card, value) when it is first asked for.
+template <typename Value>
+class OfDevices {
+ public:
+  template <typename Make>
+  cudaError_t find(const Make& make, Value& value) {
+    Card card;
+    cudaError_t error = cudaGetDevice(&card.device);
+    if (error != cudaSuccess) return error;
+    if (card.device >= kMaxDevices) return cudaErrorInvalidDevice;
+    const std::lock_guard lock(mutex_);
+    Entry& entry = entries_[card.device];
+    if (!entry.is_made) {
+      error = read_card(card);
+      if (error == cudaSuccess) error = make(card, entry.value);
+      entry.is_made = error == cudaSuccess;
+    }
+    value = entry.value;
+    return error;
+  }
+
+ private:
+  struct Entry {
+    bool is_made = false;
+    Value value{};
+  };
+  std::mutex mutex_;
+  Entry entries_[kMaxDevices];
+};
+
+// How a kernel runs on a card: found out at its first launch there.
+struct Plan {
+  int num_blocks = 0;
+  int num_stages = 0;
+  int shared_bytes = 0;
+  bool is_early = false;  // may begin before the kernel before it has ended
+};
+
+int num_blocks_on(const Card& card, int sharers) {
+  return card.num_sms * (card.is_hopper ? 1 : sharers);
+}
+
+// A block takes a half of a multiprocessor's shared memory. From Hopper on the other half is for
+// the next kernel, which fills it while this one ends; before, for a second block.
+template <typename Traits>
+cudaError_t make_plan(const Card& card, Plan& plan) {
+  constexpr int kHeadBytes =
+      static_cast<int>(sizeof(NarrowShared<Traits>)) + Traits::kInputs * Traits::kInputBytes;
+  constexpr int kReservedBytes = 1024;  // the system's, of each block
+  constexpr int kFewestStages = kNarrowWarps + 1;
+  const auto stages_of = [&](int blocks_per_sm) {
+    const int room =
+        std::min(card.block_shared_bytes, card.sm_shared_bytes / blocks_per_sm - kReservedBytes);
+    return std::min(kMaxNarrowStages, (room - kHeadBytes) / Traits::kStageBytes);
+  };
+  const int sharers = stages_of(kMostBlocksPerSm) >= kFewestStages ? kMostBlocksPerSm : 1;
+  plan.num_stages = stages_of(sharers);
+  if (plan.num_stages < kFewestStages) return cudaErrorInvalidConfiguration;
+  plan.is_early = card.is_hopper;
+  plan.num_blocks = num_blocks_on(card, sharers);
+  plan.shared_bytes = kHeadBytes + plan.num_stages * Traits::kStageBytes;
+  const cudaError_t error = cudaFuncSetAttribute(narrow_product_kernel<Traits>,
+                                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 plan.shared_bytes);
+  if (error != cudaSuccess) return error;
+  // Room for the next kernel has to be there while this one runs.
+  return cudaFuncSetAttribute(narrow_product_kernel<Traits>,
+                              cudaFuncAttributePreferredSharedMemoryCarveout,
+                              cudaSharedmemCarveoutMaxShared);
+}
+
+template <typename Traits>
+NarrowCutShape cut_shape_of(const NarrowProduct& product, int num_blocks) {
+  return {.width = product.width,
+          .depth = product.depth,
+          .tile_rows = Traits::kTileRows,
+          .chunk_size = Traits::kChunk,
+          .num_blocks = num_blocks,
+          .queued_per_block = Traits::kQueuedPerBlock};
+}
+
+template <typename Traits>
+cudaError_t launch(const NarrowProduct& product, cudaStream_t stream) {
+  static OfDevices<Plan> plans;
+  Plan plan;
+  const cudaError_t error = plans.find(make_plan<Traits>, plan);
+  if (error != cudaSuccess) return error;
+  const NarrowCutShape shape = cut_shape_of<Traits>(product, plan.num_blocks);
+  const NarrowParams params = {.product = product,
+                               .cut = make_narrow_cut(shape),
+                               .num_stages = plan.num_stages,
+                               .num_prefetched = kPrefetchedBytes / Traits::kStageBytes};
+  if (!can_cut(shape) || params.cut.num_pieces > NarrowWorkspace::kMaxPieces) {
+    return cudaErrorInvalidValue;
+  }
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(params.cut.num_blocks));
+  config.blockDim = dim3(kNarrowThreads);
+  config.dynamicSmemBytes = static_cast<size_t>(plan.shared_bytes);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = plan.is_early ? 1 : 0;
+  return cudaLaunchKernelEx(&config, narrow_product_kernel<Traits>, params);
+}
+
+template <typename Element>
+cudaError_t launch_for(const NarrowProduct& product, cudaStream_t stream) {
+  if (product.num_tokens <= 8) return launch<NarrowTraits<Element, 8>>(product, stream);
+  if (product.num_tokens <= 16) return launch<NarrowTraits<Element, 16>>(product, stream);
+  if (product.num_tokens <= 32) return launch<NarrowTraits<Element, 32>>(product, stream);
+  return launch<NarrowTraits<Element, 64>>(product, stream);
+}
+
+template <typename Traits>
+size_t part_bytes(int num_blocks) {
+  const int pieces = num_blocks * (1 + Traits::kQueuedPerBlock);
+  return static_cast<size_t>(pieces) * 2 * Traits::kTileSums * sizeof(float);
+}
+
+bool has_aligned_rows(const void* data, int64_t num_rows, int64_t stride) {
+  constexpr int64_t kRowElements = 8;  // 16 bytes
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 &&
+         (num_rows == 1 || stride % kRowElements == 0);
+}
+
+}  // namespace
+
+bool takes_narrow_product(const NarrowProduct& product) {
+  // A tile's smallest rows and a chunk's smallest columns, on more blocks than any card has.
+  constexpr NarrowCutShape kFinest = {.width = 0,
+                                      .depth = 0,
+                                      .tile_rows = 64,
+                                      .chunk_size = 128,
+                                      .num_blocks = 512,
+                                      .queued_per_block = 4};
+  NarrowCutShape shape = kFinest;
+  shape.width = product.width;
+  shape.depth = product.depth;
+  return product.element != ElementKind::kF32 &&
+         (product.out_element == product.element || product.out_element == ElementKind::kF32) &&
+         product.num_tokens >= 1 && product.num_tokens <= kMaxNarrowTokens && product.width >= 1 &&
+         product.depth >= 8 && product.depth % 8 == 0 &&
+         has_aligned_rows(product.x, product.num_tokens, product.x_stride) &&
+         has_aligned_rows(product.weight, product.width, product.weight_stride) && can_cut(shape);
+}
+
+cudaError_t narrow_product_workspace_bytes(size_t& bytes) {
+  static OfDevices<size_t> sizes;
+  const auto make = [](const Card& card, size_t& size) {
+    const int num_blocks = num_blocks_on(card, kMostBlocksPerSm);
+    size = kNarrowCounterBytes + std::max({part_bytes<NarrowTraits<__half, 8>>(num_blocks),
+                                           part_bytes<NarrowTraits<__half, 16>>(num_blocks),
+                                           part_bytes<NarrowTraits<__half, 32>>(num_blocks),
+                                           part_bytes<NarrowTraits<__half, 64>>(num_blocks)});
+    return cudaSuccess;
+  };
+  return sizes.find(make, bytes);
+}
+
+cudaError_t launch_narrow_product(const NarrowProduct& product, cudaStream_t stream) {
+  if (!takes_narrow_product(product)) return cudaErrorInvalidValue;
+  switch (product.element) {
+    case ElementKind::kBF16:
+      return launch_for<__nv_bfloat16>(product, stream);
+    case ElementKind::kF16:
+      return launch_for<__half>(product, stream);
+    case ElementKind::kF32:
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace lamina::kernels::cuda
