@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <mutex>
+#include <type_traits>
 #include <utility>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/narrow_product.h"
 #include "kernels/cuda/narrow_product_loader.cuh"
 #include "kernels/cuda/narrow_product_multiplier.cuh"
@@ -18,7 +20,7 @@ constexpr int kPrefetchedBytes = 96 << 10;
 template <typename Traits>
 __global__ void __launch_bounds__(kNarrowThreads, kMostBlocksPerSm)
     narrow_product_kernel(const __grid_constant__ NarrowParams params) {
-  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  extern __shared__ __align__(kBoxAlignment) unsigned char shared_bytes[];
   auto& shared = *reinterpret_cast<NarrowShared<Traits>*>(shared_bytes);
   if (threadIdx.x == 0) shared.init_barriers(params.num_stages);
   __syncthreads();
@@ -87,7 +89,7 @@ struct Plan {
   int num_blocks = 0;
   int num_stages = 0;
   int shared_bytes = 0;
-  bool is_early = false;  // may begin before the kernel before it has ended
+  bool copies_boxes = false;  // by tensor maps
 };
 
 int num_blocks_on(const Card& card, int sharers) {
@@ -98,10 +100,9 @@ int num_blocks_on(const Card& card, int sharers) {
 // the next kernel, which fills it while this one ends; before, for a second block.
 template <typename Traits>
 cudaError_t make_plan(const Card& card, Plan& plan) {
-  constexpr int kHeadBytes =
-      static_cast<int>(sizeof(NarrowShared<Traits>)) + Traits::kInputs * Traits::kInputBytes;
+  constexpr int kHeadBytes = static_cast<int>(sizeof(NarrowShared<Traits>));
   constexpr int kReservedBytes = 1024;  // the system's, of each block
-  constexpr int kFewestStages = kNarrowWarps + 1;
+  constexpr int kFewestStages = 2;
   const auto stages_of = [&](int blocks_per_sm) {
     const int room =
         std::min(card.block_shared_bytes, card.sm_shared_bytes / blocks_per_sm - kReservedBytes);
@@ -110,7 +111,7 @@ cudaError_t make_plan(const Card& card, Plan& plan) {
   const int sharers = stages_of(kMostBlocksPerSm) >= kFewestStages ? kMostBlocksPerSm : 1;
   plan.num_stages = stages_of(sharers);
   if (plan.num_stages < kFewestStages) return cudaErrorInvalidConfiguration;
-  plan.is_early = card.is_hopper;
+  plan.copies_boxes = card.is_hopper;
   plan.num_blocks = num_blocks_on(card, sharers);
   plan.shared_bytes = kHeadBytes + plan.num_stages * Traits::kStageBytes;
   const cudaError_t error = cudaFuncSetAttribute(narrow_product_kernel<Traits>,
@@ -121,6 +122,64 @@ cudaError_t make_plan(const Card& card, Plan& plan) {
   return cudaFuncSetAttribute(narrow_product_kernel<Traits>,
                               cudaFuncAttributePreferredSharedMemoryCarveout,
                               cudaSharedmemCarveoutMaxShared);
+}
+
+// The driver's encoder of tensor maps, by way of the runtime: nothing links the driver. Null where
+// it has none.
+using EncodeTensorMap = decltype(&cuTensorMapEncodeTiled);
+EncodeTensorMap find_encoder() {
+  constexpr unsigned kSinceVersion = 12000;
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult result{};
+  const cudaError_t error = cudaGetDriverEntryPointByVersion(
+      "cuTensorMapEncodeTiled", &found, kSinceVersion, cudaEnableDefault, &result);
+  if (error != cudaSuccess || result != cudaDriverEntryPointSuccess) return nullptr;
+  return reinterpret_cast<EncodeTensorMap>(found);
+}
+
+struct Matrix {
+  const void* data;
+  int64_t num_rows;
+  int64_t num_columns;
+  int64_t stride;  // elements
+};
+
+// Boxes of `box_rows` rows, in shared memory as narrow_product_shared.cuh has them.
+template <typename Element>
+cudaError_t make_map(const Matrix& matrix, int box_rows, CUtensorMap& map) {
+  static const EncodeTensorMap encode = find_encoder();
+  if (encode == nullptr) return cudaErrorNotSupported;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(matrix.num_columns),
+                              static_cast<cuuint64_t>(matrix.num_rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(matrix.stride) * sizeof(Element)};
+  const cuuint32_t box[] = {kBoxColumns, static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[] = {1, 1};
+  const CUresult result = encode(&map,
+                                 std::is_same_v<Element, __half> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                                 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                                 2,
+                                 const_cast<void*>(matrix.data),
+                                 sizes,
+                                 strides,
+                                 box,
+                                 steps,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                 CU_TENSOR_MAP_SWIZZLE_128B,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+template <typename Traits>
+cudaError_t make_maps(NarrowParams& params) {
+  using Element = typename Traits::Element;
+  const NarrowProduct& product = params.product;
+  const Matrix weight = {product.weight, product.width, product.depth, product.weight_stride};
+  // A single row has a stride that says nothing.
+  const int64_t x_stride = product.num_tokens == 1 ? product.depth : product.x_stride;
+  const Matrix x = {product.x, product.num_tokens, product.depth, x_stride};
+  const cudaError_t error = make_map<Element>(weight, Traits::kTileRows, params.weight_map);
+  return error == cudaSuccess ? make_map<Element>(x, Traits::kTokens, params.x_map) : error;
 }
 
 template <typename Traits>
@@ -134,38 +193,36 @@ NarrowCutShape cut_shape_of(const NarrowProduct& product, int num_blocks) {
 }
 
 template <typename Traits>
-cudaError_t launch(const NarrowProduct& product, cudaStream_t stream) {
+cudaError_t launch_with(const NarrowProduct& product, cudaStream_t stream) {
   static OfDevices<Plan> plans;
   Plan plan;
-  const cudaError_t error = plans.find(make_plan<Traits>, plan);
+  cudaError_t error = plans.find(make_plan<Traits>, plan);
   if (error != cudaSuccess) return error;
   const NarrowCutShape shape = cut_shape_of<Traits>(product, plan.num_blocks);
-  const NarrowParams params = {.product = product,
-                               .cut = make_narrow_cut(shape),
-                               .num_stages = plan.num_stages,
-                               .num_prefetched = kPrefetchedBytes / Traits::kStageBytes};
+  NarrowParams params = {.weight_map = {},
+                         .x_map = {},
+                         .product = product,
+                         .cut = make_narrow_cut(shape),
+                         .num_stages = plan.num_stages,
+                         .num_prefetched = kPrefetchedBytes / Traits::kStageBytes};
   if (!can_cut(shape) || params.cut.num_pieces > NarrowWorkspace::kMaxPieces) {
     return cudaErrorInvalidValue;
   }
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(params.cut.num_blocks));
-  config.blockDim = dim3(kNarrowThreads);
-  config.dynamicSmemBytes = static_cast<size_t>(plan.shared_bytes);
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = plan.is_early ? 1 : 0;
-  return cudaLaunchKernelEx(&config, narrow_product_kernel<Traits>, params);
+  if (plan.copies_boxes) error = make_maps<Traits>(params);
+  if (error != cudaSuccess) return error;
+  const Launch how = {dim3(static_cast<unsigned>(params.cut.num_blocks)),
+                      dim3(kNarrowThreads),
+                      stream,
+                      plan.shared_bytes};
+  return launch(narrow_product_kernel<Traits>, how, params);
 }
 
 template <typename Element>
 cudaError_t launch_for(const NarrowProduct& product, cudaStream_t stream) {
-  if (product.num_tokens <= 8) return launch<NarrowTraits<Element, 8>>(product, stream);
-  if (product.num_tokens <= 16) return launch<NarrowTraits<Element, 16>>(product, stream);
-  if (product.num_tokens <= 32) return launch<NarrowTraits<Element, 32>>(product, stream);
-  return launch<NarrowTraits<Element, 64>>(product, stream);
+  if (product.num_tokens <= 8) return launch_with<NarrowTraits<Element, 8>>(product, stream);
+  if (product.num_tokens <= 16) return launch_with<NarrowTraits<Element, 16>>(product, stream);
+  if (product.num_tokens <= 32) return launch_with<NarrowTraits<Element, 32>>(product, stream);
+  return launch_with<NarrowTraits<Element, 64>>(product, stream);
 }
 
 template <typename Traits>
@@ -187,7 +244,7 @@ bool takes_narrow_product(const NarrowProduct& product) {
   constexpr NarrowCutShape kFinest = {.width = 0,
                                       .depth = 0,
                                       .tile_rows = 64,
-                                      .chunk_size = 128,
+                                      .chunk_size = 64,
                                       .num_blocks = 512,
                                       .queued_per_block = 4};
   NarrowCutShape shape = kFinest;

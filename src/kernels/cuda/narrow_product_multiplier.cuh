@@ -20,19 +20,18 @@ class NarrowMultiplier {
     wait_for_previous_kernel();
     clear();
     while (true) {
-      const int input = inputs_.idx;
-      shared_.input_full[input].wait(inputs_.parity);
-      inputs_.advance(Traits::kInputs);
-      const NarrowChunk chunk = shared_.chunks[input];
+      const int stage = stages_.idx;
+      shared_.full[stage].wait(stages_.parity);
+      const NarrowChunk chunk = shared_.chunks[stage];
       if (chunk.tile < 0) return;
-      shared_.full[stage_].wait(parity_);
-      multiply(chunk.num_columns, shared_.stage(stage_), shared_.input(input));
-      __syncwarp();
-      if (lane_ == 0) {
-        shared_.empty[stage_].arrive();
-        shared_.input_empty[input].arrive();
+#pragma unroll
+      for (int box = 0; box < Traits::kBoxes; ++box) {
+        multiply(shared_address(shared_.weights(stage, box)),
+                 shared_address(shared_.input(stage, box)));
       }
-      advance();
+      __syncwarp();
+      if (lane_ == 0) shared_.empty[stage].arrive();
+      stages_.advance(params_.num_stages);
       if (!chunk.ends_part) continue;
       end_part(chunk);
       clear();
@@ -56,74 +55,45 @@ class NarrowMultiplier {
     for (int i = 0; i < kFragments * 4; ++i) sums_[i / 4][i % 4] = 0.0F;
   }
 
-  // To this warp's next stage.
-  __device__ void advance() {
-    stage_ += kNarrowWarps;
-    if (stage_ < params_.num_stages) return;
-    stage_ -= params_.num_stages;
-    parity_ ^= 1;
-  }
-
   // Factors of a step are loaded while those of the step before are multiplied.
-  __device__ void multiply(int num_columns, const unsigned char* stage, const unsigned char* x) {
-    const uint32_t weight_address =
-        shared_address(stage) + lane_ % 16 * Traits::kRowBytes + lane_ / 16 * 16;
-    // Two tiles of tokens by 16 columns, or one where there are no more.
-    const uint32_t x_address = shared_address(x) +
-                               (lane_ / 16 * 8 % Traits::kTokens + lane_ % 8) * Traits::kRowBytes +
-                               lane_ / 8 % 2 * 16;
-    if (num_columns < Traits::kChunk) {
-      multiply_some(num_columns, weight_address, x_address);
-      return;
-    }
+  __device__ void multiply(uint32_t weights, uint32_t x) {
+    constexpr int kSteps = kBoxColumns / 16;
     Factors factors[2];
-    load(factors[0], weight_address, x_address);
+    load(factors[0], weights, x, 0);
 #pragma unroll
-    for (int step = 0; step < Traits::kSteps; ++step) {
-      if (step + 1 < Traits::kSteps) {
-        const int offset = (step + 1) * kStepBytes;
-        load(factors[(step + 1) % 2], weight_address + offset, x_address + offset);
-      }
+    for (int step = 0; step < kSteps; ++step) {
+      if (step + 1 < kSteps) load(factors[(step + 1) % 2], weights, x, step + 1);
       add(factors[step % 2]);
     }
   }
 
-  // The last columns; they are a multiple of 8.
-  __device__ void multiply_some(int num_columns, uint32_t weight_address, uint32_t x_address) {
-    for (int column = 0; column < num_columns; column += 16) {
-      Factors factors;
-      load(factors, weight_address + column * 2, x_address + column * 2);
-      if (column + 8 == num_columns) drop_upper_half(factors);
-      add(factors);
-    }
-  }
+  // Rows are lane % 8 past multiples of 8, for which swizzled chunks depend on the lane alone.
+  __device__ uint32_t chunk_offset(int chunk) const { return (chunk ^ lane_ % 8) * 16; }
 
-  __device__ static void load(Factors& factors, uint32_t weight_address, uint32_t x_address) {
+  __device__ void load(Factors& factors, uint32_t weights, uint32_t x, int step) const {
+    const int weight_row = warp_ * Traits::kWarpRows + lane_ % 16;
+    const uint32_t weight =
+        weights + weight_row * kBoxRowBytes + chunk_offset(2 * step + lane_ / 16);
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
-      load_matrices(factors.weight[m], weight_address + m * 16 * Traits::kRowBytes);
+      load_matrices(factors.weight[m], weight + m * 16 * kBoxRowBytes);
     }
+    // Two tiles of tokens, or one where there are no more.
+    const int token = lane_ / 16 * 8 % Traits::kTokens + lane_ % 8;
+    const uint32_t input = x + token * kBoxRowBytes + chunk_offset(2 * step + lane_ / 8 % 2);
     if constexpr (kTokenTiles == 1) {
-      load_matrices(factors.x[0], x_address);
+      load_matrices(factors.x[0], input);
     } else {
 #pragma unroll
       for (int n = 0; n < kTokenTiles; n += 2) {
         uint32_t pair[4];
-        load_matrices(pair, x_address + n * 8 * Traits::kRowBytes);
+        load_matrices(pair, input + n * 8 * kBoxRowBytes);
         factors.x[n][0] = pair[0];
         factors.x[n][1] = pair[1];
         factors.x[n + 1][0] = pair[2];
         factors.x[n + 1][1] = pair[3];
       }
     }
-  }
-
-  // What lies in shared memory past the last column is anything, NaN too.
-  __device__ static void drop_upper_half(Factors& factors) {
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) factors.weight[m][2] = factors.weight[m][3] = 0;
-#pragma unroll
-    for (int n = 0; n < kTokenTiles; ++n) factors.x[n][1] = 0;
   }
 
   __device__ void add(const Factors& factors) {
@@ -227,8 +197,6 @@ class NarrowMultiplier {
     }
   }
 
-  static constexpr int kStepBytes = 16 * static_cast<int>(sizeof(Element));
-
   const NarrowParams& params_;
   const NarrowProduct& product_;
   const NarrowCut& cut_;
@@ -237,9 +205,7 @@ class NarrowMultiplier {
   const int warp_ = threadIdx.x / 32;
   const int lane_ = threadIdx.x % 32;
   float sums_[kFragments][4];  // [row tile, token tile], as m16n8k16 has them
-  RingCounter inputs_;
-  int stage_ = warp_;
-  uint32_t parity_ = 0;
+  RingCounter stages_;
 };
 
 }  // namespace lamina::kernels::cuda

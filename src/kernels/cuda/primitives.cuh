@@ -3,6 +3,7 @@
 // shapes of fragments are those of the PTX manual's m16n8k16. Device code only.
 #pragma once
 
+#include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -81,6 +82,14 @@ __device__ inline void copy_16(void* to, const void* from) {
                : "memory");
 }
 
+// The same, or zeros: `from` is not read then, but is an address.
+__device__ inline void copy_16_or_zeros(void* to, const void* from, bool copies) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+               "l"(from),
+               "r"(copies ? 16 : 0)
+               : "memory");
+}
+
 // What the L2 cache does with what is copied: it is read once, or again and again.
 inline constexpr uint64_t kEvictFirst = 0x12F0000000000000;
 inline constexpr uint64_t kEvictLast = 0x14F0000000000000;
@@ -99,9 +108,27 @@ __device__ inline void bulk_copy(
       : "memory");
 }
 
-// Brings `bytes`, a multiple of 16, to the L2 cache.
-__device__ inline void prefetch_to_l2(const void* from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+// Copies the box of a tensor that begins at `column` of `row`, zeros where the tensor ends, and
+// tells `barrier` of all its bytes. The map is a kernel's parameter.
+__device__ inline void copy_box(
+    void* to, const CUtensorMap& map, int column, int row, Barrier& barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
+      "l"(&map),
+      "r"(column),
+      "r"(row),
+      "r"(barrier.address()),
+      "l"(policy)
+      : "memory");
+}
+
+// Brings the box to the L2 cache.
+__device__ inline void prefetch_box(const CUtensorMap& map, int column, int row) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(&map),
+               "r"(column),
+               "r"(row)
+               : "memory");
 }
 #endif
 
