@@ -54,21 +54,15 @@ constexpr int64_t kMostDepth = 28672;
 // Of all weights that calls go through: more than a cache holds.
 constexpr double kRotatedBytes = 1.0e9;
 
-size_t workspace_bytes() {
-  size_t bytes = 0;
-  LAMINA_REQUIRE_CUDA(narrow_product_workspace_bytes(bytes));
-  return bytes;
-}
-
 class Bench {
  public:
   explicit Bench(double read_bytes)
       : read_bytes_(read_bytes),
         x_(kMostTokens * kMostDepth),
         out_(kMostTokens * kMostColumns),
-        workspace_(workspace_bytes()) {
+        queue_(kNarrowQueueBytes / sizeof(int32_t)) {
     fill_random(x_, 1);
-    workspace_.fill_bytes(0);
+    queue_.fill_bytes(0);
   }
 
   void run(const Case& product, const std::vector<int64_t>& nums_tokens) {
@@ -123,7 +117,7 @@ class Bench {
             .weight = weight,
             .bias = nullptr,
             .out = out_.data(),
-            .workspace = workspace_.data(),
+            .queue = queue_.data(),
             .element = ElementKind::kBF16,
             .out_element = shape.out_is_f32 ? ElementKind::kF32 : ElementKind::kBF16,
             .num_tokens = num_tokens,
@@ -137,7 +131,7 @@ class Bench {
   double read_bytes_;
   DeviceArray<Element> x_;
   DeviceArray<float> out_;
-  DeviceArray<unsigned char> workspace_;
+  DeviceArray<int32_t> queue_;
 };
 
 void run(const std::vector<int64_t>& nums_tokens) {

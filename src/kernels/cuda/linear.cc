@@ -41,7 +41,7 @@ NarrowProduct narrow_product_of(const LinearArgs& args, const Product& product) 
           .weight = product.weight,
           .bias = args.bias.data,
           .out = product.out,
-          .workspace = nullptr,
+          .queue = nullptr,
           .element = element_kind(product.dtype),
           .out_element = element_kind(product.out_dtype),
           .num_tokens = product.num_rows,
@@ -53,11 +53,9 @@ NarrowProduct narrow_product_of(const LinearArgs& args, const Product& product) 
 }
 
 Status multiply_narrow(NarrowProduct product, StreamView stream) {
-  size_t bytes = 0;
-  LAMINA_RETURN_IF_ERROR(
-      lamina::cuda::to_status(narrow_product_workspace_bytes(bytes), "asking for a GPU's size"));
-  LAMINA_ASSIGN_OR_RETURN(product.workspace,
-                          workspace(stream, WorkspaceUse::kNarrowProducts, bytes));
+  LAMINA_ASSIGN_OR_RETURN(std::byte* const queue,
+                          workspace(stream, WorkspaceUse::kNarrowProducts, kNarrowQueueBytes));
+  product.queue = reinterpret_cast<int32_t*>(queue);
   return lamina::cuda::to_status(launch_narrow_product(product, lamina::cuda::raw(stream)),
                                  "a narrow product");
 }

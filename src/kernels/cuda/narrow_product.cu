@@ -12,13 +12,9 @@ namespace lamina::kernels::cuda {
 namespace {
 
 constexpr int kMaxDevices = 64;
-constexpr int kMostBlocksPerSm = 2;
-// What memory is asked for, beyond the ring, while the kernel before still runs: about what it
-// gives in the time from that kernel's last load to this one's first product.
-constexpr int kPrefetchedBytes = 96 << 10;
 
 template <typename Traits>
-__global__ void __launch_bounds__(kNarrowThreads, kMostBlocksPerSm)
+__global__ void __launch_bounds__(kNarrowThreads, 2)
     narrow_product_kernel(const __grid_constant__ NarrowParams params) {
   extern __shared__ __align__(kBoxAlignment) unsigned char shared_bytes[];
   auto& shared = *reinterpret_cast<NarrowShared<Traits>*>(shared_bytes);
@@ -29,6 +25,10 @@ __global__ void __launch_bounds__(kNarrowThreads, kMostBlocksPerSm)
   } else {
     NarrowLoader<Traits>(params, shared).run();
   }
+}
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
 }
 
 struct Card {
@@ -92,12 +92,8 @@ struct Plan {
   bool copies_boxes = false;  // by tensor maps
 };
 
-int num_blocks_on(const Card& card, int sharers) {
-  return card.num_sms * (card.is_hopper ? 1 : sharers);
-}
-
-// A block takes a half of a multiprocessor's shared memory. From Hopper on the other half is for
-// the next kernel, which fills it while this one ends; before, for a second block.
+// From Hopper on a block takes the whole of a multiprocessor's shared memory; before, where copies
+// cost more, two share it.
 template <typename Traits>
 cudaError_t make_plan(const Card& card, Plan& plan) {
   constexpr int kHeadBytes = static_cast<int>(sizeof(NarrowShared<Traits>));
@@ -108,20 +104,15 @@ cudaError_t make_plan(const Card& card, Plan& plan) {
         std::min(card.block_shared_bytes, card.sm_shared_bytes / blocks_per_sm - kReservedBytes);
     return std::min(kMaxNarrowStages, (room - kHeadBytes) / Traits::kStageBytes);
   };
-  const int sharers = stages_of(kMostBlocksPerSm) >= kFewestStages ? kMostBlocksPerSm : 1;
-  plan.num_stages = stages_of(sharers);
+  const bool shares = !card.is_hopper && stages_of(2) >= kFewestStages;
+  plan.num_stages = stages_of(shares ? 2 : 1);
   if (plan.num_stages < kFewestStages) return cudaErrorInvalidConfiguration;
   plan.copies_boxes = card.is_hopper;
-  plan.num_blocks = num_blocks_on(card, sharers);
+  plan.num_blocks = card.num_sms * (shares ? 2 : 1);
   plan.shared_bytes = kHeadBytes + plan.num_stages * Traits::kStageBytes;
-  const cudaError_t error = cudaFuncSetAttribute(narrow_product_kernel<Traits>,
-                                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 plan.shared_bytes);
-  if (error != cudaSuccess) return error;
-  // Room for the next kernel has to be there while this one runs.
   return cudaFuncSetAttribute(narrow_product_kernel<Traits>,
-                              cudaFuncAttributePreferredSharedMemoryCarveout,
-                              cudaSharedmemCarveoutMaxShared);
+                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              plan.shared_bytes);
 }
 
 // The driver's encoder of tensor maps, by way of the runtime: nothing links the driver. Null where
@@ -174,22 +165,13 @@ template <typename Traits>
 cudaError_t make_maps(NarrowParams& params) {
   using Element = typename Traits::Element;
   const NarrowProduct& product = params.product;
-  const Matrix weight = {product.weight, product.width, product.depth, product.weight_stride};
   // A single row has a stride that says nothing.
+  const int64_t weight_stride = product.width == 1 ? product.depth : product.weight_stride;
+  const Matrix weight = {product.weight, product.width, product.depth, weight_stride};
   const int64_t x_stride = product.num_tokens == 1 ? product.depth : product.x_stride;
   const Matrix x = {product.x, product.num_tokens, product.depth, x_stride};
   const cudaError_t error = make_map<Element>(weight, Traits::kTileRows, params.weight_map);
   return error == cudaSuccess ? make_map<Element>(x, Traits::kTokens, params.x_map) : error;
-}
-
-template <typename Traits>
-NarrowCutShape cut_shape_of(const NarrowProduct& product, int num_blocks) {
-  return {.width = product.width,
-          .depth = product.depth,
-          .tile_rows = Traits::kTileRows,
-          .chunk_size = Traits::kChunk,
-          .num_blocks = num_blocks,
-          .queued_per_block = Traits::kQueuedPerBlock};
 }
 
 template <typename Traits>
@@ -198,37 +180,55 @@ cudaError_t launch_with(const NarrowProduct& product, cudaStream_t stream) {
   Plan plan;
   cudaError_t error = plans.find(make_plan<Traits>, plan);
   if (error != cudaSuccess) return error;
-  const NarrowCutShape shape = cut_shape_of<Traits>(product, plan.num_blocks);
-  NarrowParams params = {.weight_map = {},
-                         .x_map = {},
-                         .product = product,
-                         .cut = make_narrow_cut(shape),
-                         .num_stages = plan.num_stages,
-                         .num_prefetched = kPrefetchedBytes / Traits::kStageBytes};
-  if (!can_cut(shape) || params.cut.num_pieces > NarrowWorkspace::kMaxPieces) {
-    return cudaErrorInvalidValue;
-  }
+  const auto num_tiles = static_cast<int32_t>(ceil_div(product.width, Traits::kTileRows));
+  NarrowParams params = {
+      .weight_map = {},
+      .x_map = {},
+      .product = product,
+      .num_tiles = num_tiles,
+      .num_chunks = static_cast<int32_t>(ceil_div(product.depth, Traits::kChunk)),
+      .num_stages = plan.num_stages};
   if (plan.copies_boxes) error = make_maps<Traits>(params);
   if (error != cudaSuccess) return error;
-  const Launch how = {dim3(static_cast<unsigned>(params.cut.num_blocks)),
+  const Launch how = {dim3(static_cast<unsigned>(std::min(plan.num_blocks, num_tiles))),
                       dim3(kNarrowThreads),
                       stream,
                       plan.shared_bytes};
   return launch(narrow_product_kernel<Traits>, how, params);
 }
 
-template <typename Element>
-cudaError_t launch_for(const NarrowProduct& product, cudaStream_t stream) {
-  if (product.num_tokens <= 8) return launch_with<NarrowTraits<Element, 8>>(product, stream);
-  if (product.num_tokens <= 16) return launch_with<NarrowTraits<Element, 16>>(product, stream);
-  if (product.num_tokens <= 32) return launch_with<NarrowTraits<Element, 32>>(product, stream);
-  return launch_with<NarrowTraits<Element, 64>>(product, stream);
+// The groups of rows, of a tile, with which a product takes the least time: multiprocessors are
+// idle while the last tiles are multiplied, and every tile reads x.
+int pick_row_groups(int64_t width, int num_tokens, int num_sms) {
+  constexpr double kInputCost = 0.2;  // of a byte from the L2 cache, beside one from memory
+  const auto cost_of = [&](int groups) {
+    const int rows = groups * kWarpRows;
+    const int64_t rounds = ceil_div(ceil_div(width, rows), num_sms);
+    return static_cast<double>(rounds * rows) * (1.0 + kInputCost * num_tokens / rows);
+  };
+  return cost_of(2) < cost_of(4) ? 2 : 4;
 }
 
-template <typename Traits>
-size_t part_bytes(int num_blocks) {
-  const int pieces = num_blocks * (1 + Traits::kQueuedPerBlock);
-  return static_cast<size_t>(pieces) * 2 * Traits::kTileSums * sizeof(float);
+template <typename Element, int kTokens>
+cudaError_t launch_tokens(const NarrowProduct& product, cudaStream_t stream) {
+  static OfDevices<int> sms;
+  int num_sms = 0;
+  const auto count = [](const Card& card, int& sms_of_card) {
+    sms_of_card = card.num_sms;
+    return cudaSuccess;
+  };
+  const cudaError_t error = sms.find(count, num_sms);
+  if (error != cudaSuccess) return error;
+  return pick_row_groups(product.width, kTokens, num_sms) == 4
+             ? launch_with<NarrowTraits<Element, kTokens, 4>>(product, stream)
+             : launch_with<NarrowTraits<Element, kTokens, 2>>(product, stream);
+}
+
+template <typename Element>
+cudaError_t launch_for(const NarrowProduct& product, cudaStream_t stream) {
+  if (product.num_tokens <= 8) return launch_tokens<Element, 8>(product, stream);
+  if (product.num_tokens <= 16) return launch_tokens<Element, 16>(product, stream);
+  return launch_tokens<Element, 32>(product, stream);
 }
 
 bool has_aligned_rows(const void* data, int64_t num_rows, int64_t stride) {
@@ -240,35 +240,14 @@ bool has_aligned_rows(const void* data, int64_t num_rows, int64_t stride) {
 }  // namespace
 
 bool takes_narrow_product(const NarrowProduct& product) {
-  // A tile's smallest rows and a chunk's smallest columns, on more blocks than any card has.
-  constexpr NarrowCutShape kFinest = {.width = 0,
-                                      .depth = 0,
-                                      .tile_rows = 64,
-                                      .chunk_size = 64,
-                                      .num_blocks = 512,
-                                      .queued_per_block = 4};
-  NarrowCutShape shape = kFinest;
-  shape.width = product.width;
-  shape.depth = product.depth;
+  constexpr int64_t kMostRows = INT32_MAX / 2;
   return product.element != ElementKind::kF32 &&
          (product.out_element == product.element || product.out_element == ElementKind::kF32) &&
          product.num_tokens >= 1 && product.num_tokens <= kMaxNarrowTokens && product.width >= 1 &&
-         product.depth >= 8 && product.depth % 8 == 0 &&
+         product.width < kMostRows && product.depth >= 8 && product.depth < kMostRows &&
+         product.depth % 8 == 0 &&
          has_aligned_rows(product.x, product.num_tokens, product.x_stride) &&
-         has_aligned_rows(product.weight, product.width, product.weight_stride) && can_cut(shape);
-}
-
-cudaError_t narrow_product_workspace_bytes(size_t& bytes) {
-  static OfDevices<size_t> sizes;
-  const auto make = [](const Card& card, size_t& size) {
-    const int num_blocks = num_blocks_on(card, kMostBlocksPerSm);
-    size = kNarrowCounterBytes + std::max({part_bytes<NarrowTraits<__half, 8>>(num_blocks),
-                                           part_bytes<NarrowTraits<__half, 16>>(num_blocks),
-                                           part_bytes<NarrowTraits<__half, 32>>(num_blocks),
-                                           part_bytes<NarrowTraits<__half, 64>>(num_blocks)});
-    return cudaSuccess;
-  };
-  return sizes.find(make, bytes);
+         has_aligned_rows(product.weight, product.width, product.weight_stride);
 }
 
 cudaError_t launch_narrow_product(const NarrowProduct& product, cudaStream_t stream) {

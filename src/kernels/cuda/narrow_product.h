@@ -12,19 +12,18 @@
 
 namespace lamina::kernels::cuda {
 
-inline constexpr int64_t kMaxNarrowTokens = 64;
+inline constexpr int64_t kMaxNarrowTokens = 32;
 
 // out[t, n] = sum over k of x[t, k] weight[n, k], + bias[n].  x [T, K], weight [N, K] and bias [N],
 // which may be null, of `element`; out [T, N] of out_element, which is the same or kF32. Sums and
-// bias are added in f32. Strides are elements between rows. The workspace is the stream's:
-// of narrow_product_workspace_bytes(), aligned to 16, its first kNarrowCounterBytes zeros before
-// its first launch, each of which leaves them so.
+// bias are added in f32. Strides are elements between rows. The queue is the stream's:
+// kNarrowQueueBytes, zeros before its first launch, each of which leaves them so.
 struct NarrowProduct {
   const void* x;
   const void* weight;
   const void* bias;
   void* out;
-  void* workspace;
+  int32_t* queue;
   ElementKind element;
   ElementKind out_element;
   int64_t num_tokens;  // T
@@ -35,20 +34,16 @@ struct NarrowProduct {
   int64_t out_stride;
 };
 
-inline constexpr size_t kNarrowCounterBytes = size_t{64} << 10;
+inline constexpr size_t kNarrowQueueBytes = 2 * sizeof(int32_t);
 
 // Whether there is a kernel for it: 16-bit elements, 1 to kMaxNarrowTokens rows, all rows of x and
-// weight at multiples of 16 bytes and of as many. The workspace is not looked at.
+// weight at multiples of 16 bytes and of as many.
 [[nodiscard]] bool takes_narrow_product(const NarrowProduct& product);
 
-// Of any product on the current device.
-[[nodiscard]] cudaError_t narrow_product_workspace_bytes(size_t& bytes);
-
 // Enqueues on a stream of the current device; may be captured. The order of sums depends on N, K,
-// the card and into which of 8, 16, 32, 64 the number of rows fits, and on nothing else: equal
+// the card and into which of 8, 16, 32 the number of rows fits, and on nothing else: equal
 // products have equal bits. From Hopper on, the kernel may begin to read weights while the one
 // before it on the stream still runs, so nothing that writes a weight may precede it directly.
-// Reads N K elements of weight once; bound by that up to 64 rows.
 // A launch that fails is the error it returns; cudaErrorInvalidValue for a product not taken.
 [[nodiscard]] cudaError_t launch_narrow_product(const NarrowProduct& product, cudaStream_t stream);
 

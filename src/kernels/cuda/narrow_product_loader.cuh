@@ -1,5 +1,5 @@
 // The warp that copies weights and x to shared memory, as many stages ahead as there are, across
-// the bounds of pieces.
+// the bounds of tiles.
 #pragma once
 
 #include "kernels/cuda/narrow_product_shared.cuh"
@@ -10,27 +10,27 @@ template <typename Traits>
 class NarrowLoader {
  public:
   __device__ NarrowLoader(const NarrowParams& params, NarrowShared<Traits>& shared)
-      : params_(params), product_(params.product), cut_(params.cut), shared_(shared) {}
+      : params_(params), product_(params.product), shared_(shared) {}
 
-  // All work of this block, then the end of it.
+  // All work of this block, then the end of it. Multiprocessors do not get equal shares of the
+  // bandwidth: blocks begin with a tile of their own and take the others from a queue.
   __device__ void run() {
-    int piece = blockIdx.x;
-    begin_early(piece);
+    int tile = blockIdx.x;
+    begin_early(tile);
     wait_for_previous_kernel();
-    int32_t* queue = NarrowWorkspace(product_.workspace).queue;
-    while (piece < cut_.num_pieces) {
+    while (tile < params_.num_tiles) {
       int next = 0;  // asked for early: under load, memory takes microseconds to answer
-      if (lane_ == 0) next = atomicAdd(queue, 1) + gridDim.x;
-      copy_piece(piece);
-      piece = __shfl_sync(~0U, next, 0);
+      if (lane_ == 0) next = atomicAdd(product_.queue, 1) + gridDim.x;
+      copy_tile(tile);
+      tile = __shfl_sync(~0U, next, 0);
     }
     // Not before: the next kernel's first weights then fill the time in which this one ends.
     allow_next_kernel();
     hand_on({.tile = -1});
     // The last block to leave puts everything back for the next launch.
-    if (lane_ == 0 && atomicAdd(queue + 1, 1) == gridDim.x - 1) {
-      queue[0] = 0;
-      queue[1] = 0;
+    if (lane_ == 0 && atomicAdd(product_.queue + 1, 1) == gridDim.x - 1) {
+      product_.queue[0] = 0;
+      product_.queue[1] = 0;
     }
   }
 
@@ -38,53 +38,30 @@ class NarrowLoader {
   struct Place {
     int tile;
     int chunk;  // of the tile
+    [[nodiscard]] __device__ int row() const { return tile * Traits::kTileRows; }
+    [[nodiscard]] __device__ int column(int box) const {
+      return chunk * Traits::kChunk + box * kBoxColumns;
+    }
   };
-  __device__ Place place_of(int chunk) const {
-    return {chunk / cut_.num_chunks, chunk % cut_.num_chunks};
-  }
-  __device__ void advance(Place& place) const {
-    if (++place.chunk < cut_.num_chunks) return;
-    place.chunk = 0;
-    ++place.tile;
-  }
 
-  // Weights are there while the kernel before this one still runs: they fill the ring, and memory
-  // goes on to bring the next ones to the L2 cache.
-  __device__ void begin_early(int piece) {
+  // Weights are there while the kernel before this one still runs: they fill the ring.
+  __device__ void begin_early(int tile) {
 #if __CUDA_ARCH__ >= 900
-    const int begin = cut_.piece_begin(piece);
-    const int count = cut_.piece_begin(piece + 1) - begin;
-    num_early_ = min(params_.num_stages, count);
-    const int end = min(num_early_ + params_.num_prefetched, count);
-    Place place = place_of(begin);
-    for (int i = 0; i < end; ++i) {
-      if (i < num_early_) {
-        promise(i);
-        copy_weights(place, i);
-      } else if (lane_ < Traits::kBoxes) {
-        prefetch_box(params_.weight_map,
-                     place.chunk * Traits::kChunk + lane_ * kBoxColumns,
-                     place.tile * Traits::kTileRows);
-      }
-      advance(place);
+    num_early_ = min(params_.num_stages, params_.num_chunks);
+    for (int i = 0; i < num_early_; ++i) {
+      promise(i);
+      copy_weights({tile, i}, i);
     }
 #endif
   }
 
-  __device__ void copy_piece(int piece) {
-    const int begin = cut_.piece_begin(piece);
-    const int end = cut_.piece_begin(piece + 1);
-    Place place = place_of(begin);
-    for (int chunk = begin; chunk < end; ++chunk) {
+  __device__ void copy_tile(int tile) {
+    for (int chunk = 0; chunk < params_.num_chunks; ++chunk) {
+      const Place place = {tile, chunk};
       const int stage = stages_.idx;
       shared_.empty[stage].wait(stages_.parity ^ 1);
       stages_.advance(params_.num_stages);
-      if (lane_ == 0) {
-        shared_.chunks[stage] = {
-            .tile = place.tile,
-            .piece = piece,
-            .ends_part = chunk + 1 == end || place.chunk + 1 == cut_.num_chunks};
-      }
+      if (lane_ == 0) shared_.chunks[stage] = {tile, chunk + 1 == params_.num_chunks};
       if (num_early_ > 0) {
         --num_early_;
       } else {
@@ -93,7 +70,6 @@ class NarrowLoader {
       }
       copy_input(place, stage);
       finish(stage);
-      advance(place);
     }
   }
 
@@ -110,34 +86,30 @@ class NarrowLoader {
 #if __CUDA_ARCH__ >= 900
   __device__ void promise(int stage, int bytes = Traits::kStageBytes) const {
     if (lane_ == 0) shared_.full[stage].arrive_and_expect(bytes);
+    __syncwarp();
   }
   __device__ void finish(int stage) const {
     if (lane_ == 0) shared_.full[stage].arrive();
   }
 
+  // Each of the first lanes copies a box.
   __device__ void copy_weights(const Place& place, int stage) const {
-    if (lane_ != 0) return;
-#pragma unroll
-    for (int box = 0; box < Traits::kBoxes; ++box) {
-      copy_box(shared_.weights(stage, box),
-               params_.weight_map,
-               place.chunk * Traits::kChunk + box * kBoxColumns,
-               place.tile * Traits::kTileRows,
-               shared_.full[stage],
-               kEvictFirst);
-    }
+    if (lane_ >= Traits::kBoxes) return;
+    copy_box(shared_.weights(stage, lane_),
+             params_.weight_map,
+             place.column(lane_),
+             place.row(),
+             shared_.full[stage],
+             kEvictFirst);
   }
   __device__ void copy_input(const Place& place, int stage) const {
-    if (lane_ != 0) return;
-#pragma unroll
-    for (int box = 0; box < Traits::kBoxes; ++box) {
-      copy_box(shared_.input(stage, box),
-               params_.x_map,
-               place.chunk * Traits::kChunk + box * kBoxColumns,
-               0,
-               shared_.full[stage],
-               kEvictLast);
-    }
+    if (lane_ >= Traits::kBoxes) return;
+    copy_box(shared_.input(stage, lane_),
+             params_.x_map,
+             place.column(lane_),
+             0,
+             shared_.full[stage],
+             kEvictLast);
   }
 #else
   __device__ void promise(int /*stage*/, int /*bytes*/ = 0) const {}
@@ -168,24 +140,20 @@ class NarrowLoader {
   __device__ void copy_weights(const Place& place, int stage) const {
     const Source weight = {product_.weight, product_.weight_stride, product_.width};
     for (int box = 0; box < Traits::kBoxes; ++box) {
-      copy_rows<Traits::kTileRows>(shared_.weights(stage, box),
-                                   weight,
-                                   place.chunk * Traits::kChunk + box * kBoxColumns,
-                                   place.tile * Traits::kTileRows);
+      copy_rows<Traits::kTileRows>(
+          shared_.weights(stage, box), weight, place.column(box), place.row());
     }
   }
   __device__ void copy_input(const Place& place, int stage) const {
     const Source x = {product_.x, product_.x_stride, product_.num_tokens};
     for (int box = 0; box < Traits::kBoxes; ++box) {
-      copy_rows<Traits::kTokens>(
-          shared_.input(stage, box), x, place.chunk * Traits::kChunk + box * kBoxColumns, 0);
+      copy_rows<Traits::kTokens>(shared_.input(stage, box), x, place.column(box), 0);
     }
   }
 #endif
 
   const NarrowParams& params_;
   const NarrowProduct& product_;
-  const NarrowCut& cut_;
   NarrowShared<Traits>& shared_;
   const int lane_ = threadIdx.x % 32;
   int num_early_ = 0;  // stages whose weights were asked for before their turn
