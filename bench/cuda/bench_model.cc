@@ -3,132 +3,31 @@
 // reaches, or the products at the rate of a large one. Prints a line a point; asserts nothing.
 //   lamina_bench_cuda_model [model [layers]]     llama-3-8b (default), llama-33b, llama-3-70b
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "base/clock.h"
 #include "base/error.h"
-#include "base/rng.h"
-#include "convert/converter.h"
 #include "device/cuda/memory.h"
 #include "device/gpu_stream.h"
 #include "engine/model_program.h"
 #include "kernels/linear.h"
 #include "kv/block_allocator.h"
-#include "model/builder.h"
-#include "model/model_files.h"
+#include "random_model.h"
 #include "worker/local_attention.h"
 #include "worker/rank_group.h"
 
-namespace lamina {
+namespace lamina::bench {
 namespace {
 
 constexpr Device kDevice = {DeviceKind::kCuda, 0};
 constexpr int32_t kBlockSize = 64;
 constexpr int32_t kWarmUpSteps = 3;
 constexpr int32_t kSteps = 15;
-
-struct ModelShape {
-  int64_t hidden, intermediate, layers, heads, kv_heads, vocab;
-};
-const std::map<std::string, ModelShape> kShapes = {
-    {"llama-3-8b", {4096, 14336, 32, 32, 8, 128256}},
-    {"llama-33b", {6656, 17920, 60, 52, 52, 32000}},
-    {"llama-3-70b", {8192, 28672, 80, 64, 8, 128256}}};
-
-ModelConfig config_of(const ModelShape& shape, int64_t layers) {
-  const std::filesystem::path path =
-      std::filesystem::temp_directory_path() / fmt::format("lamina-bench-{}.json", ::getpid());
-  std::ofstream(path) << fmt::format(
-      R"({{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-           "hidden_size": {}, "intermediate_size": {}, "num_hidden_layers": {},
-           "num_attention_heads": {}, "num_key_value_heads": {}, "vocab_size": {},
-           "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
-           "tie_word_embeddings": false}})",
-      shape.hidden,
-      shape.intermediate,
-      layers,
-      shape.heads,
-      shape.kv_heads,
-      shape.vocab);
-  ModelConfig config = read_model_config(path);
-  std::filesystem::remove(path);
-  return config;
-}
-
-// Small random numbers in GPU memory: zeros would be computed with faster.
-Buffer random_on_gpu(size_t count, StreamView stream) {
-  constexpr size_t kPiece = size_t{1} << 18;
-  Buffer piece(MemoryKind::kPinnedHost, kPiece * sizeof(BFloat16));
-  Rng rng(1);
-  for (size_t i = 0; i < kPiece; ++i) {
-    reinterpret_cast<BFloat16*>(piece.data())[i] = to_bf16(0.04F * (rng.next_float() - 0.5F));
-  }
-  Buffer memory(MemoryKind::kCuda, count * sizeof(BFloat16));
-  for (size_t begin = 0; begin < count; begin += kPiece) {
-    const size_t part = std::min(kPiece, count - begin);
-    throw_if_error(copy(
-        memory.data() + begin * sizeof(BFloat16), piece.data(), part * sizeof(BFloat16), stream));
-  }
-  throw_if_error(synchronize(stream));
-  return memory;
-}
-
-class RandomWeights final : public WeightStore {
- public:
-  RandomWeights(const Graph& graph, StreamView stream) {
-    for (const Node& node : graph.nodes()) {
-      if (node.kind != OpKind::kWeight || weights_.contains(node.name)) continue;
-      const Shape& shape = node.type.row_shape;
-      Weight& weight = weights_[node.name];
-      weight.memory = random_on_gpu(static_cast<size_t>(shape.num_elements()), stream);
-      weight.view = {weight.memory.data(), node.type.dtype, shape};
-      bytes_ += weight.memory.size_bytes();
-    }
-  }
-  [[nodiscard]] TensorView get(std::string_view name) const override {
-    return weights_.at(std::string(name)).view;
-  }
-  [[nodiscard]] std::optional<PackedMatrix> find_packed(std::string_view /*name*/) const override {
-    return std::nullopt;
-  }
-  [[nodiscard]] uint64_t resident_bytes() const override { return bytes_; }
-  [[nodiscard]] uint64_t fingerprint() const override { return 0; }
-
- private:
-  struct Weight {
-    Buffer memory;
-    TensorView view;
-  };
-  std::map<std::string, Weight> weights_;
-  uint64_t bytes_ = 0;
-};
-
-double median_seconds(int32_t num_warm_ups,
-                      int32_t num_calls,
-                      StreamView stream,
-                      const std::function<void()>& body) {
-  std::vector<double> seconds;
-  for (int32_t i = 0; i < num_warm_ups + num_calls; ++i) {
-    const TimePoint begin = steady_clock().now();
-    body();
-    throw_if_error(synchronize(stream));
-    const Duration elapsed = steady_clock().now() - begin;
-    if (i >= num_warm_ups) seconds.push_back(std::chrono::duration<double>(elapsed).count());
-  }
-  std::ranges::sort(seconds);
-  return seconds[seconds.size() / 2];
-}
 
 struct CardRates {
   double read_bytes = 0.0;  // per second: a copy's bytes, both ways
@@ -239,22 +138,18 @@ void bench(ModelProgram& program, const CardRates& card, int32_t batch, int32_t 
 }
 
 void run(const std::string& model, int64_t layers) {
-  const auto found = kShapes.find(model);
-  if (found == kShapes.end()) throw Error(StatusCode::kNotFound, "no model " + model);
   const GpuStream stream(kDevice);
   stream.view().adopt_this_thread();
   const CardRates card = measure_card(stream.view());
   fmt::print(
       "copies {:.0f} GB/s, multiplies {:.0f} TFLOP/s\n", card.read_bytes / 1e9, card.flops / 1e12);
-  const int64_t num_layers = layers > 0 ? layers : found->second.layers;
-  const Graph graph = build_graph(config_of(found->second, num_layers), DType::kBF16);
   ModelProgram program{.ranks = {}, .block_size = kBlockSize};
   ModelShard& shard = program.ranks.emplace_back();
-  shard.sliced = convert_model(graph).sliced;
+  shard.sliced = llama_model(model, layers);
   shard.weights = std::make_unique<RandomWeights>(shard.sliced.graph, stream.view());
   fmt::print("{}, {} layers, {:.1f} GB\n",
              model,
-             num_layers,
+             shard.sliced.attentions.size(),
              static_cast<double>(shard.weights->resident_bytes()) / 1e9);
   for (const auto& [batch, context] : {std::pair{1, 512},
                                        {1, 1024},
@@ -271,7 +166,7 @@ void run(const std::string& model, int64_t layers) {
 }
 
 }  // namespace
-}  // namespace lamina
+}  // namespace lamina::bench
 
 int main(int argc, char** argv) {
   if (lamina::cuda::num_devices() == 0) {
@@ -279,7 +174,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   try {
-    lamina::run(argc > 1 ? argv[1] : "llama-3-8b", argc > 2 ? std::atoi(argv[2]) : 0);
+    lamina::bench::run(argc > 1 ? argv[1] : "llama-3-8b", argc > 2 ? std::atoi(argv[2]) : 0);
   } catch (const lamina::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

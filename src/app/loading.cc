@@ -88,6 +88,10 @@ bool keeps_quantized(const ModelOptions& options, DType dtype) {
   return kernels::has_fast_products(PackedFormat::kInt8) && dtype != DType::kF32;
 }
 
+// On a GPU q leaves by way of the host, which waits for the device first: longer than the start
+// that a product of its own would give q over k and v.
+constexpr double kStagedLaunchSeconds = 30e-6;
+
 // Slices the model and loads each tensor-parallel rank's share of the weights.
 void load_ranks(const ModelOptions& options,
                 const ModelFiles& files,
@@ -95,7 +99,8 @@ void load_ranks(const ModelOptions& options,
                 const GpuStream* gpu,
                 ModelProgram& program) {
   const Graph graph = build_graph(files.config(), program.dtype);
-  const RewriteOptions rewrites{.disabled = options.disable_rewrite, .rates = {}, .workload = {}};
+  RewriteOptions rewrites{.disabled = options.disable_rewrite, .rates = {}, .workload = {}};
+  if (gpu != nullptr) rewrites.rates.launch_s = kStagedLaunchSeconds;
   for (int32_t rank = 0; rank < options.tensor_parallel_size; ++rank) {
     const MemoryFromNodes memory(
         nodes_of_rank(cpus, rank, options.tensor_parallel_size, options.replicas));

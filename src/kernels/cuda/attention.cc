@@ -70,6 +70,7 @@ Status launch_fast(const RaggedAttentionArgs& args,
                     items.merges.size == 0 ? nullptr : tables.device(items.merges),
                     counts + 1};
     params.merged_rows = items.merged_rows;
+    params.most_merges = as_i32(args.q.shape[0]) * (is_wide ? params.num_heads : 1);
     params.partial_outs = reinterpret_cast<float*>(workspace.outs.data());
     params.partial_lses = reinterpret_cast<float*>(workspace.lses.data());
     LAMINA_RETURN_IF_ERROR(lamina::cuda::to_status(

@@ -91,10 +91,12 @@ cudaError_t launch_with(AttentionParams params, cudaStream_t stream) {
                   plan.shared_bytes},
                  params);
   if (error != cudaSuccess || params.items.merges == nullptr) return error;
-  return launch(
-      merge_kernel<Traits>,
-      {dim3(static_cast<unsigned>(plan.num_merge_blocks)), dim3(kMergeWarps * 32), stream},
-      params);
+  const int64_t rows = int64_t{params.most_merges} * params.num_kv_heads * params.merged_rows;
+  const int64_t num_blocks =
+      std::min<int64_t>(plan.num_merge_blocks, (rows + kMergeWarps - 1) / kMergeWarps);
+  return launch(merge_kernel<Traits>,
+                {dim3(static_cast<unsigned>(num_blocks)), dim3(kMergeWarps * 32), stream},
+                params);
 }
 
 template <typename Element>

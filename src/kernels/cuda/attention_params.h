@@ -67,6 +67,7 @@ struct AttentionParams {
   // Which item is next, and how many blocks have found none left; zeros between launches.
   int32_t* progress;
   int32_t merged_rows;  // of a merge at most
+  int32_t most_merges;  // sets of rows that there can be, in a graph's later steps too
   // Workspace: of each partial and KV head [rows of the width, Dv] and [rows].
   float* partial_outs;
   float* partial_lses;  // to base 2

@@ -86,7 +86,7 @@ TEST_F(LinearGpu, FewRowsAgreeWithReference) {
   uint64_t seed = 100;
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     for (const DType out_dtype : {DType::kF32, dtype}) {
-      for (const int64_t m : {1, 2, 8, 9, 16, 23, 32, 33, 63, 64}) {
+      for (const int64_t m : {1, 2, 8, 9, 16, 23, 32}) {
         for (const auto& [n, k] : {std::pair{1, 8}, {63, 136}, {129, 264}, {70, 2056}}) {
           const Problem problem(dtype, m, n, k, ++seed);
           expect_agreement(
@@ -100,7 +100,6 @@ TEST_F(LinearGpu, FewRowsAgreeWithReference) {
   }
 }
 
-// Whoever arrives last sums the parts of a tile, in the same order each time.
 TEST_F(LinearGpu, FewRowsHaveTheSameBitsEachTime) {
   const Problem problem(DType::kBF16, 16, 700, 4104, 3);
   const DeviceTensor x(problem.x);

@@ -128,6 +128,7 @@ class PagedCase {
       const Workspace& workspace = shared_with == nullptr ? width.workspace
                                    : is_wide              ? shared_with->wide_.workspace
                                                           : shared_with->narrow_.workspace;
+      params.most_merges = static_cast<int32_t>(width.merges.size());
       params.merged_rows = std::min(is_wide ? kWideRows : kNarrowRows, width.most_rows);
       params.partial_outs = workspace.outs.data();
       params.partial_lses = workspace.lses.data();
