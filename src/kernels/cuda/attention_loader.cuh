@@ -25,9 +25,9 @@ class AttentionLoader {
     wait_for_previous_kernel();
     if (!work.is_end()) queue.ask();
     while (!work.is_end()) {
-      const Work next = queue.take();
       copy_queries(work);
-      block = copy_tiles(work, block, next);
+      Work next;
+      block = copy_tiles(work, block, queue, next);
       work = next;
     }
     // Not before: the next kernel's blocks would fill the multiprocessors that are done first, and
@@ -51,8 +51,9 @@ class AttentionLoader {
                  chunk * chunk_keys_ / params_.block_size);
   }
 
-  // `block` is find_block() of the first chunk. Returns the same of `next`.
-  __device__ int copy_tiles(const Work& work, int block, const Work& next) {
+  // `block` is find_block() of the first chunk. Returns the same of `next`, which is taken once the
+  // first tile is on its way.
+  __device__ int copy_tiles(const Work& work, int block, WorkQueue& queue, Work& next) {
     const int end = end_chunk(work);
     int known = first_chunk(work);
     int next_block = -1;
@@ -63,9 +64,10 @@ class AttentionLoader {
       }
       const int own_chunk = chunk + lane_ % chunks_;
       const int own_block = __shfl_sync(~0U, block, own_chunk - known);
-      if (chunk + chunks_ >= end) next_block = find_block(next, first_chunk(next));
       copy_tile(params_.k_cache, work.head, own_chunk, own_block);
       copy_tile(params_.v_cache, work.head, own_chunk, own_block);
+      if (chunk == first_chunk(work)) next = queue.take();
+      if (chunk + chunks_ >= end) next_block = find_block(next, first_chunk(next));
     }
     return next_block;
   }
