@@ -22,8 +22,7 @@ class RankExchange : public CollectivePort {
 // By rank: streams[r] is rank r's, and all are of one kind of device. `timeout` bounds how long
 // ranks wait for each other's calls; what a GPU waits for, once enqueued, is the caller's to bound.
 // Graphs that exchanges were captured in, on any rank, are destroyed before the first exchange.
-// Throws Error: what GpuCollective
-// and Buffer throw.
+// Throws Error: what GpuCollective and Buffer throw.
 std::vector<std::unique_ptr<RankExchange>> connect_ranks(std::span<const StreamView> streams,
                                                          size_t max_bytes,
                                                          Duration timeout);
