@@ -1,8 +1,10 @@
 # The CUDA backend: built where a toolkit is found, unless told otherwise. Sets LAMINA_HAS_CUDA. Without it rooms link
-# their no_cuda.cc, so that nothing else asks.
+# their no_cuda.cc, so that nothing else asks. Sets LAMINA_HAS_NCCL where its header is too: the library is loaded at run
+# time by those who share a model over GPUs.
 set(LAMINA_CUDA AUTO CACHE STRING "CUDA backend: AUTO (where a toolkit is found), ON or OFF")
 set_property(CACHE LAMINA_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(LAMINA_HAS_CUDA OFF)
+set(LAMINA_HAS_NCCL OFF)
 
 if(NOT LAMINA_CUDA STREQUAL "OFF")
   include(CheckLanguage)
@@ -35,5 +37,9 @@ if(LAMINA_HAS_CUDA)
   if(LAMINA_CCACHE)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${LAMINA_CCACHE})
   endif()
-  message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+  find_path(LAMINA_NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(LAMINA_NCCL_INCLUDE_DIR)
+    set(LAMINA_HAS_NCCL ON)
+  endif()
+  message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}, NCCL: ${LAMINA_HAS_NCCL}")
 endif()

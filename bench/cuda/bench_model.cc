@@ -1,7 +1,9 @@
-// Decoding steps of whole models on one GPU, colocated, with random weights and dummy tokens,
-// beside their bound: weights and keys read once at the bandwidth that a copy within the card
-// reaches, or the products at the rate of a large one. Prints a line a point; asserts nothing.
-//   lamina_bench_cuda_model [model [layers]]     llama-3-8b (default), llama-33b, llama-3-70b
+// Decoding steps of whole models on one GPU or shared by several, colocated, with random weights
+// and dummy tokens, beside their bound: weights and keys read once at the bandwidth that a copy
+// within the card reaches, or the products at the rate of a large one, by all GPUs at once;
+// exchanges are not counted. Prints a line a point; asserts nothing.
+//   lamina_bench_cuda_model [model [layers [GPUs]]]     llama-3-8b (default), llama-33b,
+//                                                       llama-3-70b; 0 layers: all
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -56,14 +58,14 @@ CardRates measure_card(StreamView stream) {
 // A model and its KV cache, decoding the same step over and over.
 class Decoder {
  public:
-  Decoder(const ModelProgram& program, int32_t batch, int32_t context, StreamView stream)
-      : ranks_(program.rank_models(std::array{stream}),
+  Decoder(const ModelProgram& program,
+          int32_t batch,
+          int32_t context,
+          std::span<const StreamView> streams)
+      : ranks_(program.rank_models(streams),
                program.step_limits(),
                /*num_micro_batches=*/1,
                std::chrono::seconds(60)),
-        attention_(
-            program.attention_core(0, {0, program.num_kv_heads()}, num_blocks(batch, context)),
-            stream),
         blocks_(num_blocks(batch, context)),
         batch_(batch),
         context_(context),
@@ -71,6 +73,13 @@ class Decoder {
         positions_(static_cast<size_t>(batch), context - 1),
         rows_(static_cast<size_t>(batch)) {
     for (int32_t b = 0; b < batch; ++b) rows_[static_cast<size_t>(b)] = b;
+    const HeadRange kv_heads = {0, program.attention().num_kv_heads};
+    for (int32_t rank = 0; rank < program.num_ranks(); ++rank) {
+      attention_.push_back(std::make_unique<LocalAttention>(
+          program.attention_core(rank, kv_heads, num_blocks(batch, context)),
+          streams[static_cast<size_t>(rank)]));
+      backends_.push_back(attention_.back().get());
+    }
   }
 
   static int32_t num_blocks(int32_t batch, int32_t context) {
@@ -90,16 +99,16 @@ class Decoder {
     is_first_ = false;
     throw_if_error(
         ranks_.begin(0, {.token_ids = ids_, .positions = positions_, .logits_rows = rows_}));
-    throw_if_error(attention_.begin_step(0, 0, plan));
-    AttentionBackend* backend = &attention_;
+    for (AttentionBackend* backend : backends_) throw_if_error(backend->begin_step(0, 0, plan));
     for (int32_t slice = 0; slice < ranks_.num_slices(); ++slice) {
-      throw_if_error(ranks_.run_slice(0, slice, std::span(&backend, 1)));
+      throw_if_error(ranks_.run_slice(0, slice, backends_));
     }
   }
 
  private:
   RankGroup ranks_;
-  LocalAttention attention_;
+  std::vector<std::unique_ptr<LocalAttention>> attention_;  // by rank
+  std::vector<AttentionBackend*> backends_;
   BlockAllocator blocks_;
   int32_t batch_;
   int32_t context_;
@@ -109,24 +118,27 @@ class Decoder {
   std::vector<int32_t> rows_;
 };
 
-void bench(ModelProgram& program, const CardRates& card, int32_t batch, int32_t context) {
+void bench(ModelProgram& program,
+           const CardRates& card,
+           std::span<const StreamView> streams,
+           int32_t batch,
+           int32_t context) {
   program.max_model_len = context;
   program.max_num_seqs = batch;
   program.max_num_batched_tokens = batch;
   program.max_logits_rows = batch;
-  const GpuStream stream(kDevice);
   const DecodeWork work = program.decode_work();
-  const double kv_bytes = work.kv_bytes_per_position * context * batch;
+  const double kv_bytes = work.kv_bytes_per_position * context * batch / program.num_ranks();
   if (kv_bytes > 0.9 * static_cast<double>(cuda::memory_of(kDevice).free_bytes)) {
     fmt::print("B {:3} S {:5}   {:.1f} GB of KV do not fit\n", batch, context, kv_bytes / 1e9);
     return;
   }
-  Decoder decoder(program, batch, context, stream.view());
+  Decoder decoder(program, batch, context, streams);
   const double seconds =
-      median_seconds(kWarmUpSteps, kSteps, stream.view(), [&] { decoder.step(); });
-  const double bound =
-      std::max(work.weight_bytes / card.read_bytes, work.flop_per_token * batch / card.flops) +
-      kv_bytes / card.read_bytes;
+      median_seconds(kWarmUpSteps, kSteps, streams.front(), [&] { decoder.step(); });
+  const double products =
+      std::max(work.weight_bytes / card.read_bytes, work.flop_per_token * batch / card.flops);
+  const double bound = products / program.num_ranks() + kv_bytes / card.read_bytes;
   fmt::print("B {:3} S {:5}   {:8.2f} ms   bound {:8.2f} ms   {:.2f}x   {:8.0f} tokens/s\n",
              batch,
              context,
@@ -137,20 +149,31 @@ void bench(ModelProgram& program, const CardRates& card, int32_t batch, int32_t 
   std::fflush(stdout);
 }
 
-void run(const std::string& model, int64_t layers) {
-  const GpuStream stream(kDevice);
-  stream.view().adopt_this_thread();
-  const CardRates card = measure_card(stream.view());
+void run(const std::string& model, int64_t layers, int32_t num_gpus) {
+  std::vector<std::unique_ptr<GpuStream>> gpus;
+  std::vector<StreamView> streams;
+  for (int32_t rank = 0; rank < num_gpus; ++rank) {
+    gpus.push_back(std::make_unique<GpuStream>(Device{kDevice.kind, kDevice.idx + rank}));
+    streams.push_back(gpus.back()->view());
+  }
+  streams.front().adopt_this_thread();
+  const CardRates card = measure_card(streams.front());
   fmt::print(
       "copies {:.0f} GB/s, multiplies {:.0f} TFLOP/s\n", card.read_bytes / 1e9, card.flops / 1e12);
   ModelProgram program{.ranks = {}, .block_size = kBlockSize};
-  ModelShard& shard = program.ranks.emplace_back();
-  shard.sliced = llama_model(model, layers);
-  shard.weights = std::make_unique<RandomWeights>(shard.sliced.graph, stream.view());
-  fmt::print("{}, {} layers, {:.1f} GB\n",
+  double weight_bytes = 0.0;
+  for (int32_t rank = 0; rank < num_gpus; ++rank) {
+    ModelShard& shard = program.ranks.emplace_back();
+    shard.sliced = llama_model(model, layers, rank, num_gpus);
+    shard.weights =
+        std::make_unique<RandomWeights>(shard.sliced.graph, streams[static_cast<size_t>(rank)]);
+    weight_bytes += static_cast<double>(shard.weights->resident_bytes());
+  }
+  fmt::print("{}, {} layers, {:.1f} GB on {} GPUs\n",
              model,
-             shard.sliced.attentions.size(),
-             static_cast<double>(shard.weights->resident_bytes()) / 1e9);
+             program.num_layers(),
+             weight_bytes / 1e9,
+             num_gpus);
   for (const auto& [batch, context] : {std::pair{1, 512},
                                        {1, 1024},
                                        {16, 1024},
@@ -161,7 +184,7 @@ void run(const std::string& model, int64_t layers) {
                                        {256, 1024},
                                        {16, 8192},
                                        {16, 16384}}) {
-    bench(program, card, batch, context);
+    bench(program, card, streams, batch, context);
   }
 }
 
@@ -174,7 +197,9 @@ int main(int argc, char** argv) {
     return 0;
   }
   try {
-    lamina::bench::run(argc > 1 ? argv[1] : "llama-3-8b", argc > 2 ? std::atoi(argv[2]) : 0);
+    lamina::bench::run(argc > 1 ? argv[1] : "llama-3-8b",
+                       argc > 2 ? std::atoi(argv[2]) : 0,
+                       argc > 3 ? std::atoi(argv[3]) : 1);
   } catch (const lamina::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

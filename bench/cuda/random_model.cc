@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "convert/converter.h"
+#include "convert/tensor_parallel.h"
 #include "model/builder.h"
 #include "model/model_files.h"
 
@@ -54,13 +55,16 @@ ModelConfig config_of(const ModelShape& shape, int64_t layers) {
 
 }  // namespace
 
-SlicedModel llama_model(const std::string& name, int64_t num_layers) {
+SlicedModel llama_model(const std::string& name,
+                        int64_t num_layers,
+                        int32_t rank,
+                        int32_t num_ranks) {
   const ModelShape shape = find_shape(name);
   const Graph graph =
       build_graph(config_of(shape, num_layers > 0 ? num_layers : shape.layers), DType::kBF16);
   RewriteOptions rewrites;
   rewrites.rates.launch_s = 30e-6;  // as the program has it on GPUs: q, k and v are one product
-  return convert_model(graph, rewrites).sliced;
+  return convert_model(shard_graph(graph, rank, num_ranks), rewrites).sliced;
 }
 
 Buffer random_on_gpu(size_t count, StreamView stream) {
@@ -81,6 +85,7 @@ Buffer random_on_gpu(size_t count, StreamView stream) {
 }
 
 RandomWeights::RandomWeights(const Graph& graph, StreamView stream) {
+  use_device_of(stream);
   for (const Node& node : graph.nodes()) {
     if (node.kind != OpKind::kWeight || weights_.contains(node.name)) continue;
     const Shape& shape = node.type.row_shape;

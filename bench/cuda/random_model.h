@@ -17,8 +17,11 @@
 namespace lamina::bench {
 
 // Of a Llama model `name` (llama-3-8b, llama-33b, llama-3-70b), with `num_layers`, or its own
-// number of them if that is 0, sliced for a GPU. Throws Error kNotFound.
-SlicedModel llama_model(const std::string& name, int64_t num_layers);
+// number of them if that is 0, sliced for a GPU: rank `rank`'s share of it. Throws Error kNotFound.
+SlicedModel llama_model(const std::string& name,
+                        int64_t num_layers,
+                        int32_t rank = 0,
+                        int32_t num_ranks = 1);
 
 // `count` small random numbers of bf16: zeros would be computed with faster.
 Buffer random_on_gpu(size_t count, StreamView stream);

@@ -95,7 +95,10 @@ void add_gpu_memory(Flags& flags, double& share) {
 void add_model(CLI::App& app, ModelOptions& options) {
   Flags flags(app);
   flags.add("model", options.model, "Hugging Face folder or GGUF file");
-  add_device(flags, options.device, "Where the model worker computes: cpu, cuda or cuda:N");
+  add_device(
+      flags,
+      options.device,
+      "Where the model worker computes: cpu, cuda or cuda:N; ranks on the GPUs from there on");
   flags.add("--dtype", options.dtype, "Weights and activations: bfloat16, float16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
   flags
@@ -124,7 +127,7 @@ void add_model(CLI::App& app, ModelOptions& options) {
   flags
       .add("--tensor-parallel-size",
            options.tensor_parallel_size,
-           "Ranks that share the model's weights, each on its own threads")
+           "Ranks that share the model's weights, each on its own threads or GPU (at most 16)")
       ->check(CLI::Range(1, 64));
   flags
       .add("--replicas",

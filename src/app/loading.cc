@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <span>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -69,18 +70,20 @@ std::string token_text(const Tokenizer& tokenizer, std::optional<int32_t> id) {
   return id ? std::string(tokenizer.token_bytes(*id)) : std::string();
 }
 
-// The GPU that --device names, or none.
-std::unique_ptr<GpuStream> open_device(const ModelOptions& options) {
-  const Device device = parse_device(options.device).value_or_throw();
-  if (device.kind == DeviceKind::kCpu) return nullptr;
-  if (options.tensor_parallel_size > 1 || options.replicas > 1) {
+// A stream for each rank, on the GPU that --device names and those after it; none on the CPU.
+std::vector<std::unique_ptr<GpuStream>> open_devices(const ModelOptions& options) {
+  const Device first = parse_device(options.device).value_or_throw();
+  std::vector<std::unique_ptr<GpuStream>> streams;
+  if (first.kind == DeviceKind::kCpu) return streams;
+  if (options.replicas > 1) {
     throw Error(StatusCode::kUnimplemented,
-                "--device cuda takes one rank and one replica: leave --tensor-parallel-size and "
-                "--replicas out");
+                "--device cuda takes one replica: leave --replicas out");
   }
-  auto stream = std::make_unique<GpuStream>(device);
-  stream->view().adopt_this_thread();
-  return stream;
+  for (int32_t rank = 0; rank < options.tensor_parallel_size; ++rank) {
+    streams.push_back(std::make_unique<GpuStream>(Device{first.kind, first.idx + rank}));
+  }
+  streams.front()->view().adopt_this_thread();
+  return streams;
 }
 
 bool keeps_quantized(const ModelOptions& options, DType dtype) {
@@ -96,11 +99,12 @@ constexpr double kStagedLaunchSeconds = 30e-6;
 void load_ranks(const ModelOptions& options,
                 const ModelFiles& files,
                 const ProcessCpus& cpus,
-                const GpuStream* gpu,
+                std::span<const std::unique_ptr<GpuStream>> gpus,
                 ModelProgram& program) {
+  const bool is_on_host = gpus.empty();
   const Graph graph = build_graph(files.config(), program.dtype);
   RewriteOptions rewrites{.disabled = options.disable_rewrite, .rates = {}, .workload = {}};
-  if (gpu != nullptr) rewrites.rates.launch_s = kStagedLaunchSeconds;
+  if (!is_on_host) rewrites.rates.launch_s = kStagedLaunchSeconds;
   for (int32_t rank = 0; rank < options.tensor_parallel_size; ++rank) {
     const MemoryFromNodes memory(
         nodes_of_rank(cpus, rank, options.tensor_parallel_size, options.replicas));
@@ -110,10 +114,11 @@ void load_ranks(const ModelOptions& options,
     shard.weights = files.load_weights(
         shard.sliced.graph,
         {.progress = progress_bar(),
-         .keeps_quantized = gpu == nullptr && keeps_quantized(options, program.dtype),
-         .packs_pairs = gpu == nullptr && kernels::has_fast_products(PackedFormat::kPairs)});
-    if (gpu == nullptr) continue;
-    shard.weights = place_weights(shard.sliced.graph, std::move(shard.weights), gpu->view());
+         .keeps_quantized = is_on_host && keeps_quantized(options, program.dtype),
+         .packs_pairs = is_on_host && kernels::has_fast_products(PackedFormat::kPairs)});
+    if (is_on_host) continue;
+    shard.weights = place_weights(
+        shard.sliced.graph, std::move(shard.weights), gpus[static_cast<size_t>(rank)]->view());
   }
 }
 
@@ -169,8 +174,8 @@ LoadedModel load_model(const ModelOptions& options,
   program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);
   // Half of the rows may sample, the other half score prompts (echo with logprobs).
   program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
-  loaded.gpu = open_device(options);
-  load_ranks(options, *loaded.files, cpus, loaded.gpu.get(), program);
+  loaded.gpus = open_devices(options);
+  load_ranks(options, *loaded.files, cpus, loaded.gpus, program);
   if (!options.skip_tokenizer_init) {
     loaded.tokenizer = loaded.files->load_tokenizer();
     loaded.bos_token = token_text(*loaded.tokenizer, loaded.tokenizer->bos_id());

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "app/memory.h"
 #include "app/security.h"
@@ -89,7 +90,7 @@ ServingEngineConfig engine_config(const LoadedModel& model,
 }
 
 // A pool for each rank of each replica: they compute at the same time, so each gets an equal share
-// of the cores. A model on a GPU has its stream, and a pool for what is left to the host.
+// of the cores. Ranks on GPUs have their streams, and pools for what is left to the host.
 std::vector<StreamView> make_streams(const LoadedModel& model,
                                      const CpuShare& cpus,
                                      Placement& placement) {
@@ -97,13 +98,14 @@ std::vector<StreamView> make_streams(const LoadedModel& model,
   const int32_t num_pools = model.program.num_ranks() * model.program.rotation.num_replicas;
   for (const CpuShare& share : split(cpus, num_pools)) {
     placement.pools.push_back(std::make_unique<ThreadPool>(share.num_threads, share.cpus));
-    streams.push_back(model.gpu == nullptr ? StreamView(*placement.pools.back())
-                                           : model.gpu->view());
+    streams.push_back(model.gpus.empty() ? StreamView(*placement.pools.back())
+                                         : model.gpus[streams.size()]->view());
   }
   return streams;
 }
 
-// Activations, logits and tables of work on a GPU, which are allocated after its KV budget is set.
+// Activations, logits, tables of work and what exchanges take on a GPU, which are allocated after
+// its KV budget is set.
 uint64_t gpu_reserved_bytes(const ModelProgram& program) {
   constexpr uint64_t kTables = uint64_t{2} << 30;
   const MemoryPlan plan = plan_memory(program.ranks.front().sliced, program.step_limits());
@@ -112,11 +114,18 @@ uint64_t gpu_reserved_bytes(const ModelProgram& program) {
 }
 
 uint64_t colocated_kv_bytes(const PlacementOptions& options, const LoadedModel& model) {
-  if (model.gpu == nullptr) return kv_budget_bytes(options.kv_cache_memory_bytes, 1);
-  return gpu_kv_budget_bytes(model.gpu->view().device(),
-                             options.kv_cache_memory_bytes,
-                             options.gpu_memory_utilization,
-                             gpu_reserved_bytes(model.program));
+  const uint64_t wanted = options.kv_cache_memory_bytes;
+  if (model.gpus.empty() || wanted != 0) return kv_budget_bytes(wanted, 1);
+  // Every rank has as many blocks as the others.
+  uint64_t least = std::numeric_limits<uint64_t>::max();
+  for (const auto& gpu : model.gpus) {
+    least = std::min(least,
+                     gpu_kv_budget_bytes(gpu->view().device(),
+                                         /*wanted=*/0,
+                                         options.gpu_memory_utilization,
+                                         gpu_reserved_bytes(model.program)));
+  }
+  return least * model.gpus.size();
 }
 
 }  // namespace
@@ -142,7 +151,7 @@ Placement place(const PlacementOptions& options,
   } else {
     ClusterBackendConfig config = cluster_config(options);
     config.trace = placement.trace.get();
-    if (model.gpu != nullptr) config.host_stream = StreamView(*placement.pools.front());
+    if (!model.gpus.empty()) config.host_stream = StreamView(*placement.pools.front());
     if (config.workers.empty()) start_workers(options, cpus, log_level, config, placement);
     backend = std::make_unique<ClusterBackend>(std::move(config), model.program, streams);
   }

@@ -32,6 +32,10 @@ Status synchronize(StreamView /*stream*/) {
   return unimplemented(kMessage);
 }
 
+bool has_pending_work(StreamView /*stream*/) {
+  return false;
+}
+
 void use_device(Device /*device*/) noexcept {}
 
 DeviceMemory memory_of(Device /*device*/) {

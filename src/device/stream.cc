@@ -42,4 +42,8 @@ Status synchronize(StreamView stream) {
   return {};
 }
 
+bool has_pending_work(StreamView stream) {
+  return stream.device().kind == DeviceKind::kCuda && cuda::has_pending_work(stream);
+}
+
 }  // namespace lamina

@@ -54,5 +54,7 @@ struct RowCopy {
 [[nodiscard]] Status copy_rows(const RowCopy& rows, StreamView stream);
 // Waits until what was enqueued is done. kInternal or kUnavailable where some of it failed.
 [[nodiscard]] Status synchronize(StreamView stream);
+// Whether some of what was enqueued is still to be done. From any thread, while nobody captures.
+[[nodiscard]] bool has_pending_work(StreamView stream);
 
 }  // namespace lamina

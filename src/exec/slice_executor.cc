@@ -324,7 +324,6 @@ Status SliceExecutor::exchange(const Node& node, TensorView out) {
   if (collective_ == nullptr) {
     return internal_error(fmt::format("'{}' needs a tensor-parallel group", node.name));
   }
-  if (!is_on_host()) return unimplemented("tensor parallelism on GPUs");
   const TensorView x = input(node, 0);
   LAMINA_CHECK(x.is_contiguous(), node.name);
   LAMINA_RETURN_IF_ERROR(collective_->exchange({x.data, x.size_bytes()}));

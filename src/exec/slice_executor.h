@@ -43,11 +43,12 @@ class AttentionPort {
 };
 
 // Where a tensor-parallel rank meets the others: each gives all of them the same bytes and gets
-// theirs.
+// theirs, in memory of the executor's device.
 class CollectivePort {
  public:
   virtual ~CollectivePort() = default;
-  // Blocks until every rank's bytes are there; all have the same size.
+  // Blocks until every rank's bytes are there; all have the same size. On a GPU that is enqueued
+  // on the executor's stream, and what graphs were captured with is what later calls are given too.
   virtual Status exchange(std::span<const std::byte> mine) = 0;
   // By rank, what the last exchange brought; valid until the next.
   [[nodiscard]] virtual std::span<const std::span<const std::byte>> all() const = 0;
@@ -80,6 +81,8 @@ class SliceExecutor {
   // values handed on, by executors of the same model elsewhere. An error ends the step.
   Status run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port);
   [[nodiscard]] int32_t num_slices() const { return static_cast<int32_t>(model_->slices.size()); }
+  // Before `collective` starts anew: captured graphs hold on to what it was. Nothing is under way.
+  void forget_graphs() { graphs_ = {}; }
   // [S, V] f32 after a last slice, writable, valid until the next slice of any micro-batch.
   [[nodiscard]] TensorView logits() const;
   // Where a micro-batch keeps what slice `slice_idx` + 1 and later ones need of it and of earlier

@@ -328,6 +328,7 @@ Status ModelReplica::finish(int32_t micro_batch) {
   const MicroBatch& b = batch(micro_batch);
   LAMINA_ASSIGN_OR_RETURN(std::vector<SequenceOutput> outputs,
                           sequences_.sample(b.step.plan, b.inputs, runner_.logits(), stream_));
+  LAMINA_RETURN_IF_ERROR(runner_.check_exchanges());
   return send_result({.step = b.step.step,
                       .micro_batch = micro_batch,
                       .status = {},

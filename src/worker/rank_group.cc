@@ -3,22 +3,27 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "worker/packing.h"
 
 namespace lamina {
 namespace {
 
-class CollectiveExchange final : public CollectivePort {
+// How often somebody looks whether GPUs wait for ever.
+constexpr Duration kWatchInterval = std::chrono::milliseconds(500);
+
+// The exchange that there is: a group that failed gets others.
+class CurrentExchange final : public CollectivePort {
  public:
-  void set(std::unique_ptr<Collective> collective) { collective_ = std::move(collective); }
-  void abort() const { collective_->abort(); }
-  Status exchange(std::span<const std::byte> mine) override { return collective_->exchange(mine); }
+  void set(std::unique_ptr<RankExchange> exchange) { exchange_ = std::move(exchange); }
+  void abort() const { exchange_->abort(); }
+  Status exchange(std::span<const std::byte> mine) override { return exchange_->exchange(mine); }
   [[nodiscard]] std::span<const std::span<const std::byte>> all() const override {
-    return collective_->all();
+    return exchange_->all();
   }
 
  private:
-  std::unique_ptr<Collective> collective_;
+  std::unique_ptr<RankExchange> exchange_;
 };
 
 // The most bytes that one exchange of a model carries.
@@ -42,7 +47,7 @@ struct RankGroup::Rank {
   }
 
   StreamView stream;
-  CollectiveExchange exchange;
+  CurrentExchange exchange;
   SliceExecutor executor;
   Status status;  // of the job; written by its thread, read when all are done
 };
@@ -51,7 +56,7 @@ RankGroup::RankGroup(std::span<const RankModel> ranks,
                      const StepLimits& limits,
                      int32_t num_micro_batches,
                      Duration exchange_timeout)
-    : limits_(limits), exchange_timeout_(exchange_timeout) {
+    : limits_(limits), exchange_timeout_(exchange_timeout), last_call_(steady_clock().now()) {
   LAMINA_CHECK(!ranks.empty());
   for (const RankModel& shard : ranks) {
     exchange_bytes_ = std::max(exchange_bytes_, largest_exchange(*shard.model, limits));
@@ -61,6 +66,10 @@ RankGroup::RankGroup(std::span<const RankModel> ranks,
   for (size_t rank = 1; rank < ranks_.size(); ++rank) {
     threads_.emplace_back([this, rank] { rank_loop(rank); });
   }
+  if (ranks_.size() > 1 && ranks_[0]->stream.device().kind == DeviceKind::kCuda) {
+    threads_.emplace_back([this] { watch(); });
+  }
+  use_device_of(ranks_[0]->stream);
 }
 
 RankGroup::~RankGroup() {
@@ -69,15 +78,35 @@ RankGroup::~RankGroup() {
     stopping_ = true;
   }
   changed_.notify_all();
+  stopped_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  for (const auto& rank : ranks_) rank->executor.forget_graphs();
 }
 
 void RankGroup::connect() {
-  auto collectives = connect_threads(num_ranks(), exchange_bytes_, exchange_timeout_);
+  std::vector<StreamView> streams;
+  for (const auto& rank : ranks_) streams.push_back(rank->stream);
+  auto exchanges = connect_ranks(streams, exchange_bytes_, exchange_timeout_);
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    ranks_[rank]->exchange.set(std::move(collectives[rank]));
+    ranks_[rank]->exchange.set(std::move(exchanges[rank]));
   }
-  is_broken_ = false;
+}
+
+// After an error, when no rank runs.
+Status RankGroup::reconnect() {
+  for (const auto& rank : ranks_) {
+    // What was under way has been aborted: it ends.
+    LAMINA_RETURN_IF_ERROR(synchronize(rank->stream));
+    rank->executor.forget_graphs();
+  }
+  try {
+    connect();
+  } catch (const Error& error) {
+    return error.status();
+  }
+  const std::lock_guard lock(mutex_);
+  is_broken_ = is_late_ = false;
+  return {};
 }
 
 int32_t RankGroup::num_slices() const {
@@ -85,10 +114,15 @@ int32_t RankGroup::num_slices() const {
 }
 
 Status RankGroup::begin(int32_t micro_batch, const StepInputs& inputs) {
-  if (is_broken_) connect();
+  if (!check_exchanges().ok()) LAMINA_RETURN_IF_ERROR(reconnect());
+  {
+    const std::lock_guard lock(mutex_);
+    last_call_ = steady_clock().now();
+  }
   for (const auto& rank : ranks_) {
     LAMINA_RETURN_IF_ERROR(rank->executor.begin(micro_batch, inputs));
   }
+  use_device_of(ranks_[0]->stream);
   return {};
 }
 
@@ -97,23 +131,33 @@ Status RankGroup::run_slice(int32_t micro_batch,
                             std::span<AttentionBackend* const> attention) {
   LAMINA_CHECK_EQ(attention.size(), ranks_.size());
   const Job job = {micro_batch, slice_idx, attention};
-  if (threads_.empty()) return run_and_report(0, job);
+  if (threads_.empty()) return ranks_[0]->status = run_and_report(0, job);
   {
     const std::lock_guard lock(mutex_);
     job_ = job;
-    num_running_ = threads_.size();
+    num_running_ = ranks_.size() - 1;
+    is_running_ = true;
+    last_call_ = steady_clock().now();
     ++generation_;
   }
   changed_.notify_all();
   ranks_[0]->status = run_and_report(0, job);
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return num_running_ == 0; });
+  is_running_ = false;
+  last_call_ = steady_clock().now();
+  return is_broken_ ? first_error() : Status();
+}
+
+Status RankGroup::check_exchanges() {
+  const std::lock_guard lock(mutex_);
   return is_broken_ ? first_error() : Status();
 }
 
 // The rank that failed first made the others fail by ending their exchanges.
 Status RankGroup::first_error() const {
   Status first;
+  if (is_late_) first = deadline_exceeded("GPUs have waited for each other for too long");
   for (const auto& rank : ranks_) {
     if (rank->status.ok()) continue;
     if (rank->status.code() != StatusCode::kUnavailable) return rank->status;
@@ -145,9 +189,32 @@ Status RankGroup::run_and_report(size_t rank, const Job& job) {
   Status status = ranks_[rank]->executor.run_slice(job.micro_batch, job.slice_idx, port);
   if (status.ok()) return status;
   const std::lock_guard lock(mutex_);
-  is_broken_ = true;
-  for (const auto& other : ranks_) other->exchange.abort();
+  break_off();
   return status;
+}
+
+void RankGroup::break_off() {
+  is_broken_ = true;
+  for (const auto& rank : ranks_) rank->exchange.abort();
+}
+
+// Threads of ranks have deadlines, streams have none: a GPU waits for another as long as it takes.
+void RankGroup::watch() {
+  use_device_of(ranks_[0]->stream);
+  std::unique_lock lock(mutex_);
+  while (!stopped_.wait_for(lock, kWatchInterval, [this] { return stopping_; })) {
+    if (is_broken_ || !is_stuck()) continue;
+    is_late_ = true;
+    break_off();
+  }
+}
+
+// No step or slice has begun or ended for long, and one is under way or has left work behind.
+bool RankGroup::is_stuck() const {
+  if (steady_clock().now() - last_call_ < exchange_timeout_) return false;
+  return is_running_ || std::ranges::any_of(ranks_, [](const auto& rank) {
+           return has_pending_work(rank->stream);
+         });
 }
 
 TensorView RankGroup::logits() const {

@@ -1,6 +1,7 @@
 // RankGroup: the tensor-parallel ranks of a model replica, each with its shard of the model, its
 // executor and its thread; one rank is the ordinary case and runs in the caller's thread alone. All
-// ranks run the same slices in step with each other. Confined to one thread.
+// ranks run the same slices in step with each other. Confined to one thread. Ranks on GPUs only
+// enqueue, so that a thread of the group's own sees to it that they do not wait for ever.
 #pragma once
 
 #include <condition_variable>
@@ -12,12 +13,12 @@
 
 #include "base/clock.h"
 #include "exec/slice_executor.h"
-#include "transport/collective.h"
+#include "worker/rank_exchange.h"
 #include "worker/slice_runner.h"
 
 namespace lamina {
 
-// One rank's shard; all of it outlives the group. Each rank has a pool of its own.
+// One rank's shard; all of it outlives the group. Each rank has a pool or GPU of its own.
 struct RankModel {
   const SlicedModel* model = nullptr;
   const WeightStore* weights = nullptr;
@@ -26,7 +27,8 @@ struct RankModel {
 
 class RankGroup final : public SliceRunner {
  public:
-  // `exchange_timeout` bounds how long ranks wait for each other. Throws what SliceExecutor throws.
+  // `exchange_timeout` bounds how long ranks wait for each other. Throws what SliceExecutor and
+  // connect_ranks() throw.
   RankGroup(std::span<const RankModel> ranks,
             const StepLimits& limits,
             int32_t num_micro_batches,
@@ -37,12 +39,14 @@ class RankGroup final : public SliceRunner {
 
   [[nodiscard]] int32_t num_slices() const override;
   [[nodiscard]] int32_t num_ranks() const override { return static_cast<int32_t>(ranks_.size()); }
+  // The calling thread computes for rank 0 from now on.
   Status begin(int32_t micro_batch, const StepInputs& inputs) override;
   // On every rank. The first error ends the step on all ranks; the next step is a new one.
   Status run_slice(int32_t micro_batch,
                    int32_t slice_idx,
                    std::span<AttentionBackend* const> attention) override;
   [[nodiscard]] TensorView logits() const override;
+  [[nodiscard]] Status check_exchanges() override;
   [[nodiscard]] size_t carried_bytes(int32_t micro_batch, int32_t slice_idx) const override;
   void pack_carried(int32_t micro_batch, int32_t slice_idx, std::span<std::byte> to) const override;
   void unpack_carried(int32_t micro_batch,
@@ -61,9 +65,13 @@ class RankGroup final : public SliceRunner {
   struct Rank;
 
   void connect();
+  Status reconnect();
   void rank_loop(size_t rank);
   Status run_and_report(size_t rank, const Job& job);
   Status first_error() const;
+  void break_off();
+  void watch();
+  [[nodiscard]] bool is_stuck() const;
 
   StepLimits limits_;
   Duration exchange_timeout_;
@@ -75,9 +83,13 @@ class RankGroup final : public SliceRunner {
   Job job_;
   uint64_t generation_ = 0;  // one per job
   size_t num_running_ = 0;   // ranks that have not finished the job
+  bool is_running_ = false;  // a job is under way
+  TimePoint last_call_;      // when a step or job began, or a job ended, last
   bool is_broken_ = false;   // an error ended a step: the exchanges start anew
+  bool is_late_ = false;     // and the error is that ranks waited for too long
   bool stopping_ = false;
-  std::vector<std::thread> threads_;  // of ranks 1, 2, ...
+  std::condition_variable stopped_;
+  std::vector<std::thread> threads_;  // of ranks 1, 2, ..., and the one that watches
 };
 
 }  // namespace lamina

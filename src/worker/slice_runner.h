@@ -26,6 +26,10 @@ class SliceRunner {
   // [S, V] f32 after a last slice, writable, valid until the next slice.
   [[nodiscard]] virtual TensorView logits() const = 0;
 
+  // After what was made of the logits was waited for: an error if an exchange was given up since
+  // their slice was run, since they hold anything then.
+  [[nodiscard]] virtual Status check_exchanges() { return {}; }
+
   // What slice `slice_idx` + 1 and later ones need of it and of earlier ones, as bytes: packed
   // after that slice, unpacked before the next by the replica that runs it.
   [[nodiscard]] virtual size_t carried_bytes(int32_t micro_batch, int32_t slice_idx) const = 0;

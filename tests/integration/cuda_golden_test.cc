@@ -2,7 +2,8 @@
 // independent golden and logits within 1e-5 of their range, as on the CPU. In bf16 the oracle is
 // the CPU's own bf16: logits are within bf16's tolerance of it, and ids part only where two logits
 // were closer than that. A router that chooses experts by rounded logits sends some tokens
-// elsewhere, whose logits then are others: in models with experts most tokens agree.
+// elsewhere, whose logits then are others: in models with experts most tokens agree. Where there
+// are two GPUs, two ranks share each model that can be shared, held to the same golden.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,6 +13,8 @@
 #include "device/cuda/memory.h"
 #include "device/cuda/stream.h"
 #include "exec/device_weights.h"
+#include "model/builder.h"
+#include "model/model_files.h"
 #include "support/fixture_model.h"
 #include "support/golden_runner.h"
 #include "support/paths.h"
@@ -30,32 +33,51 @@ class CudaGolden : public ::testing::TestWithParam<std::string> {
     std::vector<std::unique_ptr<AttentionBackend>> attention;
     std::unique_ptr<test::GoldenRunner> runner;
   };
+  static constexpr int32_t kNumRanks = 2;
 
   void SetUp() override {
     if (cuda::num_devices() == 0) GTEST_SKIP() << "no GPU";
     stream_ = cuda::make_stream(kDevice);
     golden_ = test::read_golden(folder());
   }
+  // Whether ranks can share the model's heads.
+  static bool shares_heads() {
+    const Graph graph = build_graph(read_model_config(folder()), DType::kF32);
+    const auto& attrs = std::get<AttentionAttrs>(graph.node(graph.attention_nodes().front()).attrs);
+    return attrs.num_heads % kNumRanks == 0 &&
+           (attrs.num_kv_heads % kNumRanks == 0 || kNumRanks % attrs.num_kv_heads == 0);
+  }
 
   static std::filesystem::path folder() { return test::fixture_path("models/" + GetParam()); }
   [[nodiscard]] StreamView gpu() const { return cuda::view(stream_, kDevice); }
   [[nodiscard]] StreamView host() { return StreamView(pool_); }
 
-  void run(DType dtype, StreamView stream, Run& run) const {
-    run.program = test::load_fixture(folder(), 1, test::kGoldenMaxTokens, {}, {}, dtype);
-    ModelShard& shard = run.program.ranks.front();
-    if (stream.device().kind == DeviceKind::kCuda) {
+  // A rank on each stream.
+  void run(DType dtype, std::span<const StreamView> streams, Run& run) const {
+    const auto num_ranks = static_cast<int32_t>(streams.size());
+    run.program = test::load_fixture(folder(), num_ranks, test::kGoldenMaxTokens, {}, {}, dtype);
+    const HeadRange kv_heads = {0, run.program.attention().num_kv_heads};
+    for (int32_t rank = 0; rank < num_ranks; ++rank) {
+      const StreamView stream = streams[static_cast<size_t>(rank)];
+      ModelShard& shard = run.program.ranks[static_cast<size_t>(rank)];
       shard.weights = place_weights(shard.sliced.graph, std::move(shard.weights), stream);
+      run.attention.push_back(std::make_unique<LocalAttention>(
+          run.program.attention_core(rank, kv_heads, test::kFixtureBlocks), stream));
     }
-    run.attention.push_back(std::make_unique<LocalAttention>(
-        run.program.attention_core(0, {0, run.program.num_kv_heads()}, test::kFixtureBlocks),
-        stream));
-    run.runner = std::make_unique<test::GoldenRunner>(run.program,
-                                                      golden_,
-                                                      run.attention,
-                                                      BlockLanes{{test::kFixtureBlocks}},
-                                                      std::array{stream});
+    run.runner = std::make_unique<test::GoldenRunner>(
+        run.program, golden_, run.attention, BlockLanes{{test::kFixtureBlocks}}, streams);
     run.runner->run();
+  }
+
+  void expect_golden(const Run& run) const {
+    double worst = 0;
+    for (size_t i = 0; i < golden_.prompts.size(); ++i) {
+      EXPECT_EQ(run.runner->generated(i), golden_.greedy[i]) << "prompt " << i;
+      worst =
+          std::max(worst, test::relative_error(run.runner->prompt_logits(i), golden_.logits[i]));
+    }
+    EXPECT_LT(worst, 1e-5);
+    std::printf("logits differ by at most %.2e of their range\n", worst);
   }
 
   test::Golden golden_;
@@ -67,15 +89,18 @@ class CudaGolden : public ::testing::TestWithParam<std::string> {
 
 TEST_P(CudaGolden, InF32) {
   Run gpu_run;
-  ASSERT_NO_FATAL_FAILURE(run(DType::kF32, gpu(), gpu_run));
-  double worst = 0;
-  for (size_t i = 0; i < golden_.prompts.size(); ++i) {
-    EXPECT_EQ(gpu_run.runner->generated(i), golden_.greedy[i]) << "prompt " << i;
-    worst =
-        std::max(worst, test::relative_error(gpu_run.runner->prompt_logits(i), golden_.logits[i]));
-  }
-  EXPECT_LT(worst, 1e-5);
-  std::printf("logits differ by at most %.2e of their range\n", worst);
+  ASSERT_NO_FATAL_FAILURE(run(DType::kF32, std::array{gpu()}, gpu_run));
+  expect_golden(gpu_run);
+}
+
+TEST_P(CudaGolden, InF32OnTwoGpus) {
+  constexpr Device kSecond = {DeviceKind::kCuda, 1};
+  if (cuda::num_devices() < kNumRanks) GTEST_SKIP() << "fewer than two GPUs";
+  if (!shares_heads()) GTEST_SKIP() << "its heads cannot be shared by 2 ranks";
+  const cuda::Stream second = cuda::make_stream(kSecond);
+  Run both;
+  ASSERT_NO_FATAL_FAILURE(run(DType::kF32, std::array{gpu(), cuda::view(second, kSecond)}, both));
+  expect_golden(both);
 }
 
 // By token: the largest error of its logits as a share of their range.
@@ -107,8 +132,8 @@ TEST_P(CudaGolden, InBf16) {
   constexpr double kTolerance = 0.05;
   Run gpu_run;
   Run host_run;
-  ASSERT_NO_FATAL_FAILURE(run(DType::kBF16, gpu(), gpu_run));
-  ASSERT_NO_FATAL_FAILURE(run(DType::kBF16, host(), host_run));
+  ASSERT_NO_FATAL_FAILURE(run(DType::kBF16, std::array{gpu()}, gpu_run));
+  ASSERT_NO_FATAL_FAILURE(run(DType::kBF16, std::array{host()}, host_run));
   const test::GoldenRunner& actual = *gpu_run.runner;
   const test::GoldenRunner& expected = *host_run.runner;
   const std::vector<double> errors = token_errors(actual, expected, golden_);

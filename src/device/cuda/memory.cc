@@ -74,6 +74,10 @@ Status synchronize(StreamView stream) {
   return to_status(cudaStreamSynchronize(raw(stream)), device_name(stream.device()));
 }
 
+bool has_pending_work(StreamView stream) {
+  return cudaStreamQuery(raw(stream)) == cudaErrorNotReady;
+}
+
 void use_device(Device device) noexcept {
   const cudaError_t error = cudaSetDevice(device.idx);
   if (error != cudaSuccess) log_error("using a GPU: {}", cudaGetErrorString(error));

@@ -21,6 +21,7 @@ void release(MemoryKind kind, std::byte* data) noexcept;
 [[nodiscard]] Status copy(void* to, const void* from, size_t size_bytes, StreamView stream);
 [[nodiscard]] Status copy_rows(const RowCopy& rows, StreamView stream);
 [[nodiscard]] Status synchronize(StreamView stream);
+[[nodiscard]] bool has_pending_work(StreamView stream);
 
 // The calling thread's CUDA calls go to `device` from now on. Logs a failure.
 void use_device(Device device) noexcept;
