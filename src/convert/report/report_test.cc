@@ -1,7 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include <nlohmann/json.hpp>
 
@@ -121,7 +121,7 @@ TEST(ConversionReportTest, Llama70B) {
 
 // The limit is generous for a busy machine; it takes a tenth of this.
 TEST(ConversionReportTest, A405BModelConvertsWithinASecond) {
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();  // of this process: others may have the cores meanwhile
   const ConvertedModel model = convert_model(llama({.num_layers = 126,
                                                     .hidden = 16384,
                                                     .num_heads = 128,
@@ -129,12 +129,12 @@ TEST(ConversionReportTest, A405BModelConvertsWithinASecond) {
                                                     .inner = 53248,
                                                     .vocab = 128256}));
   const std::string text = report_text(report_conversion(model), model.sliced, std::nullopt);
-  const auto elapsed = std::chrono::steady_clock::now() - begin;
+  const std::clock_t elapsed = std::clock() - begin;
   EXPECT_THAT(text, HasSubstr("1-125 (x125)"));
 #ifdef NDEBUG
-  EXPECT_LT(elapsed, std::chrono::seconds(1));
+  EXPECT_LT(elapsed, 1 * CLOCKS_PER_SEC);
 #else
-  EXPECT_LT(elapsed, std::chrono::seconds(60));
+  EXPECT_LT(elapsed, 60 * CLOCKS_PER_SEC);
 #endif
 }
 
