@@ -30,6 +30,15 @@ void cut_keys(AttentionItem rows,
   width.merges.push_back(rows);
 }
 
+// Keys of an item of a sequence with `num_rows` rows.
+int32_t item_keys(int32_t num_keys, int32_t num_rows, bool is_latent) {
+  const bool is_narrow = num_rows <= kNarrowRows;
+  if (is_latent) {
+    return latent_item_keys(num_keys, is_narrow ? 1 : (num_rows + kWideRows - 1) / kWideRows);
+  }
+  return is_narrow ? narrow_item_keys(num_keys) : kWideItemKeys;
+}
+
 void clear(AttentionSchedule::Width& width) {
   width.items.clear();
   width.merges.clear();
@@ -44,6 +53,16 @@ int32_t narrow_item_keys(int32_t num_keys) {
   constexpr int32_t kWantedItems = 2;
   int32_t keys = kLeast;
   while (keys < kMost && keys * kWantedItems < num_keys) keys *= 2;
+  return keys;
+}
+
+int32_t latent_item_keys(int32_t num_keys, int32_t num_row_sets) {
+  constexpr int32_t kLeast = 256;
+  constexpr int32_t kMost = 2048;
+  constexpr int32_t kWantedItems = 8;
+  const int32_t wanted = std::max(1, kWantedItems / num_row_sets);
+  int32_t keys = kLeast;
+  while (keys < kMost && keys * wanted < num_keys) keys *= 2;
   return keys;
 }
 
@@ -66,7 +85,7 @@ void make_attention_schedule(const AttentionLengths& lengths, AttentionSchedule&
       rows.key_begin = lengths.window > 0 ? std::max(0, first_seen) / kTileKeys * kTileKeys : 0;
       rows.key_end = rows.first_position + (row + rows.num_rows - 1) / lengths.group + 1;
       cut_keys(rows,
-               is_narrow ? narrow_item_keys(rows.key_end) : kWideItemKeys,
+               item_keys(rows.key_end, num_rows, lengths.latent),
                lengths.max_partials,
                is_narrow ? schedule.narrow : schedule.wide);
     }

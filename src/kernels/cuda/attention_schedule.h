@@ -17,6 +17,9 @@ namespace lamina::kernels::cuda {
 // enough that few sequences fill a card.
 [[nodiscard]] int32_t narrow_item_keys(int32_t num_keys);
 inline constexpr int32_t kWideItemKeys = 2048;
+// The same for latent keys, by the number of items that the sequence's rows make: there is one KV
+// head alone to fill the card.
+[[nodiscard]] int32_t latent_item_keys(int32_t num_keys, int32_t num_row_sets);
 
 struct AttentionSchedule {
   // Of one width.
@@ -37,6 +40,7 @@ struct AttentionLengths {
   int32_t window = 0;                    // 0: none
   // Partials there is room for, of each width. Rows past that are not cut.
   int32_t max_partials = std::numeric_limits<int32_t>::max();
+  bool latent = false;  // values lie in the keys
 };
 // Overwrites `schedule`; allocates only where it is too small.
 void make_attention_schedule(const AttentionLengths& lengths, AttentionSchedule& schedule);

@@ -88,6 +88,22 @@ TEST(AttentionSchedule, WhereKeysAreCutDependsOnTheSequenceAlone) {
   for (size_t i = 0; i < cuts.size(); ++i) EXPECT_EQ(cuts[i], alone.narrow.items[i].key_begin);
 }
 
+TEST(AttentionSchedule, LatentKeysAreCutFinerTheFewerRowsThereAre) {
+  EXPECT_EQ(latent_item_keys(1000, 1), 256);
+  EXPECT_EQ(latent_item_keys(4096, 1), 512);
+  EXPECT_EQ(latent_item_keys(4096, 2), 1024);
+  EXPECT_EQ(latent_item_keys(100'000, 1), 2048);
+  AttentionSchedule schedule;
+  const std::vector<int32_t> query_begin = {0, 1};
+  const std::vector<int32_t> context_len = {4096};
+  make_attention_schedule(
+      {.query_begin = query_begin, .context_len = context_len, .group = 128, .latent = true},
+      schedule);
+  expect_sound(schedule.wide);
+  EXPECT_EQ(schedule.wide.items.size(), 8U);
+  EXPECT_EQ(schedule.wide.merges.size(), 2U);
+}
+
 TEST(AttentionSchedule, RowsWithoutRoomForPartialsAreNotCut) {
   const AttentionSchedule schedule = cut({1, 1}, {9000, 9000}, 8, 0, 7);
   expect_sound(schedule.narrow);

@@ -82,17 +82,19 @@ __device__ inline void copy_16(void* to, const void* from) {
 }
 
 #if __CUDA_ARCH__ >= 900
-// Copies `bytes`, a multiple of 16, to shared memory and tells `barrier`. Read once: first to leave
-// the cache.
+// Copies `bytes`, a multiple of 16, to shared memory and tells `barrier`. What is not `kept` is
+// read once: first to leave the cache.
+template <bool kept>
 __device__ inline void bulk_copy(void* to, const void* from, uint32_t bytes, Barrier& barrier) {
   constexpr uint64_t kEvictFirst = 0x12F0000000000000;
+  constexpr uint64_t kEvictNormal = 0x1000000000000000;
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
       "[%1], %2, [%3], %4;" ::"r"(shared_address(to)),
       "l"(from),
       "r"(bytes),
       "r"(barrier.address()),
-      "l"(kEvictFirst)
+      "l"(kept ? kEvictNormal : kEvictFirst)
       : "memory");
 }
 #endif
@@ -188,6 +190,9 @@ __device__ inline float warp_sum(float value) {
 template <int kId>
 __device__ inline void sync_some(int num_threads) {
   asm volatile("bar.sync %0, %1;" ::"n"(kId), "r"(num_threads) : "memory");
+}
+__device__ inline void sync_some(int id, int num_threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(num_threads) : "memory");
 }
 
 }  // namespace lamina::kernels::cuda
