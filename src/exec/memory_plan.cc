@@ -100,16 +100,8 @@ class Planner {
   void place_carried() {
     std::vector<Interval> intervals;
     std::vector<size_t> interval_of(num_values_, SIZE_MAX);
-    const auto carry = [&](ValueId carried, int32_t slice_idx) {
-      const ValueId value = storage_of(carried);
-      size_t& index = interval_of[static_cast<size_t>(value)];
-      if (index == SIZE_MAX) {
-        index = intervals.size();
-        intervals.push_back({.value = value,
-                             .begin = slice_idx,
-                             .size_bytes = buffer_bytes(graph_.type(value), limits_)});
-      }
-      intervals[index].end = slice_idx + 1;
+    const auto carry = [&](ValueId value, int32_t slice_idx) {
+      lengthen(intervals, interval_of, storage_of(value), {slice_idx, slice_idx + 1});
     };
     for (const Slice& slice : model_.slices) {
       for (const ValueId carried : slice.carried_out) carry(carried, slice.idx);
@@ -132,14 +124,7 @@ class Planner {
       value = storage_of(value);
       if (!needs_memory(graph_, value) || place(slice.idx, value).region == ValueRegion::kCarried)
         return;
-      size_t& index = interval_of[static_cast<size_t>(value)];
-      if (index == SIZE_MAX) {
-        index = intervals.size();
-        intervals.push_back({.value = value,
-                             .begin = time,
-                             .size_bytes = buffer_bytes(graph_.type(value), limits_)});
-      }
-      intervals[index].end = time;
+      lengthen(intervals, interval_of, value, {time, time});
     };
     for (size_t i = 0; i < slice.program.size(); ++i) {
       for (const ValueId value : touched_values(slice.program[i]))
@@ -153,6 +138,25 @@ class Planner {
     for (const Interval& interval : intervals) {
       place(slice.idx, interval.value) = place_of(ValueRegion::kScratch, interval);
     }
+  }
+
+  // The value's interval, which begins here if it has none yet, ends at `time.end`.
+  struct Time {
+    int32_t begin = 0;
+    int32_t end = 0;
+  };
+  void lengthen(std::vector<Interval>& intervals,
+                std::vector<size_t>& interval_of,
+                ValueId value,
+                Time time) const {
+    size_t& index = interval_of[static_cast<size_t>(value)];
+    if (index == SIZE_MAX) {
+      index = intervals.size();
+      intervals.push_back({.value = value,
+                           .begin = time.begin,
+                           .size_bytes = buffer_bytes(graph_.type(value), limits_)});
+    }
+    intervals[index].end = time.end;
   }
 
   [[nodiscard]] std::vector<ValueId> touched_values(const Instruction& instruction) const {

@@ -1,9 +1,8 @@
 #include <algorithm>
-#include <mutex>
-#include <utility>
 
 #include "kernels/cuda/attention_kernel.cuh"
 #include "kernels/cuda/attention_launch.h"
+#include "kernels/cuda/card.h"
 #include "kernels/cuda/launch.cuh"
 
 // What heads there are kernels for: use(head_dim) for each.
@@ -12,30 +11,8 @@
 namespace lamina::kernels::cuda {
 namespace {
 
-constexpr int kMaxDevices = 64;
-
-struct Card {
-  int device = 0;
-  int num_sms = 0;
-  int block_shared_bytes = 0;  // at most
-  int sm_shared_bytes = 0;     // at most, of all blocks together
-};
-
-cudaError_t read_card(Card& card) {
-  const std::pair<int*, cudaDeviceAttr> wanted[] = {
-      {&card.num_sms, cudaDevAttrMultiProcessorCount},
-      {&card.block_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin},
-      {&card.sm_shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor}};
-  for (const auto& [value, attribute] : wanted) {
-    const cudaError_t error = cudaDeviceGetAttribute(value, attribute, card.device);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
-}
-
 // How a kernel runs on a card: found out at its first launch there.
 struct Plan {
-  bool is_made = false;
   int num_stages = 0;
   int num_blocks = 0;
   int shared_bytes = 0;  // of a block
@@ -43,10 +20,7 @@ struct Plan {
 };
 
 template <typename Traits>
-cudaError_t make_plan(int device, Plan& plan) {
-  Card card{.device = device};
-  const cudaError_t error = read_card(card);
-  if (error != cudaSuccess) return error;
+cudaError_t make_plan(const Card& card, Plan& plan) {
   constexpr int kHeadBytes = static_cast<int>(sizeof(AttentionShared<Traits>));
   constexpr int kReservedBytes = 1024;  // the system's, of each block
   constexpr int kMergeBlocksPerSm = 16;
@@ -58,30 +32,15 @@ cudaError_t make_plan(int device, Plan& plan) {
   plan.num_blocks = card.num_sms * Traits::kBlocksPerSm;
   plan.shared_bytes = kHeadBytes + plan.num_stages * Traits::kTileBytes;
   plan.num_merge_blocks = card.num_sms * kMergeBlocksPerSm;
-  const cudaError_t set = cudaFuncSetAttribute(
+  return cudaFuncSetAttribute(
       attention_kernel<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
-  plan.is_made = set == cudaSuccess;
-  return set;
-}
-
-template <typename Traits>
-cudaError_t find_plan(Plan& plan) {
-  static std::mutex mutex;
-  static Plan plans[kMaxDevices];
-  int device = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error != cudaSuccess) return error;
-  if (device >= kMaxDevices) return cudaErrorInvalidDevice;
-  const std::lock_guard lock(mutex);
-  if (!plans[device].is_made) error = make_plan<Traits>(device, plans[device]);
-  plan = plans[device];
-  return error;
 }
 
 template <typename Traits>
 cudaError_t launch_with(AttentionParams params, cudaStream_t stream) {
+  static OfDevices<Plan> plans;
   Plan plan;
-  cudaError_t error = find_plan<Traits>(plan);
+  cudaError_t error = plans.find(make_plan<Traits>, plan);
   if (error != cudaSuccess) return error;
   params.num_stages = plan.num_stages;
   error = launch(attention_kernel<Traits>,

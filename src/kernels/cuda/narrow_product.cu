@@ -1,8 +1,7 @@
 #include <algorithm>
-#include <mutex>
 #include <type_traits>
-#include <utility>
 
+#include "kernels/cuda/card.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/narrow_product.h"
 #include "kernels/cuda/narrow_product_loader.cuh"
@@ -10,8 +9,6 @@
 
 namespace lamina::kernels::cuda {
 namespace {
-
-constexpr int kMaxDevices = 64;
 
 template <typename Traits>
 __global__ void __launch_bounds__(kNarrowThreads, 2)
@@ -30,59 +27,6 @@ __global__ void __launch_bounds__(kNarrowThreads, 2)
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
-
-struct Card {
-  int device = 0;
-  int num_sms = 0;
-  int block_shared_bytes = 0;  // at most
-  int sm_shared_bytes = 0;     // at most, of all blocks together
-  bool is_hopper = false;      // or later
-};
-
-cudaError_t read_card(Card& card) {
-  int major = 0;
-  const std::pair<int*, cudaDeviceAttr> wanted[] = {
-      {&card.num_sms, cudaDevAttrMultiProcessorCount},
-      {&card.block_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin},
-      {&card.sm_shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor},
-      {&major, cudaDevAttrComputeCapabilityMajor}};
-  for (const auto& [value, attribute] : wanted) {
-    const cudaError_t error = cudaDeviceGetAttribute(value, attribute, card.device);
-    if (error != cudaSuccess) return error;
-  }
-  card.is_hopper = major >= 9;
-  return cudaSuccess;
-}
-
-// One Value for each device, made by make(card, value) when it is first asked for.
-template <typename Value>
-class OfDevices {
- public:
-  template <typename Make>
-  cudaError_t find(const Make& make, Value& value) {
-    Card card;
-    cudaError_t error = cudaGetDevice(&card.device);
-    if (error != cudaSuccess) return error;
-    if (card.device >= kMaxDevices) return cudaErrorInvalidDevice;
-    const std::lock_guard lock(mutex_);
-    Entry& entry = entries_[card.device];
-    if (!entry.is_made) {
-      error = read_card(card);
-      if (error == cudaSuccess) error = make(card, entry.value);
-      entry.is_made = error == cudaSuccess;
-    }
-    value = entry.value;
-    return error;
-  }
-
- private:
-  struct Entry {
-    bool is_made = false;
-    Value value{};
-  };
-  std::mutex mutex_;
-  Entry entries_[kMaxDevices];
-};
 
 // How a kernel runs on a card: found out at its first launch there.
 struct Plan {
