@@ -6,10 +6,7 @@
 
 #include <cuda_runtime.h>
 
-#include <array>
-#include <atomic>
-#include <cstdint>
-
+#include "kernels/cuda/card.h"
 #include "kernels/cuda/primitives.cuh"
 
 namespace lamina::kernels::cuda {
@@ -22,22 +19,15 @@ __device__ inline void after_previous_kernel() {
   wait_for_previous_kernel();
 }
 
-// Whether the current device, of sm_90 or later, starts kernels early.
+// Whether the current device starts kernels early.
 inline bool starts_kernels_early() {
-  constexpr int kMaxDevices = 64;
-  enum : int8_t { kUnknown, kNo, kYes };
-  static std::array<std::atomic<int8_t>, kMaxDevices> known{};
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= kMaxDevices) return false;
-  std::atomic<int8_t>& answer = known[static_cast<size_t>(device)];
-  if (answer == kUnknown) {
-    int major = 0;
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) {
-      return false;
-    }
-    answer = major >= 9 ? kYes : kNo;
-  }
-  return answer == kYes;
+  static OfDevices<bool> answers;
+  bool is_early = false;
+  const auto ask = [](const Card& card, bool& answer) {
+    answer = card.is_hopper;
+    return cudaSuccess;
+  };
+  return answers.find(ask, is_early) == cudaSuccess && is_early;
 }
 
 struct Launch {
@@ -47,7 +37,7 @@ struct Launch {
   int shared_bytes = 0;
 };
 
-// Enqueues a kernel that calls after_previous_kernel().
+// Enqueues a kernel that calls after_previous_kernel(), or waits where it first needs to.
 template <typename... Params, typename... Args>
 cudaError_t launch(void (*kernel)(Params...), const Launch& how, const Args&... args) {
   cudaLaunchAttribute early{};
