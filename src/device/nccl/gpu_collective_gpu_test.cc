@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <functional>
+#include <future>
 #include <thread>
 
 #include "device/buffer.h"
@@ -130,15 +131,23 @@ TEST_F(GpuCollectiveTest, GathersInCapturedGraphs) {
   });
 }
 
+// Whether a thread has told of its gather, which then waits on the GPU.
+bool comes(std::promise<void>& enqueued) {
+  constexpr auto kPatience = std::chrono::seconds(30);
+  return enqueued.get_future().wait_for(kPatience) == std::future_status::ready;
+}
+
 // The thread that waits for the GPU is not the one that aborts.
 TEST_F(GpuCollectiveTest, AbortEndsAGatherWhoseRankNeverComes) {
-  std::thread waiting([this] {
+  std::promise<void> enqueued;
+  std::thread waiting([this, &enqueued] {
     ranks_[0]->stream().adopt_this_thread();
     EXPECT_TRUE(ranks_[0]->gather().ok());
     EXPECT_TRUE(has_pending_work(ranks_[0]->stream()));
+    enqueued.set_value();
     EXPECT_TRUE(synchronize(ranks_[0]->stream()).ok());
   });
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_TRUE(comes(enqueued));
   for (const auto& rank : ranks_) rank->collective().abort();
   waiting.join();
   EXPECT_FALSE(has_pending_work(ranks_[0]->stream()));
@@ -148,15 +157,17 @@ TEST_F(GpuCollectiveTest, AbortEndsAGatherWhoseRankNeverComes) {
 // Graphs hold on to what they were captured with: the abort is over when they are gone.
 TEST_F(GpuCollectiveTest, AbortEndsAGraphsGather) {
   on_all_ranks([](Rank& rank) { return rank.gather(); });
-  std::thread waiting([this] {
+  std::promise<void> enqueued;
+  std::thread waiting([this, &enqueued] {
     Rank& rank = *ranks_[0];
     rank.stream().adopt_this_thread();
     const Result<GpuGraph> graph = GpuGraph::capture(rank.stream(), [&] { return rank.gather(); });
     ASSERT_TRUE(graph.ok()) << graph.status().to_string();
     EXPECT_TRUE(graph->launch(rank.stream()).ok());
+    enqueued.set_value();
     EXPECT_TRUE(synchronize(rank.stream()).ok());
   });
-  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_TRUE(comes(enqueued));
   for (const auto& rank : ranks_) rank->collective().abort();
   waiting.join();
 }

@@ -114,7 +114,7 @@ class WorkQueue {
     if (threadIdx.x % 32 == 0) next_ = atomicAdd(params_.progress, 1) + gridDim.x;
   }
 
-  // The piece asked for, or the end. Both it and what is asked for now are on their way when this
+  // The piece asked for, or the end; asks for the one after it. Both are on their way when this
   // returns: whoever uses them late does not wait.
   __device__ Work take() {
     const Work work = find(__shfl_sync(~0U, next_, 0));

@@ -34,8 +34,14 @@ TestTensor poisoned(DType dtype, const Shape& shape) {
 
 class LinearGpu : public CudaTest {
  protected:
-  void expect_agreement(const Problem& problem, DType out_dtype, const std::string& what) {
+  void expect_agreement(const Problem& problem, DType out_dtype) {
     const Shape shape = {problem.x.view().shape[0], problem.weight.view().shape[0]};
+    const std::string what = fmt::format("{} into {} m {} n {} k {}",
+                                         dtype_name(problem.x.view().dtype),
+                                         dtype_name(out_dtype),
+                                         shape[0],
+                                         shape[1],
+                                         problem.weight.view().shape[1]);
     const DeviceTensor x(problem.x);
     const DeviceTensor weight(problem.weight);
     const DeviceTensor bias(problem.bias);
@@ -69,12 +75,7 @@ TEST_F(LinearGpu, AgreesWithReference) {
     for (const DType out_dtype : {DType::kF32, dtype}) {
       for (const int64_t m : kNumTokens) {
         for (const auto& [n, k] : kSizes) {
-          const Problem problem(dtype, m, n, k, ++seed);
-          expect_agreement(
-              problem,
-              out_dtype,
-              fmt::format(
-                  "{} into {} m {} n {} k {}", dtype_name(dtype), dtype_name(out_dtype), m, n, k));
+          expect_agreement(Problem(dtype, m, n, k, ++seed), out_dtype);
         }
       }
     }
@@ -88,12 +89,7 @@ TEST_F(LinearGpu, FewRowsAgreeWithReference) {
     for (const DType out_dtype : {DType::kF32, dtype}) {
       for (const int64_t m : {1, 2, 8, 9, 16, 23, 32}) {
         for (const auto& [n, k] : {std::pair{1, 8}, {63, 136}, {129, 264}, {70, 2056}}) {
-          const Problem problem(dtype, m, n, k, ++seed);
-          expect_agreement(
-              problem,
-              out_dtype,
-              fmt::format(
-                  "{} into {} m {} n {} k {}", dtype_name(dtype), dtype_name(out_dtype), m, n, k));
+          expect_agreement(Problem(dtype, m, n, k, ++seed), out_dtype);
         }
       }
     }
