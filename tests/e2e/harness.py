@@ -15,6 +15,7 @@ BINARY = os.environ.get("LAMINA_BINARY", str(REPOSITORY / "build/release/bin/lam
 FIXTURES = REPOSITORY / "tests/fixtures"
 SHARED = pathlib.Path(os.environ.get("LAMINA_SHARED_DIR", REPOSITORY.parent / "shared"))
 DEFAULT_MODEL = REPOSITORY / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+IS_SANITIZED = os.environ.get("LAMINA_IS_SANITIZED") == "1"
 START_TIMEOUT_S = 60
 KV_MEMORY = "256MiB"
 

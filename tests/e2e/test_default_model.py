@@ -2,7 +2,7 @@
 import pytest
 from openai import OpenAI
 
-from harness import DEFAULT_MODEL, Server, in_parallel
+from harness import DEFAULT_MODEL, IS_SANITIZED, Server, in_parallel
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 PROMPTS = [
@@ -29,17 +29,21 @@ def ask_streaming(client, text):
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
 
+# Of 98 MB of weights each token multiplies all: two prompts are what a sanitized program has time for.
+COMPARED = PROMPTS[3:5] if IS_SANITIZED else PROMPTS
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_offloaded_answers_equal_colocated_ones(dtype):
     options = ["--dtype", dtype, "--served-model-name", "default", "--max-model-len", "1024"]
     with Server(DEFAULT_MODEL, *options, "--mode", "colocated") as server:
         client = client_of(server)
-        colocated = [ask(client, prompt) for prompt in PROMPTS]
+        colocated = [ask(client, prompt) for prompt in COMPARED]
     with Server(DEFAULT_MODEL, *options) as server:
         client = client_of(server)
         assert "Shakespeare" in ask(client, PROMPTS[4])
-        together = in_parallel(lambda prompt: ask(client, prompt), PROMPTS)
-        streamed = in_parallel(lambda prompt: ask_streaming(client, prompt), PROMPTS)
+        together = in_parallel(lambda prompt: ask(client, prompt), COMPARED)
+        streamed = in_parallel(lambda prompt: ask_streaming(client, prompt), COMPARED)
         assert together == colocated
         assert streamed == colocated
         server.wait_until_idle()
