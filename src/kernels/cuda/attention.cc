@@ -35,6 +35,12 @@ int64_t value_dim(const RaggedAttentionArgs& args) {
 Status launch_fast(const RaggedAttentionArgs& args,
                    const StepTables::Impl& tables,
                    StreamView stream) {
+  if (args.v_cache.empty() && value_dim(args) != kLatentValueDim) {
+    return unimplemented(fmt::format("ragged_attention: values of {} in keys of {}: {} alone",
+                                     value_dim(args),
+                                     args.k_cache.shape[3],
+                                     kLatentValueDim));
+  }
   const StepTables::Impl::Window* window = tables.find(args.window.value_or(0));
   if (window == nullptr) {
     return invalid_argument(fmt::format("ragged_attention: a window of {} has no work prepared",
@@ -132,7 +138,7 @@ Status append_general(const TensorView& from,
 }
 
 Status append_swizzled(const AppendKvArgs& args, const int64_t* slots, StreamView stream) {
-  if (!starts_at_vectors(args.k) || !starts_at_vectors(args.v)) {
+  if (!starts_at_vectors(args.k) || (!args.v.empty() && !starts_at_vectors(args.v))) {
     return invalid_argument("append_kv: rows of k and v must start at multiples of 16 bytes");
   }
   const auto element_bytes = as_i32(static_cast<int64_t>(dtype_bytes(args.k.dtype)));
@@ -157,9 +163,10 @@ Status append_swizzled(const AppendKvArgs& args, const int64_t* slots, StreamVie
 bool reads_swizzled(const KvShape& shape) {
   const bool fits_tiles = shape.block_size % 16 == 0 &&
                           (kTileKeys % shape.block_size == 0 || shape.block_size % kTileKeys == 0);
-  return is_16_bit(shape.dtype) && shape.q_dtype == shape.dtype &&
-         shape.key_dim == shape.value_dim && has_attention_kernel(as_i32(shape.key_dim)) &&
-         fits_tiles;
+  if (!is_16_bit(shape.dtype) || shape.q_dtype != shape.dtype || !fits_tiles) return false;
+  const int32_t key_dim = as_i32(shape.key_dim);
+  if (shape.value_dim == 0) return has_latent_kernel(key_dim, shape.device.idx);
+  return shape.key_dim == shape.value_dim && has_attention_kernel(key_dim);
 }
 
 Status append_kv(const AppendKvArgs& args, StreamView stream) {

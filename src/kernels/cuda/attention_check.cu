@@ -19,7 +19,7 @@ class HostAttention {
         tables_(c.tables()),
         q_(c.q().to_host()),
         keys_(c.k_cache().to_host()),
-        values_(c.v_cache().to_host()),
+        values_(c.shape().is_latent() ? keys_ : c.v_cache().to_host()),
         slopes_(c.slopes().to_host()),
         sinks_(c.sinks().to_host()) {}
 
@@ -41,11 +41,11 @@ class HostAttention {
       greatest = std::max(greatest, scores.back());
     }
     double total = shape_.has_sinks ? std::exp(sinks_[static_cast<size_t>(head)] - greatest) : 0.0;
-    out.assign(static_cast<size_t>(shape_.head_dim), 0.0);
+    out.assign(static_cast<size_t>(shape_.value_dim()), 0.0);
     for (size_t i = 0; i < rows.size(); ++i) {
       const double weight = std::exp(scores[i] - greatest);
       total += weight;
-      for (int32_t d = 0; d < shape_.head_dim; ++d) {
+      for (int32_t d = 0; d < shape_.value_dim(); ++d) {
         out[static_cast<size_t>(d)] += weight * element(values_, rows[i], d);
       }
     }
@@ -168,6 +168,31 @@ void run(const char* name, const CaseShape& shape, bool drops_blocks = false) {
   }
 }
 
+// Keys in which values lie.
+template <typename Element>
+void run_latent() {
+  const std::vector<int32_t> ones(7, 1);
+  const std::vector<int32_t> contexts = {1, 15, 16, 65, 512, 513, 1200};
+  for (const int32_t num_heads : {1, 5, 16, 17, 64, 128}) {
+    run<Element>("latent", {num_heads, 1, kLatentKeyDim, 64, ones, contexts});
+  }
+  for (const int32_t block_size : {16, 32, 64, 128}) {
+    for (const int32_t num_heads : {16, 40}) {
+      CaseShape shape{
+          num_heads, 1, kLatentKeyDim, block_size, {1, 3, 20, 1}, {600, 77, 2200, 1200}};
+      run<Element>("latent chunks", shape);
+      run<Element>("latent blocks elsewhere", shape, true);
+      shape.out_is_f32 = true;
+      shape.window = 100;
+      run<Element>("latent window", shape);
+      shape.soft_cap = 5.0F;
+      shape.has_sinks = true;
+      shape.has_alibi = true;
+      run<Element>("latent, all forms", shape);
+    }
+  }
+}
+
 template <typename Element>
 void run_all() {
   const std::vector<int32_t> ones(7, 1);
@@ -209,6 +234,8 @@ int main() {
   }
   run_all<__nv_bfloat16>();
   run_all<__half>();
+  run_latent<__nv_bfloat16>();
+  run_latent<__half>();
   std::printf("%d steps of attention, %d failures\n", num_run, num_failed);
   return num_failed == 0 ? 0 : 1;
 }

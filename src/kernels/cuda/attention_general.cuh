@@ -1,6 +1,6 @@
 // Attention and append for whatever the fast kernels do not take: f32, mixed dtypes, heads of any
-// size up to kMaxGeneralDim, values that lie in their keys, cut short by no tile. Plain and exact
-// rather than fast: a block for each query and head.
+// size up to kMaxGeneralDim, values that lie in keys of other sizes than attention_latent.cuh has.
+// Plain and exact rather than fast: a block for each query and head.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -220,6 +220,7 @@ class CudaAttention : public CudaTest {
             .num_heads = static_cast<int32_t>(form.num_heads),
             .num_kv_heads = static_cast<int32_t>(form.num_kv_heads),
             .value_dim = static_cast<int32_t>(form.value_dim),
+            .latent = form.latent,
             .num_blocks = static_cast<int32_t>(host.k_cache.view().shape[0]),
             .block_size = static_cast<int32_t>(form.block_size),
             .windows = {0, form.window.value_or(9)}};
@@ -272,13 +273,22 @@ TEST_F(CudaAttention, OverBlocksThatAreHere) {
 }
 
 TEST_F(CudaAttention, OfValuesThatLieInTheirKeys) {
-  for (const DType dtype : {DType::kBF16, DType::kF32}) {
-    expect_agrees({.dtype = dtype,
-                   .num_heads = 16,
-                   .num_kv_heads = 1,
-                   .key_dim = 576,
-                   .value_dim = 512,
-                   .latent = true});
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    Form form = {.dtype = dtype, .num_kv_heads = 1, .key_dim = 24, .value_dim = 16, .latent = true};
+    expect_agrees(form);
+    form.key_dim = 576;
+    form.value_dim = 512;
+    for (const int64_t num_heads : {1, 16, 40, 128}) {
+      form.num_heads = num_heads;
+      form.block_size = 16;
+      expect_agrees(form);
+      form.block_size = 64;
+      form.some_blocks_elsewhere = true;
+      form.out_dtype = dtype;
+      expect_agrees(form);
+      form.some_blocks_elsewhere = false;
+      form.out_dtype = DType::kF32;
+    }
   }
 }
 

@@ -20,17 +20,24 @@ struct Plan {
 };
 
 template <typename Traits>
-cudaError_t make_plan(const Card& card, Plan& plan) {
-  constexpr int kHeadBytes = static_cast<int>(sizeof(AttentionShared<Traits>));
+constexpr int kHeadBytes = static_cast<int>(sizeof(typename Traits::Shared));
+
+// How many tiles fit into a block's shared memory.
+template <typename Traits>
+int count_stages(const Card& card) {
   constexpr int kReservedBytes = 1024;  // the system's, of each block
-  constexpr int kMergeBlocksPerSm = 16;
   const int room = std::min(card.block_shared_bytes,
                             card.sm_shared_bytes / Traits::kBlocksPerSm - kReservedBytes);
-  plan.num_stages = std::min(kMaxStages, (room - kHeadBytes) / Traits::kTileBytes);
-  constexpr int kFewestStages = 2;  // keys and their values
-  if (plan.num_stages < kFewestStages) return cudaErrorInvalidConfiguration;
+  return std::min(kMaxStages, (room - kHeadBytes<Traits>) / Traits::kTileBytes);
+}
+
+template <typename Traits>
+cudaError_t make_plan(const Card& card, Plan& plan) {
+  constexpr int kMergeBlocksPerSm = 16;
+  plan.num_stages = count_stages<Traits>(card);
+  if (plan.num_stages < Traits::kFewestStages) return cudaErrorInvalidConfiguration;
   plan.num_blocks = card.num_sms * Traits::kBlocksPerSm;
-  plan.shared_bytes = kHeadBytes + plan.num_stages * Traits::kTileBytes;
+  plan.shared_bytes = kHeadBytes<Traits> + plan.num_stages * Traits::kTileBytes;
   plan.num_merge_blocks = card.num_sms * kMergeBlocksPerSm;
   return cudaFuncSetAttribute(
       attention_kernel<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
@@ -70,6 +77,9 @@ cudaError_t launch_for(const AttentionParams& params,
                    : launch_with<AttentionTraits<Element, dim, kNarrowRows>>(params, stream);
     LAMINA_HEAD_DIMS(LAMINA_HEAD_DIM)
 #undef LAMINA_HEAD_DIM
+    case kLatentKeyDim:
+      return is_wide ? launch_with<LatentTraits<Element, kWideRows>>(params, stream)
+                     : launch_with<LatentTraits<Element, kNarrowRows>>(params, stream);
     default:
       return cudaErrorInvalidValue;
   }
@@ -81,6 +91,13 @@ bool has_attention_kernel(int32_t head_dim) {
 #define LAMINA_IS_HEAD_DIM(dim) || head_dim == dim
   return false LAMINA_HEAD_DIMS(LAMINA_IS_HEAD_DIM);
 #undef LAMINA_IS_HEAD_DIM
+}
+
+bool has_latent_kernel(int32_t key_dim, int device) {
+  if (key_dim != kLatentKeyDim) return false;
+  using Widest = LatentTraits<__nv_bfloat16, kWideRows>;
+  Card card{.device = device};
+  return read_card(card) == cudaSuccess && count_stages<Widest>(card) >= Widest::kFewestStages;
 }
 
 cudaError_t launch_attention(AttentionParams params,

@@ -11,10 +11,14 @@ enum class Element16 : uint8_t { kBF16, kF16 };
 
 // Whether there is a kernel for heads of that many elements.
 [[nodiscard]] bool has_attention_kernel(int32_t head_dim);
+// Whether there is one for keys of that many elements in which values of kLatentValueDim lie. It
+// takes 155 KiB of shared memory.
+[[nodiscard]] bool has_latent_kernel(int32_t key_dim, int device);
 
 // Enqueues the items of `params`, all narrow or all wide, on a card with `num_sms` multiprocessors.
 // params.num_stages is filled in. A launch that fails is the error that it returns;
-// cudaErrorInvalidValue without a kernel for the head.
+// cudaErrorInvalidValue without a kernel for the head; kLatentKeyDim is the latent
+// one.
 [[nodiscard]] cudaError_t launch_attention(
     AttentionParams params, Element16 element, int32_t head_dim, bool is_wide, cudaStream_t stream);
 

@@ -9,12 +9,12 @@ namespace lamina::kernels::cuda {
 template <typename Traits>
 class AttentionLoader {
  public:
-  __device__ AttentionLoader(const AttentionParams& params, AttentionShared<Traits>& shared)
+  __device__ AttentionLoader(const AttentionParams& params, typename Traits::Shared& shared)
       : params_(params),
         shared_(shared),
         lane_(threadIdx.x % 32),
-        chunk_keys_(min(params.block_size, kTileKeys)),
-        chunks_(kTileKeys / chunk_keys_) {}
+        chunk_keys_(min(params.block_size, Traits::kTileKeys)),
+        chunks_(Traits::kTileKeys / chunk_keys_) {}
 
   // All work of this block, then the end of it. What the next item needs is asked for while the
   // tiles of the one before are copied: under load, memory takes microseconds to answer.
@@ -65,7 +65,9 @@ class AttentionLoader {
       const int own_chunk = chunk + lane_ % chunks_;
       const int own_block = __shfl_sync(~0U, block, own_chunk - known);
       copy_tile(params_.k_cache, work.head, own_chunk, own_block);
-      copy_tile(params_.v_cache, work.head, own_chunk, own_block);
+      if constexpr (!Traits::kValuesInKeys) {
+        copy_tile(params_.v_cache, work.head, own_chunk, own_block);
+      }
       if (chunk == first_chunk(work)) next = queue.take();
       if (chunk + chunks_ >= end) next_block = find_block(next, first_chunk(next));
     }
@@ -95,7 +97,7 @@ class AttentionLoader {
   __device__ void copy_queries(const Work& work) {
     const int slot = query_counter_.idx;
     shared_.queries_empty[slot].wait(query_counter_.parity ^ 1);
-    query_counter_.advance(2);
+    query_counter_.advance(Traits::kQuerySlots);
     if (lane_ == 0) shared_.loaded[slot] = work;
     constexpr int64_t kElementBytes = sizeof(typename Traits::Element);
     const auto* q = static_cast<const unsigned char*>(params_.q);
@@ -130,7 +132,7 @@ class AttentionLoader {
 #if __CUDA_ARCH__ >= 900
     if (is_first && lane_ == 0) full.arrive_and_expect(num_copies * bytes);
     __syncwarp();
-    if (copies) bulk_copy(to, from, bytes, full);
+    if (copies) bulk_copy(to, from, bytes, full, Traits::kKeysPolicy);
 #else
     for (uint32_t rest = __ballot_sync(~0U, copies); rest != 0; rest &= rest - 1) {
       const int source = __ffs(rest) - 1;
@@ -149,7 +151,7 @@ class AttentionLoader {
   }
 
   const AttentionParams& params_;
-  AttentionShared<Traits>& shared_;
+  typename Traits::Shared& shared_;
   const int lane_;
   const int chunk_keys_;  // of what is copied at once: a block's, or a tile's where that is less
   const int chunks_;      // of a tile

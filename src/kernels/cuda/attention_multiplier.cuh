@@ -37,7 +37,7 @@ class AttentionMultiplier {
       multiply(work);
       __syncwarp();
       if (lane_ == 0) shared_.queries_empty[slot].arrive();
-      query_counter_.advance(2);
+      query_counter_.advance(Traits::kQuerySlots);
       if constexpr (Traits::kHasFinisher) {
         hand_on(work);
       } else {
@@ -209,7 +209,7 @@ class AttentionMultiplier {
   // Values that no row sees may be anything, and NaN times 0 is NaN: zeros instead.
   __device__ void clear_values(unsigned char* tile, int tile_key, uint32_t missing, int key_end) {
     constexpr int kChunks = Traits::kRowBytes / 16;
-    constexpr int kKeys = kTileKeys / kComputeWarps;
+    constexpr int kKeys = kTileKeys / Traits::kComputeWarps;
     for (int i = lane_; i < kKeys * kChunks; i += 32) {
       const int row = warp_ * kKeys + i / kChunks;
       if (tile_key + row < key_end && !is_missing(row, missing)) continue;
@@ -217,10 +217,10 @@ class AttentionMultiplier {
           uint4{0, 0, 0, 0};
     }
     fence_before_bulk_copies();
-    if constexpr (Traits::kKeyWarps == kComputeWarps) {
+    if constexpr (Traits::kKeyWarps == Traits::kComputeWarps) {
       __syncwarp();  // a warp clears what it reads
     } else {
-      sync_some<1>(kComputeThreads);
+      sync_some<1>(Traits::kComputeThreads);
     }
   }
 
@@ -306,10 +306,10 @@ class AttentionMultiplier {
         shared_.totals[warp_][row] = total_[i];
       }
     }
-    sync_some<1>(kComputeThreads);
+    sync_some<1>(Traits::kComputeThreads);
     for (int turn = 0; turn < Traits::kKeyWarps; ++turn) {
       if (turn == warp_) add_own_sums(turn == 0);
-      if (turn + 1 < Traits::kKeyWarps) sync_some<1>(kComputeThreads);
+      if (turn + 1 < Traits::kKeyWarps) sync_some<1>(Traits::kComputeThreads);
     }
   }
 

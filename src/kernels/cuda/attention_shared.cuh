@@ -7,16 +7,29 @@
 
 namespace lamina::kernels::cuda {
 
-inline constexpr int kComputeWarps = 4;
-inline constexpr int kComputeThreads = kComputeWarps * 32;
 inline constexpr float kLog2e = 1.4426950408889634F;
 inline constexpr float kLn2 = 0.6931471805599453F;
+
+template <typename Traits>
+struct AttentionShared;
+template <typename Traits>
+class AttentionMultiplier;
 
 template <typename ElementType, int kHeadDim, int kItemRows>
 struct AttentionTraits {
   using Element = ElementType;
+  using Shared = AttentionShared<AttentionTraits>;
+  using Multiplier = AttentionMultiplier<AttentionTraits>;
   static constexpr int kDim = kHeadDim;
+  static constexpr int kValueDim = kHeadDim;
   static constexpr int kRows = kItemRows;
+  static constexpr int kComputeWarps = 4;
+  static constexpr int kComputeThreads = kComputeWarps * 32;
+  static constexpr int kTileKeys = cuda::kTileKeys;
+  static constexpr bool kValuesInKeys = false;
+  static constexpr uint64_t kKeysPolicy = kEvictFirst;
+  static constexpr int kQuerySlots = 2;    // of the item at hand and of the next one
+  static constexpr int kFewestStages = 2;  // keys and their values
   static constexpr int kRowWarps = kRows / 16;
   static constexpr int kKeyWarps = kComputeWarps / kRowWarps;
   static constexpr int kWarpKeys = kTileKeys / kKeyWarps;
@@ -44,25 +57,47 @@ struct alignas(16) Work {
   __device__ static Work end() { return {}; }
 };
 
+// What the loader fills, apart from the tiles.
+template <typename Traits>
+struct AttentionIntake {
+  alignas(16) unsigned char queries[Traits::kQuerySlots][Traits::kRows][Traits::kQueryStride];
+  Work loaded[Traits::kQuerySlots];  // comes with the queries
+  Barrier full[kMaxStages];
+  Barrier empty[kMaxStages];
+  Barrier queries_full[Traits::kQuerySlots];
+  Barrier queries_empty[Traits::kQuerySlots];
+  uint32_t missing[kMaxStages];  // with keys; bit c: block c of the tile is not here
+
+  // By one thread, before any role begins.
+  __device__ void init_barriers(int num_stages) {
+#if __CUDA_ARCH__ >= 900
+    constexpr uint32_t kLoaders = 1;
+#else
+    constexpr uint32_t kLoaders = 33;  // each lane's copies, and what one of them has written
+#endif
+    for (int i = 0; i < num_stages; ++i) {
+      full[i].init(kLoaders);
+      empty[i].init(Traits::kComputeWarps);
+    }
+    for (int i = 0; i < Traits::kQuerySlots; ++i) {
+      queries_full[i].init(kLoaders);
+      queries_empty[i].init(Traits::kComputeWarps);
+    }
+    fence_before_bulk_copies();
+  }
+};
+
 // Shared memory: this, then params.num_stages tiles: keys, their values, the next keys and so on.
 template <typename Traits>
-struct alignas(128) AttentionShared {
-  // Of the item at hand and of the next one.
-  alignas(16) unsigned char queries[2][Traits::kRows][Traits::kQueryStride];
+struct alignas(128) AttentionShared : AttentionIntake<Traits> {
   // Of the warps with keys of their own together.
   alignas(16) float sums[Traits::kHasFinisher ? 16 : 1][Traits::kSumStride];
   // Of each of them: greatest score and sum of weights of its rows.
   float maxima[Traits::kKeyWarps][16];
   float totals[Traits::kKeyWarps][16];
-  Barrier full[kMaxStages];
-  Barrier empty[kMaxStages];
-  Barrier queries_full[2];
-  Barrier queries_empty[2];
   Barrier sums_full;
   Barrier sums_empty;
-  Work loaded[2];                // comes with the queries
-  Work summed;                   // comes with the sums
-  uint32_t missing[kMaxStages];  // with keys; bit c: block c of the tile is not here
+  Work summed;  // comes with the sums
 
   __device__ unsigned char* tile(int stage) {
     return reinterpret_cast<unsigned char*>(this + 1) + stage * Traits::kTileBytes;
@@ -80,22 +115,9 @@ struct alignas(128) AttentionShared {
 
   // By one thread, before any role begins.
   __device__ void init_barriers(int num_stages) {
-#if __CUDA_ARCH__ >= 900
-    constexpr uint32_t kLoaders = 1;
-#else
-    constexpr uint32_t kLoaders = 33;  // each lane's copies, and what one of them has written
-#endif
-    for (int i = 0; i < num_stages; ++i) {
-      full[i].init(kLoaders);
-      empty[i].init(kComputeWarps);
-    }
-    for (int i = 0; i < 2; ++i) {
-      queries_full[i].init(kLoaders);
-      queries_empty[i].init(kComputeWarps);
-    }
-    sums_full.init(kComputeWarps);
+    sums_full.init(Traits::kComputeWarps);
     sums_empty.init(1);
-    fence_before_bulk_copies();
+    AttentionIntake<Traits>::init_barriers(num_stages);
   }
 };
 

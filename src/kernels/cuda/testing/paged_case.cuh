@@ -22,7 +22,7 @@ namespace lamina::kernels::cuda::testing {
 struct CaseShape {
   int32_t num_heads = 8;
   int32_t num_kv_heads = 1;
-  int32_t head_dim = 128;
+  int32_t head_dim = 128;  // kLatentKeyDim: values lie in the keys
   int32_t block_size = 16;
   std::vector<int32_t> num_queries = {};  // of each sequence
   std::vector<int32_t> context_len = {};
@@ -31,6 +31,9 @@ struct CaseShape {
   bool has_alibi = false;
   bool has_sinks = false;
   bool out_is_f32 = false;
+
+  [[nodiscard]] bool is_latent() const { return head_dim == kLatentKeyDim; }
+  [[nodiscard]] int32_t value_dim() const { return is_latent() ? kLatentValueDim : head_dim; }
 };
 
 // Positions to blocks, and the bounds of the queries.
@@ -80,8 +83,8 @@ struct Workspace {
   DeviceArray<int32_t> progress;
 
   Workspace() = default;
-  Workspace(int32_t partials, int32_t num_kv_heads, int rows, int32_t head_dim)
-      : outs(static_cast<size_t>(partials) * num_kv_heads * rows * head_dim),
+  Workspace(int32_t partials, int32_t num_kv_heads, int rows, int32_t value_dim)
+      : outs(static_cast<size_t>(partials) * num_kv_heads * rows * value_dim),
         lses(static_cast<size_t>(partials) * num_kv_heads * rows),
         progress(2) {
     progress.fill_bytes(0);
@@ -97,9 +100,9 @@ class PagedCase {
         tables_(shape_, seed),
         q_(static_cast<size_t>(tables_.query_begin.back()) * q_row()),
         k_cache_(cache_size()),
-        v_cache_(cache_size()),
-        out_(q_.size() * (shape_.out_is_f32 ? 2 : 1)),
-        lse_(static_cast<size_t>(tables_.query_begin.back()) * shape_.num_heads),
+        v_cache_(shape_.is_latent() ? 0 : cache_size()),
+        out_(num_rows() * shape_.value_dim() * (shape_.out_is_f32 ? 2 : 1)),
+        lse_(num_rows()),
         block_tables_(tables_.blocks) {
     fill_random(q_, seed + 1);
     fill_random(k_cache_, seed + 2);
@@ -152,6 +155,7 @@ class PagedCase {
         for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
           const size_t begin = row * tables_.row(b, position, head, shape_);
           std::fill_n(keys.begin() + static_cast<ptrdiff_t>(begin), row, Element(NAN));
+          if (values.empty()) continue;
           std::fill_n(values.begin() + static_cast<ptrdiff_t>(begin), row, Element(NAN));
         }
       }
@@ -187,6 +191,9 @@ class PagedCase {
     Workspace workspace;
   };
 
+  [[nodiscard]] size_t num_rows() const {
+    return static_cast<size_t>(tables_.query_begin.back()) * static_cast<size_t>(shape_.num_heads);
+  }
   [[nodiscard]] size_t q_row() const {
     return static_cast<size_t>(shape_.num_heads) * static_cast<size_t>(shape_.head_dim);
   }
@@ -200,7 +207,8 @@ class PagedCase {
     make_attention_schedule({.query_begin = tables_.query_begin,
                              .context_len = shape_.context_len,
                              .group = shape_.num_heads / shape_.num_kv_heads,
-                             .window = shape_.window},
+                             .window = shape_.window,
+                             .latent = shape_.is_latent()},
                             schedule);
     fill(narrow_, schedule.narrow, kNarrowRows);
     fill(wide_, schedule.wide, kWideRows);
@@ -216,7 +224,7 @@ class PagedCase {
     for (const AttentionItem& rows : cut.merges) {
       width.most_rows = std::max(width.most_rows, rows.num_rows);
     }
-    width.workspace = Workspace(cut.num_partials, shape_.num_kv_heads, rows, shape_.head_dim);
+    width.workspace = Workspace(cut.num_partials, shape_.num_kv_heads, rows, shape_.value_dim());
   }
 
   [[nodiscard]] AttentionParams base_params() const {
