@@ -1,10 +1,12 @@
 // Decode attention on a GPU beside what the bandwidth of its memory and the rate of its products
-// allow, all measured in one run. Prints a line a case; asserts nothing.
+// allow, all measured in one run. Prints a line a case; asserts nothing. An argument names the one
+// part to run: latent, heads or codes.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string_view>
 
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/testing/measure.cuh"
@@ -55,24 +57,27 @@ struct Ceilings {
   }
 };
 
+template <typename Cached>
 Cost cost_of(const CaseShape& shape) {
   Cost cost;
   const double dims = shape.head_dim + shape.value_dim();
+  const double row = (shape.is_latent() ? shape.head_dim : dims) * sizeof(Cached) +
+                     (is_code<Cached> ? 2 * sizeof(float) : 0);
   for (const int32_t len : shape.context_len) {
-    const double row = shape.is_latent() ? shape.head_dim : dims;
-    cost.bytes += row * len * shape.num_kv_heads * sizeof(__nv_bfloat16);
+    cost.bytes += row * len * shape.num_kv_heads;
     cost.operations += 2.0 * dims * len * shape.num_heads;
   }
   return cost;
 }
 
+template <typename Cached = __nv_bfloat16>
 void bench(const Ceilings& ceilings, const char* name, const CaseShape& shape) {
-  const Cost cost = cost_of(shape);
+  const Cost cost = cost_of<Cached>(shape);
   // Enough copies that the cache holds little of the next one.
   const int copies = std::max(2, static_cast<int>(1.0e9 / cost.bytes));
-  std::vector<std::unique_ptr<PagedCase<__nv_bfloat16>>> cases;
+  std::vector<std::unique_ptr<PagedCase<__nv_bfloat16, Cached>>> cases;
   for (int i = 0; i < copies; ++i) {
-    cases.push_back(std::make_unique<PagedCase<__nv_bfloat16>>(shape, i));
+    cases.push_back(std::make_unique<PagedCase<__nv_bfloat16, Cached>>(shape, i));
   }
   const int num_calls = std::max(2 * copies, 20);
   const double seconds = median_seconds(num_calls, [&](int call, cudaStream_t stream) {
@@ -124,7 +129,32 @@ CaseShape ragged(CaseShape shape) {
   return shape;
 }
 
-void run() {
+void bench_latent(const Ceilings& ceilings) {
+  for (const int32_t num_heads : {16, 32, 64, 128}) {
+    for (const auto& [batch, context] :
+         {std::pair{16, 4096}, {64, 4096}, {16, 16384}, {128, 2048}, {1, 65536}}) {
+      bench(ceilings, "latent", latent(num_heads, batch, context));
+      bench(ceilings, "ragged", ragged(latent(num_heads, batch, context)));
+    }
+  }
+}
+
+template <typename Cached>
+void bench_heads(const Ceilings& ceilings, const char* even_name, const char* ragged_name) {
+  for (const int32_t kv_heads : {8, 64}) {
+    for (const auto& [batch, context] :
+         {std::pair{16, 4096}, {64, 4096}, {16, 16384}, {128, 2048}, {20, 1024}}) {
+      if (kv_heads == 64 && batch * context > 262144) continue;  // 8.6 GB and no more
+      for (const int32_t block_size : {16, 64}) {
+        const CaseShape shape = decode(kv_heads, block_size, batch, context);
+        bench<Cached>(ceilings, even_name, shape);
+        bench<Cached>(ceilings, ragged_name, ragged(shape));
+      }
+    }
+  }
+}
+
+void run(std::string_view part) {
   cudaDeviceProp card{};
   LAMINA_REQUIRE_CUDA(cudaGetDeviceProperties(&card, 0));
   const Ceilings ceilings = {measure_read(card.multiProcessorCount),
@@ -134,29 +164,18 @@ void run() {
               card.multiProcessorCount,
               ceilings.read_bytes / 1e9,
               ceilings.operations / 1e12);
-  for (const int32_t num_heads : {16, 32, 64, 128}) {
-    for (const auto& [batch, context] :
-         {std::pair{16, 4096}, {64, 4096}, {16, 16384}, {128, 2048}, {1, 65536}}) {
-      bench(ceilings, "latent", latent(num_heads, batch, context));
-      bench(ceilings, "ragged", ragged(latent(num_heads, batch, context)));
-    }
-  }
-  for (const int32_t kv_heads : {8, 64}) {
-    for (const auto& [batch, context] :
-         {std::pair{16, 4096}, {64, 4096}, {16, 16384}, {128, 2048}, {20, 1024}}) {
-      if (kv_heads == 64 && batch * context > 262144) continue;  // 8.6 GB and no more
-      for (const int32_t block_size : {16, 64}) {
-        bench(ceilings, "even", decode(kv_heads, block_size, batch, context));
-        bench(ceilings, "ragged", ragged(decode(kv_heads, block_size, batch, context)));
-      }
-    }
+  if (part.empty() || part == "latent") bench_latent(ceilings);
+  if (part.empty() || part == "heads") bench_heads<__nv_bfloat16>(ceilings, "even", "ragged");
+  if (part.empty() || part == "codes") {
+    bench_heads<E4M3>(ceilings, "fp8", "fp8 rag.");
+    bench_heads<I8>(ceilings, "int8", "int8 rag.");
   }
 }
 
 }  // namespace
 }  // namespace lamina::kernels::cuda::testing
 
-int main() {
-  lamina::kernels::cuda::testing::run();
+int main(int argc, char** argv) {
+  lamina::kernels::cuda::testing::run(argc > 1 ? argv[1] : "");
   return 0;
 }

@@ -23,6 +23,7 @@ struct LatentTraits {
   using Element = ElementType;
   using Shared = LatentShared<LatentTraits>;
   using Multiplier = LatentMultiplier<LatentTraits>;
+  using Uncoded = LatentTraits;
   static constexpr int kDim = kLatentKeyDim;
   static constexpr int kValueDim = kLatentValueDim;
   static constexpr int kRows = kItemRows;
@@ -32,15 +33,18 @@ struct LatentTraits {
   static constexpr int kBlocksPerSm = 1;
   static constexpr bool kHasFinisher = false;
   static constexpr bool kValuesInKeys = true;
+  static constexpr bool kIsCoded = false;
+  static constexpr int kScaleBytes = 0;
   // Heads past an item's rows read the same keys in other items.
   static constexpr uint64_t kKeysPolicy = kRows > kNarrowRows ? kEvictNormal : kEvictFirst;
   static constexpr int kQuerySlots = kRows > kNarrowRows ? 1 : 2;  // 64 rows leave room for one
   static constexpr int kRowBytes = kDim * static_cast<int>(sizeof(Element));
-  static constexpr int kQueryStride = kRowBytes + 16;  // rows start in different banks
+  static constexpr int kQueryBytes = kRowBytes;
+  static constexpr int kQueryStride = kQueryBytes + 16;  // rows start in different banks
 
   // Tiles are small, so that a place is free again soon; a round takes several.
   static constexpr int kTileKeys = 16;
-  static constexpr int kTileBytes = kTileKeys * kRowBytes;
+  static constexpr int kStageBytes = kTileKeys * kRowBytes;
   static constexpr int kRoundKeys = 64;
   static constexpr int kRoundTiles = kRoundKeys / kTileKeys;
   static constexpr int kFewestStages = kRoundTiles;
@@ -80,7 +84,7 @@ struct alignas(128) LatentShared : AttentionIntake<Traits> {
   float factors[Traits::kRows];
 
   __device__ unsigned char* tile(int stage) {
-    return reinterpret_cast<unsigned char*>(this + 1) + stage * Traits::kTileBytes;
+    return reinterpret_cast<unsigned char*>(this + 1) + stage * Traits::kStageBytes;
   }
   // Of that key of the round; chunks of rows lie in different banks.
   __device__ typename Traits::Element* weight(int row, int key) {

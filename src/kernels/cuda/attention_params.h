@@ -48,12 +48,14 @@ struct AttentionItems {
 
 // Meanings as RaggedAttentionArgs has them, in kernels/attention.h.
 struct AttentionParams {
-  const void* q;        // [T, Hq, D]
-  int64_t q_stride;     // elements from a token to the next; rows start at multiples of 16 bytes
-  const void* k_cache;  // [P, Hkv, block_size, D], chunks of 16 bytes in the order of swizzle.cuh
-  const void* v_cache;  // [P, Hkv, block_size, Dv], the same; null: values lie in the keys
-  void* out;            // [T, Hq, Dv]
-  float* lse;           // [T, Hq] or null
+  const void* q;          // [T, Hq, D]
+  int64_t q_stride;       // elements from a token to the next; rows start at multiples of 16 bytes
+  const void* k_cache;    // [P, Hkv, block_size, D], chunks of 16 bytes in the order of swizzle.cuh
+  const void* v_cache;    // [P, Hkv, block_size, Dv], the same; null: values lie in the keys
+  const float* k_scales;  // [P, Hkv, block_size] of caches of codes
+  const float* v_scales;  // the same
+  void* out;              // [T, Hq, Dv]
+  float* lse;             // [T, Hq] or null
   const int32_t* block_tables;
   int64_t max_blocks;
   int32_t num_heads;

@@ -1,6 +1,8 @@
 // What the roles of the attention kernel share: sizes, shared memory, and the work of a launch.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/attention_params.h"
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/swizzle.cuh"
@@ -15,11 +17,15 @@ struct AttentionShared;
 template <typename Traits>
 class AttentionMultiplier;
 
-template <typename ElementType, int kHeadDim, int kItemRows>
+// Element: of queries, weights and products. Cached: the same, or a code.
+template <typename ElementType, int kHeadDim, int kItemRows, typename CachedType = ElementType>
 struct AttentionTraits {
   using Element = ElementType;
+  using Cached = CachedType;
   using Shared = AttentionShared<AttentionTraits>;
   using Multiplier = AttentionMultiplier<AttentionTraits>;
+  using Uncoded = AttentionTraits<Element, kHeadDim, kItemRows>;  // for results, which are the same
+  static constexpr bool kIsCoded = !std::is_same_v<Cached, Element>;
   static constexpr int kDim = kHeadDim;
   static constexpr int kValueDim = kHeadDim;
   static constexpr int kRows = kItemRows;
@@ -33,10 +39,13 @@ struct AttentionTraits {
   static constexpr int kRowWarps = kRows / 16;
   static constexpr int kKeyWarps = kComputeWarps / kRowWarps;
   static constexpr int kWarpKeys = kTileKeys / kKeyWarps;
-  static constexpr int kRowBytes = kDim * static_cast<int>(sizeof(Element));
+  static constexpr int kRowBytes = kDim * static_cast<int>(sizeof(Cached));
   static constexpr int kTileBytes = kTileKeys * kRowBytes;
+  static constexpr int kScaleBytes = kIsCoded ? static_cast<int>(sizeof(float)) : 0;  // of a row
+  static constexpr int kStageBytes = kTileBytes + kTileKeys * kScaleBytes;
+  static constexpr int kQueryBytes = kDim * static_cast<int>(sizeof(Element));
   // Rows of queries and of sums start in different banks.
-  static constexpr int kQueryStride = kRowBytes + 16;
+  static constexpr int kQueryStride = kQueryBytes + 16;
   static constexpr int kSumStride = kDim + 4;
   // Warps with keys of their own add up in shared memory what they have, and one more warp takes it
   // from there, so that they need not wait for global memory.
@@ -87,7 +96,8 @@ struct AttentionIntake {
   }
 };
 
-// Shared memory: this, then params.num_stages tiles: keys, their values, the next keys and so on.
+// Shared memory: this, then params.num_stages tiles, each with its scales: keys, their values, the
+// next keys and so on.
 template <typename Traits>
 struct alignas(128) AttentionShared : AttentionIntake<Traits> {
   // Of the warps with keys of their own together.
@@ -100,7 +110,10 @@ struct alignas(128) AttentionShared : AttentionIntake<Traits> {
   Work summed;  // comes with the sums
 
   __device__ unsigned char* tile(int stage) {
-    return reinterpret_cast<unsigned char*>(this + 1) + stage * Traits::kTileBytes;
+    return reinterpret_cast<unsigned char*>(this + 1) + stage * Traits::kStageBytes;
+  }
+  __device__ float* scales(int stage) {
+    return reinterpret_cast<float*>(tile(stage) + Traits::kTileBytes);
   }
 
   // The greatest of all warps' scores of a row, or 0 if none saw a key.

@@ -163,6 +163,12 @@ __device__ inline void load_transposed_matrices(uint32_t (&to)[4], uint32_t row_
                : "r"(row_address));
 }
 
+__device__ inline void load_transposed_matrices(uint32_t (&to)[2], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(to[0]), "=r"(to[1])
+               : "r"(row_address));
+}
+
 // sums [16, 8] += a [16, 16] b [16, 8], sums in f32.
 template <typename Element>
 __device__ void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
