@@ -234,8 +234,10 @@ class AttentionMultiplier {
     }
   }
 
+  // Blocks of a tile have 16, 32 or 64 keys.
   __device__ bool is_missing(int key_in_tile, uint32_t missing) const {
-    return (missing >> (key_in_tile / min(params_.block_size, kTileKeys)) & 1) != 0;
+    const int shift = __ffs(min(params_.block_size, kTileKeys)) - 1;
+    return (missing >> (key_in_tile >> shift) & 1) != 0;
   }
 
   __device__ void mask(
