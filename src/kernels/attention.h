@@ -105,7 +105,7 @@ struct AppendKvArgs {
 // split in two, bit for bit the same together: kCached, before this step's keys are appended, meets
 // most of the keys that were there before and leaves its sums in `state`; kRest goes on from there.
 // `out` and `lse` are empty views for kCached. On CUDA the batch needs its `tables`, which were
-// checked as the batch is here; phases and quantised caches are kUnimplemented.
+// checked as the batch is here; phases are kUnimplemented.
 //   state [T, Hq, attention_state_dim(Dv)] f32, its content private to the operator; an empty view
 //   for kWhole
 enum class AttentionPhase : uint8_t { kWhole, kCached, kRest };

@@ -37,6 +37,7 @@ struct StepTablesLimits {
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
   int32_t value_dim = 0;
+  bool latent = false;     // values lie in the keys
   int32_t num_blocks = 0;  // of the cache
   int32_t block_size = 0;
   std::vector<int32_t> windows = {0};  // that layers have, each once; 0: none

@@ -85,6 +85,7 @@ kernels::StepTablesLimits AttentionCore::table_limits() const {
           .num_heads = config_.num_heads,
           .num_kv_heads = config_.kv.num_kv_heads,
           .value_dim = config_.kv.value_dim,
+          .latent = config_.kv.latent,
           .num_blocks = config_.num_blocks,
           .block_size = config_.kv.block_size,
           .windows = std::move(windows)};

@@ -4,6 +4,7 @@
 
 #include "device/cuda/error.h"
 #include "kernels/checks.h"
+#include "kernels/cuda/append_codes.cuh"
 #include "kernels/cuda/append_kv.cuh"
 #include "kernels/cuda/attention_general.cuh"
 #include "kernels/cuda/attention_launch.h"
@@ -17,6 +18,17 @@ constexpr size_t kVectorBytes = 16;
 
 bool is_16_bit(DType dtype) {
   return dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+// What a kernel knows the cache's dtype by: one that reads_swizzled() admits.
+CacheElement cache_element(DType dtype) {
+  if (dtype == DType::kF8E4M3) return CacheElement::kE4M3;
+  if (dtype == DType::kI8) return CacheElement::kI8;
+  return dtype == DType::kF16 ? CacheElement::kF16 : CacheElement::kBF16;
+}
+
+const float* scales_or_null(const TensorView& scales) {
+  return scales.empty() ? nullptr : scales.as<float>();
 }
 
 bool starts_at_vectors(const TensorView& view) {
@@ -35,6 +47,12 @@ int64_t value_dim(const RaggedAttentionArgs& args) {
 Status launch_fast(const RaggedAttentionArgs& args,
                    const StepTables::Impl& tables,
                    StreamView stream) {
+  if (args.v_cache.empty() && value_dim(args) != kLatentValueDim) {
+    return unimplemented(fmt::format("ragged_attention: values of {} in keys of {}: {} alone",
+                                     value_dim(args),
+                                     args.k_cache.shape[3],
+                                     kLatentValueDim));
+  }
   const StepTables::Impl::Window* window = tables.find(args.window.value_or(0));
   if (window == nullptr) {
     return invalid_argument(fmt::format("ragged_attention: a window of {} has no work prepared",
@@ -45,6 +63,8 @@ Status launch_fast(const RaggedAttentionArgs& args,
   params.q_stride = args.q.row_stride;
   params.k_cache = args.k_cache.data;
   params.v_cache = args.v_cache.data;
+  params.k_scales = scales_or_null(args.k_scales);
+  params.v_scales = scales_or_null(args.v_scales);
   params.out = args.out.data;
   params.lse = args.lse.empty() ? nullptr : args.lse.as<float>();
   params.block_tables = tables.device(tables.block_tables);
@@ -59,7 +79,7 @@ Status launch_fast(const RaggedAttentionArgs& args,
   params.sinks = args.sinks.empty() ? nullptr : args.sinks.data();
   params.out_is_f32 = args.out.dtype == DType::kF32;
   params.progress = tables.device(tables.progress);
-  const Element16 element = args.q.dtype == DType::kF16 ? Element16::kF16 : Element16::kBF16;
+  const CacheElement cached = cache_element(args.k_cache.dtype);
   for (const bool is_wide : {false, true}) {
     const StepItems& items = is_wide ? window->wide : window->narrow;
     if (items.items.size == 0) continue;
@@ -75,7 +95,7 @@ Status launch_fast(const RaggedAttentionArgs& args,
     params.partial_lses = reinterpret_cast<float*>(workspace.lses.data());
     LAMINA_RETURN_IF_ERROR(lamina::cuda::to_status(
         launch_attention(
-            params, element, as_i32(args.q.shape[2]), is_wide, lamina::cuda::raw(stream)),
+            params, cached, as_i32(args.q.shape[2]), is_wide, lamina::cuda::raw(stream)),
         "ragged_attention"));
   }
   return {};
@@ -89,6 +109,8 @@ Status launch_general(const RaggedAttentionArgs& args,
   params.q_stride = args.q.row_stride;
   params.k_cache = args.k_cache.data;
   params.v_cache = args.v_cache.empty() ? nullptr : args.v_cache.data;
+  params.k_scales = scales_or_null(args.k_scales);
+  params.v_scales = scales_or_null(args.v_scales);
   params.out = args.out.data;
   params.lse = args.lse.empty() ? nullptr : args.lse.as<float>();
   params.query_begin = tables.device(tables.query_begin);
@@ -131,8 +153,34 @@ Status append_general(const TensorView& from,
                                  "append_kv");
 }
 
+AppendedRows appended_rows(const TensorView& from,
+                           const TensorView& cache,
+                           const TensorView& scales) {
+  return {.from = from.data,
+          .stride = from.row_stride,
+          .cache = cache.data,
+          .scales = scales.as<float>(),
+          .dim = as_i32(from.shape[2])};
+}
+
+Status append_codes(const AppendKvArgs& args, const int64_t* slots, StreamView stream) {
+  AppendCodesParams params{};
+  params.rows[params.num_kinds++] = appended_rows(args.k, args.k_cache, args.k_scales);
+  if (!args.v_cache.empty()) {
+    params.rows[params.num_kinds++] = appended_rows(args.v, args.v_cache, args.v_scales);
+  }
+  params.slot_mapping = slots;
+  params.num_tokens = as_i32(args.k.shape[0]);
+  params.num_kv_heads = as_i32(args.k.shape[1]);
+  params.block_size = as_i32(args.k_cache.shape[2]);
+  params.is_swizzled = args.order == KvOrder::kSwizzled;
+  return lamina::cuda::to_status(
+      launch_append_codes(params, args.k.dtype, args.k_cache.dtype, lamina::cuda::raw(stream)),
+      "append_kv");
+}
+
 Status append_swizzled(const AppendKvArgs& args, const int64_t* slots, StreamView stream) {
-  if (!starts_at_vectors(args.k) || !starts_at_vectors(args.v)) {
+  if (!starts_at_vectors(args.k) || (!args.v.empty() && !starts_at_vectors(args.v))) {
     return invalid_argument("append_kv: rows of k and v must start at multiples of 16 bytes");
   }
   const auto element_bytes = as_i32(static_cast<int64_t>(dtype_bytes(args.k.dtype)));
@@ -157,17 +205,20 @@ Status append_swizzled(const AppendKvArgs& args, const int64_t* slots, StreamVie
 bool reads_swizzled(const KvShape& shape) {
   const bool fits_tiles = shape.block_size % 16 == 0 &&
                           (kTileKeys % shape.block_size == 0 || shape.block_size % kTileKeys == 0);
-  return is_16_bit(shape.dtype) && shape.q_dtype == shape.dtype &&
-         shape.key_dim == shape.value_dim && has_attention_kernel(as_i32(shape.key_dim)) &&
-         fits_tiles;
+  const bool is_coded = is_quantized(shape.dtype);
+  const DType fast_q_dtype = is_coded ? DType::kBF16 : shape.dtype;
+  if (!is_16_bit(fast_q_dtype) || shape.q_dtype != fast_q_dtype || !fits_tiles) return false;
+  const int32_t key_dim = as_i32(shape.key_dim);
+  if (shape.value_dim == 0) return !is_coded && has_latent_kernel(key_dim, shape.device.idx);
+  return shape.key_dim == shape.value_dim && has_attention_kernel(key_dim);
 }
 
 Status append_kv(const AppendKvArgs& args, StreamView stream) {
   if (args.tables == nullptr) return invalid_argument("append_kv: no step tables");
-  if (is_quantized(args.k_cache.dtype)) return unimplemented("append_kv: no codes on CUDA yet");
   if (args.k.shape[0] == 0) return {};
   const StepTables::Impl& tables = args.tables->impl();
   const int64_t* slots = tables.device(tables.slot_mapping);
+  if (is_quantized(args.k_cache.dtype)) return append_codes(args, slots, stream);
   if (args.order == KvOrder::kSwizzled) return append_swizzled(args, slots, stream);
   LAMINA_RETURN_IF_ERROR(append_general(args.k, args.k_cache, slots, stream));
   if (args.v_cache.empty()) return {};
@@ -176,8 +227,8 @@ Status append_kv(const AppendKvArgs& args, StreamView stream) {
 
 Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream) {
   if (args.batch.tables == nullptr) return invalid_argument("ragged_attention: no step tables");
-  if (args.phase != AttentionPhase::kWhole || is_quantized(args.k_cache.dtype)) {
-    return unimplemented("ragged_attention: neither phases nor codes on CUDA yet");
+  if (args.phase != AttentionPhase::kWhole) {
+    return unimplemented("ragged_attention: no phases on CUDA yet");
   }
   if (!args.out.is_contiguous()) return invalid_argument("ragged_attention: out has gaps");
   const StepTables::Impl& tables = args.batch.tables->impl();

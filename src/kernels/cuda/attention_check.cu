@@ -11,15 +11,17 @@ namespace lamina::kernels::cuda::testing {
 namespace {
 
 // Attention of one row, as kernels/attention.h defines it.
-template <typename Element>
+template <typename Element, typename Cached>
 class HostAttention {
  public:
-  explicit HostAttention(const PagedCase<Element>& c)
+  explicit HostAttention(const PagedCase<Element, Cached>& c)
       : shape_(c.shape()),
         tables_(c.tables()),
         q_(c.q().to_host()),
         keys_(c.k_cache().to_host()),
-        values_(c.v_cache().to_host()),
+        values_(c.shape().is_latent() ? keys_ : c.v_cache().to_host()),
+        key_scales_(c.k_scales().to_host()),
+        value_scales_(c.v_scales().to_host()),
         slopes_(c.slopes().to_host()),
         sinks_(c.sinks().to_host()) {}
 
@@ -41,12 +43,12 @@ class HostAttention {
       greatest = std::max(greatest, scores.back());
     }
     double total = shape_.has_sinks ? std::exp(sinks_[static_cast<size_t>(head)] - greatest) : 0.0;
-    out.assign(static_cast<size_t>(shape_.head_dim), 0.0);
+    out.assign(static_cast<size_t>(shape_.value_dim()), 0.0);
     for (size_t i = 0; i < rows.size(); ++i) {
       const double weight = std::exp(scores[i] - greatest);
       total += weight;
-      for (int32_t d = 0; d < shape_.head_dim; ++d) {
-        out[static_cast<size_t>(d)] += weight * element(values_, rows[i], d);
+      for (int32_t d = 0; d < shape_.value_dim(); ++d) {
+        out[static_cast<size_t>(d)] += weight * element(values_, value_scales_, rows[i], d);
       }
     }
     if (total > 0.0) {
@@ -59,27 +61,38 @@ class HostAttention {
   double score(const Element* query, size_t row, int32_t head, int32_t distance) const {
     double sum = 0.0;
     for (int32_t d = 0; d < shape_.head_dim; ++d) {
-      sum += static_cast<double>(static_cast<float>(query[d])) * element(keys_, row, d);
+      sum +=
+          static_cast<double>(static_cast<float>(query[d])) * element(keys_, key_scales_, row, d);
     }
-    sum *= PagedCase<Element>::kScale;
+    sum *= PagedCase<Element, Cached>::kScale;
     if (shape_.soft_cap > 0.0F) sum = shape_.soft_cap * std::tanh(sum / shape_.soft_cap);
     if (shape_.has_alibi) sum += slopes_[static_cast<size_t>(head)] * distance;
     return sum;
   }
 
-  double element(const std::vector<Element>& cache, size_t row, int32_t d) const {
-    const int chunks = shape_.head_dim / 8;
+  double element(const std::vector<Cached>& cache,
+                 const std::vector<float>& scales,
+                 size_t row,
+                 int32_t d) const {
+    constexpr int kChunk = 16 / static_cast<int>(sizeof(Cached));
     const int token = static_cast<int>(row % static_cast<size_t>(shape_.block_size));
-    const int chunk = swizzled_chunk(chunks, token, d / 8);
-    return static_cast<float>(
-        cache[row * static_cast<size_t>(shape_.head_dim) + static_cast<size_t>(chunk * 8 + d % 8)]);
+    const int chunk = swizzled_chunk(shape_.head_dim / kChunk, token, d / kChunk);
+    const Cached found = cache[row * static_cast<size_t>(shape_.head_dim) +
+                               static_cast<size_t>(chunk * kChunk + d % kChunk)];
+    if constexpr (is_code<Cached>) {
+      return static_cast<double>(widen(found)) * scales[row];
+    } else {
+      return static_cast<float>(found);
+    }
   }
 
   const CaseShape& shape_;
   const CaseTables& tables_;
   std::vector<Element> q_;
-  std::vector<Element> keys_;
-  std::vector<Element> values_;
+  std::vector<Cached> keys_;
+  std::vector<Cached> values_;
+  std::vector<float> key_scales_;
+  std::vector<float> value_scales_;
   std::vector<float> slopes_;
   std::vector<float> sinks_;
 };
@@ -89,10 +102,10 @@ struct Difference {
   double lse = 0.0;  // the greatest, absolute
 };
 
-template <typename Element>
-Difference compare(const PagedCase<Element>& c) {
+template <typename Element, typename Cached>
+Difference compare(const PagedCase<Element, Cached>& c) {
   const CaseShape& shape = c.shape();
-  const HostAttention<Element> host(c);
+  const HostAttention<Element, Cached> host(c);
   const std::vector<Element> raw = c.out().to_host();
   const std::vector<float> lses = c.lse().to_host();
   const auto got = [&](size_t i) -> double {
@@ -142,9 +155,9 @@ int num_failed = 0;
 int num_run = 0;
 
 // What dtypes allow: weights and results are rounded to them.
-template <typename Element>
+template <typename Element, typename Cached = Element>
 void run(const char* name, const CaseShape& shape, bool drops_blocks = false) {
-  PagedCase<Element> c(shape, static_cast<uint64_t>(++num_run));
+  PagedCase<Element, Cached> c(shape, static_cast<uint64_t>(++num_run));
   if (drops_blocks) c.drop_blocks(3);
   c.poison_free_places();
   const double limit = std::is_same_v<Element, __half> ? 1e-3 : 8e-3;
@@ -168,32 +181,57 @@ void run(const char* name, const CaseShape& shape, bool drops_blocks = false) {
   }
 }
 
+// Keys in which values lie.
 template <typename Element>
+void run_latent() {
+  const std::vector<int32_t> ones(7, 1);
+  const std::vector<int32_t> contexts = {1, 15, 16, 65, 512, 513, 1200};
+  for (const int32_t num_heads : {1, 5, 16, 17, 64, 128}) {
+    run<Element>("latent", {num_heads, 1, kLatentKeyDim, 64, ones, contexts});
+  }
+  for (const int32_t block_size : {16, 32, 64, 128}) {
+    for (const int32_t num_heads : {16, 40}) {
+      CaseShape shape{
+          num_heads, 1, kLatentKeyDim, block_size, {1, 3, 20, 1}, {600, 77, 2200, 1200}};
+      run<Element>("latent chunks", shape);
+      run<Element>("latent blocks elsewhere", shape, true);
+      shape.out_is_f32 = true;
+      shape.window = 100;
+      run<Element>("latent window", shape);
+      shape.soft_cap = 5.0F;
+      shape.has_sinks = true;
+      shape.has_alibi = true;
+      run<Element>("latent, all forms", shape);
+    }
+  }
+}
+
+template <typename Element, typename Cached = Element>
 void run_all() {
   const std::vector<int32_t> ones(7, 1);
   const std::vector<int32_t> contexts = {1, 15, 16, 65, 512, 513, 1200};
   for (const int32_t dim : {64, 80, 96, 128, 192, 256}) {
     for (const int32_t group : {1, 3, 8, 16}) {
-      run<Element>("decode", {2 * group, 2, dim, 16, ones, contexts});
+      run<Element, Cached>("decode", {2 * group, 2, dim, 16, ones, contexts});
     }
-    run<Element>("decode, many heads", {24, 1, dim, 64, {1, 1}, {700, 130}});
-    run<Element>("chunks", {8, 2, dim, 32, {5, 70, 1, 33}, {5, 600, 900, 64}});
+    run<Element, Cached>("decode, many heads", {24, 1, dim, 64, {1, 1}, {700, 130}});
+    run<Element, Cached>("chunks", {8, 2, dim, 32, {5, 70, 1, 33}, {5, 600, 900, 64}});
   }
   for (const int32_t block_size : {16, 32, 64, 128}) {
     CaseShape shape{8, 2, 128, block_size, {1, 3, 20, 1}, {600, 77, 2200, 1200}};
-    run<Element>("blocks", shape);
-    run<Element>("blocks elsewhere", shape, true);
+    run<Element, Cached>("blocks", shape);
+    run<Element, Cached>("blocks elsewhere", shape, true);
     shape.out_is_f32 = true;
     shape.window = 100;
-    run<Element>("window", shape);
+    run<Element, Cached>("window", shape);
     shape.window = 0;
     shape.soft_cap = 5.0F;
-    run<Element>("soft cap", shape);
+    run<Element, Cached>("soft cap", shape);
     shape.soft_cap = 0.0F;
     shape.has_sinks = true;
-    run<Element>("sinks", shape);
+    run<Element, Cached>("sinks", shape);
     shape.has_alibi = true;
-    run<Element>("ALiBi", shape);
+    run<Element, Cached>("ALiBi", shape);
   }
 }
 
@@ -201,6 +239,7 @@ void run_all() {
 }  // namespace lamina::kernels::cuda::testing
 
 int main() {
+  using namespace lamina::kernels::cuda;
   using namespace lamina::kernels::cuda::testing;
   int num_devices = 0;
   if (cudaGetDeviceCount(&num_devices) != cudaSuccess || num_devices == 0) {
@@ -209,6 +248,10 @@ int main() {
   }
   run_all<__nv_bfloat16>();
   run_all<__half>();
+  run_all<__nv_bfloat16, E4M3>();
+  run_all<__nv_bfloat16, I8>();
+  run_latent<__nv_bfloat16>();
+  run_latent<__half>();
   std::printf("%d steps of attention, %d failures\n", num_run, num_failed);
   return num_failed == 0 ? 0 : 1;
 }

@@ -1,4 +1,5 @@
 #include "kernels/cuda/attention_general.cuh"
+#include "kernels/cuda/codes.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/primitives.cuh"
 
@@ -121,11 +122,20 @@ class GeneralRow {
   }
 
  private:
+  // What the elements of a cached row are multiplied by.
+  __device__ static float scale_of(const float* scales, int64_t row) {
+    if constexpr (is_code<Kv>) {
+      return scales[row];
+    } else {
+      return 1.0F;
+    }
+  }
+
   __device__ float score(int64_t row, int key) const {
     const Kv* keys = static_cast<const Kv*>(params_.k_cache) + row * params_.head_dim;
     float sum = 0.0F;
     for (int i = lane_; i < params_.head_dim; i += 32) sum += shared_.query[i] * widen(keys[i]);
-    float score = warp_sum(sum) * params_.scale;
+    float score = warp_sum(sum) * scale_of(params_.k_scales, row) * params_.scale;
     if (params_.soft_cap > 0.0F) score = params_.soft_cap * tanhf(score / params_.soft_cap);
     if (params_.alibi_slopes != nullptr) {
       score += params_.alibi_slopes[head_] * static_cast<float>(key - position_);
@@ -139,13 +149,14 @@ class GeneralRow {
     const float weight = greatest == -INFINITY ? 0.0F : expf(score - greatest);
     own_ = {greatest, own_.total * factor + weight};
     const bool is_latent = params_.v_cache == nullptr;
+    const float scaled = weight * scale_of(is_latent ? params_.k_scales : params_.v_scales, row);
     const Kv* values = static_cast<const Kv*>(is_latent ? params_.k_cache : params_.v_cache) +
                        row * (is_latent ? params_.head_dim : params_.value_dim);
 #pragma unroll
     for (int i = 0; i < kLaneElements; ++i) {
       const int element = i * 32 + lane_;
       if (element >= params_.value_dim) continue;
-      values_[i] = values_[i] * factor + weight * widen(values[element]);
+      values_[i] = values_[i] * factor + scaled * widen(values[element]);
     }
   }
 
@@ -211,6 +222,14 @@ cudaError_t with_type(DType dtype, const Body& body) {
   return cudaErrorInvalidValue;
 }
 
+// The same for a cache's, codes too.
+template <typename Body>
+cudaError_t with_cached_type(DType dtype, const Body& body) {
+  if (dtype == DType::kI8) return body(I8{});
+  if (dtype == DType::kF8E4M3) return body(E4M3{});
+  return with_type(dtype, body);
+}
+
 }  // namespace
 
 cudaError_t launch_general_attention(const GeneralAttentionParams& params,
@@ -225,7 +244,7 @@ cudaError_t launch_general_attention(const GeneralAttentionParams& params,
   const dim3 grid(static_cast<unsigned>(params.num_tokens),
                   static_cast<unsigned>(params.num_heads));
   return with_type(q_dtype, [&](auto q) {
-    return with_type(kv_dtype, [&](auto kv) {
+    return with_cached_type(kv_dtype, [&](auto kv) {
       using Q = decltype(q);
       using Kv = decltype(kv);
       if (out_dtype == DType::kF32) {

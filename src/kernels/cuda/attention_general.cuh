@@ -1,6 +1,6 @@
 // Attention and append for whatever the fast kernels do not take: f32, mixed dtypes, heads of any
-// size up to kMaxGeneralDim, values that lie in their keys, cut short by no tile. Plain and exact
-// rather than fast: a block for each query and head.
+// size up to kMaxGeneralDim, values that lie in keys of other sizes than attention_latent.cuh has.
+// Plain and exact rather than fast: a block for each query and head.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -18,7 +18,9 @@ struct GeneralAttentionParams {
   const void* q;
   int64_t q_stride;  // elements from a token to the next
   const void* k_cache;
-  const void* v_cache;  // null: values lie in the keys
+  const void* v_cache;    // null: values lie in the keys
+  const float* k_scales;  // of caches of codes
+  const float* v_scales;
   void* out;
   float* lse;                  // or null
   const int32_t* query_begin;  // tokens past its last have no attention
@@ -39,7 +41,7 @@ struct GeneralAttentionParams {
   const float* sinks;
 };
 
-// dtypes are floats; out is f32 or of q's.
+// q and out are floats, out f32 or of q's; the cache is of floats or codes.
 [[nodiscard]] cudaError_t launch_general_attention(const GeneralAttentionParams& params,
                                                    DType q_dtype,
                                                    DType kv_dtype,

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <numeric>
 
 #include "base/checked_math.h"
@@ -14,7 +15,8 @@ namespace lamina::kernels {
 namespace {
 
 struct Form {
-  DType dtype = DType::kBF16;  // of queries and cache
+  DType dtype = DType::kBF16;       // of queries, and of the cache
+  std::optional<DType> codes = {};  // unless the cache is of these
   int64_t num_heads = 8;
   int64_t num_kv_heads = 2;
   int64_t key_dim = 64;
@@ -28,9 +30,11 @@ struct Form {
   bool some_blocks_elsewhere = false;
   DType out_dtype = DType::kF32;
 
+  [[nodiscard]] DType cache_dtype() const { return codes.value_or(dtype); }
   [[nodiscard]] std::string name() const {
-    return fmt::format("{} heads {}/{} of {}/{}{} block {} window {} cap {}{}{}{}",
+    return fmt::format("{} over {} heads {}/{} of {}/{}{} block {} window {} cap {}{}{}{}",
                        dtype_name(dtype),
+                       dtype_name(cache_dtype()),
                        num_heads,
                        num_kv_heads,
                        key_dim,
@@ -68,10 +72,12 @@ class HostStep {
     }
     fill_tables(num_blocks);
     const Shape cache = {num_blocks, form.num_kv_heads, form.block_size, form.key_dim};
-    k_cache = poisoned(form.dtype, cache);
+    k_cache = poisoned(form.cache_dtype(), cache);
+    if (form.codes) k_scales = poisoned(DType::kF32, {cache[0], cache[1], cache[2]});
     k = random({whole_begin_.back(), form.num_kv_heads, form.key_dim});
     if (!form.latent) {
-      v_cache = poisoned(form.dtype, cache.with(3, form.value_dim));
+      v_cache = poisoned(form.cache_dtype(), cache.with(3, form.value_dim));
+      if (form.codes) v_scales = poisoned(DType::kF32, {cache[0], cache[1], cache[2]});
       v = random({whole_begin_.back(), form.num_kv_heads, form.value_dim});
     }
     q = random({query_begin_.back(), form.num_heads, form.key_dim});
@@ -100,14 +106,16 @@ class HostStep {
             .window = form_.window,
             .soft_cap = form_.soft_cap,
             .alibi_slopes = span_of(slopes),
-            .sinks = span_of(sinks)};
+            .sinks = span_of(sinks),
+            .k_scales = k_scales.view(),
+            .v_scales = v_scales.view()};
   }
   static std::span<const float> span_of(const TestTensor& tensor) {
     if (tensor.view().empty()) return {};
     return {tensor.view().as<float>(), static_cast<size_t>(tensor.size())};
   }
 
-  TestTensor q, k, v, k_cache, v_cache, out, lse, slopes, sinks;
+  TestTensor q, k, v, k_cache, v_cache, k_scales, v_scales, out, lse, slopes, sinks;
 
  private:
   TestTensor random(const Shape& shape) {
@@ -168,12 +176,14 @@ class CudaAttention : public CudaTest {
     const DeviceTensor v(host.v);
     const DeviceTensor k_cache(host.k_cache);
     const DeviceTensor v_cache(host.v_cache);
+    const DeviceTensor k_scales(host.k_scales);
+    const DeviceTensor v_scales(host.v_scales);
     const DeviceTensor out(host.out);
     const DeviceTensor lse(host.lse);
     const DeviceTensor slopes(host.slopes);
     const DeviceTensor sinks(host.sinks);
     StepTables tables(limits(form, host), stream());
-    const KvOrder order = preferred_order({.dtype = form.dtype,
+    const KvOrder order = preferred_order({.dtype = form.cache_dtype(),
                                            .q_dtype = form.dtype,
                                            .block_size = form.block_size,
                                            .key_dim = form.key_dim,
@@ -187,6 +197,8 @@ class CudaAttention : public CudaTest {
                                  .v_cache = v_cache.view(),
                                  .slot_mapping = slots,
                                  .order = order,
+                                 .k_scales = k_scales.view(),
+                                 .v_scales = v_scales.view(),
                                  .tables = &tables};
     ASSERT_EQ(append_kv(append, stream()).to_string(), "OK");
     ASSERT_TRUE(tables.update(host.batch(), {}, stream()).ok());
@@ -200,19 +212,22 @@ class CudaAttention : public CudaTest {
     args.alibi_slopes = device_span(slopes, host.slopes);
     args.sinks = device_span(sinks, host.sinks);
     args.order = order;
+    args.k_scales = k_scales.view();
+    args.v_scales = v_scales.view();
     ASSERT_EQ(ragged_attention(args, stream()).to_string(), "OK");
 
     ref::append_kv({.k = host.k.view(),
                     .v = host.v.view(),
                     .k_cache = host.k_cache.view(),
                     .v_cache = host.v_cache.view(),
-                    .slot_mapping = slots});
+                    .slot_mapping = slots,
+                    .k_scales = host.k_scales.view(),
+                    .v_scales = host.v_scales.view()});
     ref::ragged_attention(host.args());
     expect_near(out.to_host(stream()), host.out, magnitude(form.dtype), "out");
     expect_near(lse.to_host(stream()), host.lse, 200.0F, "lse");
   }
 
- private:
   static StepTablesLimits limits(const Form& form, const HostStep& host) {
     return {.max_sequences = static_cast<int32_t>(kSequences.size()),
             .max_tokens = host.whole().query_begin.back(),
@@ -220,6 +235,7 @@ class CudaAttention : public CudaTest {
             .num_heads = static_cast<int32_t>(form.num_heads),
             .num_kv_heads = static_cast<int32_t>(form.num_kv_heads),
             .value_dim = static_cast<int32_t>(form.value_dim),
+            .latent = form.latent,
             .num_blocks = static_cast<int32_t>(host.k_cache.view().shape[0]),
             .block_size = static_cast<int32_t>(form.block_size),
             .windows = {0, form.window.value_or(9)}};
@@ -272,13 +288,109 @@ TEST_F(CudaAttention, OverBlocksThatAreHere) {
 }
 
 TEST_F(CudaAttention, OfValuesThatLieInTheirKeys) {
-  for (const DType dtype : {DType::kBF16, DType::kF32}) {
-    expect_agrees({.dtype = dtype,
-                   .num_heads = 16,
-                   .num_kv_heads = 1,
-                   .key_dim = 576,
-                   .value_dim = 512,
-                   .latent = true});
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    Form form = {.dtype = dtype, .num_kv_heads = 1, .key_dim = 24, .value_dim = 16, .latent = true};
+    expect_agrees(form);
+    form.key_dim = 576;
+    form.value_dim = 512;
+    for (const int64_t num_heads : {1, 16, 40, 128}) {
+      form.num_heads = num_heads;
+      form.block_size = 16;
+      expect_agrees(form);
+      form.block_size = 64;
+      form.some_blocks_elsewhere = true;
+      form.out_dtype = dtype;
+      expect_agrees(form);
+      form.some_blocks_elsewhere = false;
+      form.out_dtype = DType::kF32;
+    }
+  }
+}
+
+TEST_F(CudaAttention, OverCodes) {
+  for (const DType codes : kCodeDTypes) {
+    for (const int64_t dim : {16, 64, 80, 96, 128, 192, 256}) {
+      expect_agrees({.codes = codes, .key_dim = dim, .value_dim = dim});
+    }
+    for (const int64_t group : {1, 2, 5, 16, 71}) {
+      expect_agrees({.codes = codes, .num_heads = 2 * group, .key_dim = 128, .value_dim = 128});
+    }
+    for (const int64_t block_size : {16, 64, 128}) {
+      Form form = {.codes = codes, .block_size = block_size, .out_dtype = DType::kBF16};
+      expect_agrees(form);
+      form.some_blocks_elsewhere = true;
+      expect_agrees(form);
+      form.window = 100;
+      expect_agrees(form);
+      form.soft_cap = 3.0F;
+      form.alibi = true;
+      form.sinks = true;
+      expect_agrees(form);
+    }
+  }
+}
+
+// By the general kernel.
+TEST_F(CudaAttention, OverCodesOfOtherQueries) {
+  for (const DType codes : kCodeDTypes) {
+    for (const DType dtype : {DType::kF32, DType::kF16}) {
+      expect_agrees({.dtype = dtype, .codes = codes});
+      expect_agrees({.dtype = dtype,
+                     .codes = codes,
+                     .num_heads = 16,
+                     .num_kv_heads = 1,
+                     .key_dim = 576,
+                     .value_dim = 512,
+                     .latent = true});
+    }
+    expect_agrees({.codes = codes, .key_dim = 128, .value_dim = 64});
+  }
+}
+
+// Bit for bit what the reference makes of the same rows, also of those that are no numbers.
+TEST_F(CudaAttention, AppendsCodesAsTheReferenceDoes) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const DType codes : kCodeDTypes) {
+    for (const DType dtype : kFloatDTypes) {
+      for (const float largest : {1.0F, 1e-30F, 3e4F}) {
+        const Form form = {.dtype = dtype, .codes = codes, .key_dim = 24, .value_dim = 40};
+        SCOPED_TRACE(form.name());
+        HostStep host(form, 3);
+        for (int64_t i = 0; i < host.k.size(); ++i) host.k.set(i, host.k.at(i) * largest);
+        host.k.set(1, kInfinity);
+        host.v.set(50, std::numeric_limits<float>::quiet_NaN());
+        const DeviceTensor k(host.k);
+        const DeviceTensor v(host.v);
+        const DeviceTensor k_cache(host.k_cache);
+        const DeviceTensor v_cache(host.v_cache);
+        const DeviceTensor k_scales(host.k_scales);
+        const DeviceTensor v_scales(host.v_scales);
+        StepTables tables(limits(form, host), stream());
+        const std::vector<int64_t> slots = host.slots();
+        ASSERT_TRUE(tables.update(host.whole(), slots, stream()).ok());
+        AppendKvArgs args = {.k = k.view(),
+                             .v = v.view(),
+                             .k_cache = k_cache.view(),
+                             .v_cache = v_cache.view(),
+                             .slot_mapping = slots,
+                             .k_scales = k_scales.view(),
+                             .v_scales = v_scales.view(),
+                             .tables = &tables};
+        ASSERT_EQ(append_kv(args, stream()).to_string(), "OK");
+        args = {.k = host.k.view(),
+                .v = host.v.view(),
+                .k_cache = host.k_cache.view(),
+                .v_cache = host.v_cache.view(),
+                .slot_mapping = slots,
+                .k_scales = host.k_scales.view(),
+                .v_scales = host.v_scales.view()};
+        ref::append_kv(args);
+        EXPECT_EQ(k_cache.to_host(stream()), host.k_cache);
+        EXPECT_EQ(v_cache.to_host(stream()), host.v_cache);
+        EXPECT_EQ(k_scales.to_host(stream()), host.k_scales);
+        EXPECT_EQ(v_scales.to_host(stream()), host.v_scales);
+      }
+    }
   }
 }
 

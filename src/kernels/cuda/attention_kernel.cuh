@@ -5,9 +5,10 @@
 // m16 tiles, so that groups of 1 to 16 cost the same.
 //
 // Narrow items (16 rows): each warp has its own keys of a tile, and the warps' sums are added at
-// the end of the item. Wide items: each warp has its own rows.
+// the end of the item. Wide items: each warp has its own rows. Latent keys: attention_latent.cuh.
 #pragma once
 
+#include "kernels/cuda/attention_latent.cuh"
 #include "kernels/cuda/attention_loader.cuh"
 #include "kernels/cuda/attention_multiplier.cuh"
 #include "kernels/cuda/attention_results.cuh"
@@ -18,13 +19,13 @@ template <typename Traits>
 __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
     attention_kernel(const __grid_constant__ AttentionParams params) {
   extern __shared__ __align__(128) unsigned char shared_bytes[];
-  auto& shared = *reinterpret_cast<AttentionShared<Traits>*>(shared_bytes);
+  auto& shared = *reinterpret_cast<typename Traits::Shared*>(shared_bytes);
   if (threadIdx.x == 0) shared.init_barriers(params.num_stages);
   __syncthreads();
   const int warp = threadIdx.x / 32;
-  if (warp < kComputeWarps) {
-    AttentionMultiplier<Traits>(params, shared).run();
-  } else if (warp == kComputeWarps) {
+  if (warp < Traits::kComputeWarps) {
+    typename Traits::Multiplier(params, shared).run();
+  } else if (warp == Traits::kComputeWarps) {
     AttentionLoader<Traits>(params, shared).run();
   } else if constexpr (Traits::kHasFinisher) {
     AttentionFinisher<Traits>(params, shared).run();

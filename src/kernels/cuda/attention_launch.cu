@@ -1,78 +1,17 @@
-#include <algorithm>
-
-#include "kernels/cuda/attention_kernel.cuh"
+#include "kernels/cuda/attention_launch.cuh"
 #include "kernels/cuda/attention_launch.h"
-#include "kernels/cuda/card.h"
-#include "kernels/cuda/launch.cuh"
-
-// What heads there are kernels for: use(head_dim) for each.
-#define LAMINA_HEAD_DIMS(use) use(64) use(80) use(96) use(128) use(192) use(256)
 
 namespace lamina::kernels::cuda {
 namespace {
 
-// How a kernel runs on a card: found out at its first launch there.
-struct Plan {
-  int num_stages = 0;
-  int num_blocks = 0;
-  int shared_bytes = 0;  // of a block
-  int num_merge_blocks = 0;
-};
-
-template <typename Traits>
-cudaError_t make_plan(const Card& card, Plan& plan) {
-  constexpr int kHeadBytes = static_cast<int>(sizeof(AttentionShared<Traits>));
-  constexpr int kReservedBytes = 1024;  // the system's, of each block
-  constexpr int kMergeBlocksPerSm = 16;
-  const int room = std::min(card.block_shared_bytes,
-                            card.sm_shared_bytes / Traits::kBlocksPerSm - kReservedBytes);
-  plan.num_stages = std::min(kMaxStages, (room - kHeadBytes) / Traits::kTileBytes);
-  constexpr int kFewestStages = 2;  // keys and their values
-  if (plan.num_stages < kFewestStages) return cudaErrorInvalidConfiguration;
-  plan.num_blocks = card.num_sms * Traits::kBlocksPerSm;
-  plan.shared_bytes = kHeadBytes + plan.num_stages * Traits::kTileBytes;
-  plan.num_merge_blocks = card.num_sms * kMergeBlocksPerSm;
-  return cudaFuncSetAttribute(
-      attention_kernel<Traits>, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.shared_bytes);
-}
-
-template <typename Traits>
-cudaError_t launch_with(AttentionParams params, cudaStream_t stream) {
-  static OfDevices<Plan> plans;
-  Plan plan;
-  cudaError_t error = plans.find(make_plan<Traits>, plan);
-  if (error != cudaSuccess) return error;
-  params.num_stages = plan.num_stages;
-  error = launch(attention_kernel<Traits>,
-                 {dim3(static_cast<unsigned>(plan.num_blocks)),
-                  dim3(Traits::kThreads),
-                  stream,
-                  plan.shared_bytes},
-                 params);
-  if (error != cudaSuccess || params.items.merges == nullptr) return error;
-  const int64_t rows = int64_t{params.most_merges} * params.num_kv_heads * params.merged_rows;
-  const int64_t num_blocks =
-      std::min<int64_t>(plan.num_merge_blocks, (rows + kMergeWarps - 1) / kMergeWarps);
-  return launch(merge_kernel<Traits>,
-                {dim3(static_cast<unsigned>(num_blocks)), dim3(kMergeWarps * 32), stream},
-                params);
-}
-
 template <typename Element>
-cudaError_t launch_for(const AttentionParams& params,
-                       int32_t head_dim,
-                       bool is_wide,
-                       cudaStream_t stream) {
-  switch (head_dim) {
-#define LAMINA_HEAD_DIM(dim)                                                               \
-  case dim:                                                                                \
-    return is_wide ? launch_with<AttentionTraits<Element, dim, kWideRows>>(params, stream) \
-                   : launch_with<AttentionTraits<Element, dim, kNarrowRows>>(params, stream);
-    LAMINA_HEAD_DIMS(LAMINA_HEAD_DIM)
-#undef LAMINA_HEAD_DIM
-    default:
-      return cudaErrorInvalidValue;
-  }
+cudaError_t launch_of(const AttentionParams& params,
+                      int32_t head_dim,
+                      bool is_wide,
+                      cudaStream_t stream) {
+  if (head_dim != kLatentKeyDim) return launch_for<Element>(params, head_dim, is_wide, stream);
+  return is_wide ? launch_with<LatentTraits<Element, kWideRows>>(params, stream)
+                 : launch_with<LatentTraits<Element, kNarrowRows>>(params, stream);
 }
 
 }  // namespace
@@ -83,16 +22,26 @@ bool has_attention_kernel(int32_t head_dim) {
 #undef LAMINA_IS_HEAD_DIM
 }
 
+bool has_latent_kernel(int32_t key_dim, int device) {
+  if (key_dim != kLatentKeyDim) return false;
+  using Widest = LatentTraits<__nv_bfloat16, kWideRows>;
+  Card card{.device = device};
+  return read_card(card) == cudaSuccess && count_stages<Widest>(card) >= Widest::kFewestStages;
+}
+
 cudaError_t launch_attention(AttentionParams params,
-                             Element16 element,
+                             CacheElement cached,
                              int32_t head_dim,
                              bool is_wide,
                              cudaStream_t stream) {
-  switch (element) {
-    case Element16::kBF16:
-      return launch_for<__nv_bfloat16>(params, head_dim, is_wide, stream);
-    case Element16::kF16:
-      return launch_for<__half>(params, head_dim, is_wide, stream);
+  switch (cached) {
+    case CacheElement::kBF16:
+      return launch_of<__nv_bfloat16>(params, head_dim, is_wide, stream);
+    case CacheElement::kF16:
+      return launch_of<__half>(params, head_dim, is_wide, stream);
+    case CacheElement::kE4M3:
+    case CacheElement::kI8:
+      return launch_attention_over_codes(params, cached, head_dim, is_wide, stream);
   }
   return cudaErrorInvalidValue;
 }

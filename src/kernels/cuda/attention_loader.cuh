@@ -9,12 +9,12 @@ namespace lamina::kernels::cuda {
 template <typename Traits>
 class AttentionLoader {
  public:
-  __device__ AttentionLoader(const AttentionParams& params, AttentionShared<Traits>& shared)
+  __device__ AttentionLoader(const AttentionParams& params, typename Traits::Shared& shared)
       : params_(params),
         shared_(shared),
         lane_(threadIdx.x % 32),
-        chunk_keys_(min(params.block_size, kTileKeys)),
-        chunks_(kTileKeys / chunk_keys_) {}
+        chunk_keys_(min(params.block_size, Traits::kTileKeys)),
+        chunks_(Traits::kTileKeys / chunk_keys_) {}
 
   // All work of this block, then the end of it. What the next item needs is asked for while the
   // tiles of the one before are copied: under load, memory takes microseconds to answer.
@@ -64,8 +64,10 @@ class AttentionLoader {
       }
       const int own_chunk = chunk + lane_ % chunks_;
       const int own_block = __shfl_sync(~0U, block, own_chunk - known);
-      copy_tile(params_.k_cache, work.head, own_chunk, own_block);
-      copy_tile(params_.v_cache, work.head, own_chunk, own_block);
+      copy_tile(params_.k_cache, params_.k_scales, work.head, own_chunk, own_block);
+      if constexpr (!Traits::kValuesInKeys) {
+        copy_tile(params_.v_cache, params_.v_scales, work.head, own_chunk, own_block);
+      }
       if (chunk == first_chunk(work)) next = queue.take();
       if (chunk + chunks_ >= end) next_block = find_block(next, first_chunk(next));
     }
@@ -73,7 +75,8 @@ class AttentionLoader {
   }
 
   // Each of the first chunks_ lanes copies its chunk, which lies in `block`.
-  __device__ void copy_tile(const void* cache, int head, int chunk, int block) {
+  __device__ void copy_tile(
+      const void* cache, const float* scales, int head, int chunk, int block) {
     const int stage = counter_.idx;
     const bool copies = lane_ < chunks_ && block >= 0;
     const uint32_t here = __ballot_sync(~0U, copies);
@@ -84,18 +87,31 @@ class AttentionLoader {
         (static_cast<int64_t>(block) * params_.num_kv_heads + head) * params_.block_size +
         chunk * chunk_keys_ % params_.block_size;
     const int bytes = chunk_keys_ * Traits::kRowBytes;
+    const int all_bytes = chunk_keys_ * (Traits::kRowBytes + Traits::kScaleBytes);
     copy(shared_.tile(stage) + lane_ % chunks_ * bytes,
          static_cast<const unsigned char*>(cache) + row * Traits::kRowBytes,
          bytes,
          copies,
-         __popc(here),
-         shared_.full[stage]);
+         __popc(here) * all_bytes,
+         shared_.full[stage],
+         true,
+         !Traits::kIsCoded);
+    if constexpr (Traits::kIsCoded) {
+      copy(reinterpret_cast<unsigned char*>(shared_.scales(stage) + lane_ % chunks_ * chunk_keys_),
+           reinterpret_cast<const unsigned char*>(scales + row),
+           chunk_keys_ * Traits::kScaleBytes,
+           copies,
+           0,
+           shared_.full[stage],
+           false,
+           true);
+    }
   }
 
   __device__ void copy_queries(const Work& work) {
     const int slot = query_counter_.idx;
     shared_.queries_empty[slot].wait(query_counter_.parity ^ 1);
-    query_counter_.advance(2);
+    query_counter_.advance(Traits::kQuerySlots);
     if (lane_ == 0) shared_.loaded[slot] = work;
     constexpr int64_t kElementBytes = sizeof(typename Traits::Element);
     const auto* q = static_cast<const unsigned char*>(params_.q);
@@ -105,32 +121,32 @@ class AttentionLoader {
       const bool copies = row < work.item.num_rows;
       const QueryPlace place = query_place(params_, work, copies ? row : 0);
       // All bytes are promised in the first round.
-      const int num_copies = round == 0 ? work.item.num_rows : 0;
+      const int all_bytes = round == 0 ? work.item.num_rows * Traits::kQueryBytes : 0;
       copy(shared_.queries[slot][copies ? row : 0],
-           q + place.token * params_.q_stride * kElementBytes + place.head * Traits::kRowBytes,
-           Traits::kRowBytes,
+           q + place.token * params_.q_stride * kElementBytes + place.head * Traits::kQueryBytes,
+           Traits::kQueryBytes,
            copies,
-           num_copies,
+           all_bytes,
            shared_.queries_full[slot],
            round == 0,
            round == kRounds - 1);
     }
   }
 
-  // Each lane that `copies` copies `bytes`; `full` is told of `num_copies`, with the first round,
-  // and ends its phase when all are there, with the last one.
+  // Each lane that `copies` copies `bytes`; `full` is told of all bytes with the first round, and
+  // ends its phase when all are there, with the last one.
   __device__ void copy(unsigned char* to,
                        const unsigned char* from,
                        int bytes,
                        bool copies,
-                       int num_copies,
+                       int all_bytes,
                        Barrier& full,
-                       bool is_first = true,
-                       bool is_last = true) const {
+                       bool is_first,
+                       bool is_last) const {
 #if __CUDA_ARCH__ >= 900
-    if (is_first && lane_ == 0) full.arrive_and_expect(num_copies * bytes);
+    if (is_first && lane_ == 0) full.arrive_and_expect(all_bytes);
     __syncwarp();
-    if (copies) bulk_copy(to, from, bytes, full);
+    if (copies) bulk_copy(to, from, bytes, full, Traits::kKeysPolicy);
 #else
     for (uint32_t rest = __ballot_sync(~0U, copies); rest != 0; rest &= rest - 1) {
       const int source = __ffs(rest) - 1;
@@ -149,7 +165,7 @@ class AttentionLoader {
   }
 
   const AttentionParams& params_;
-  AttentionShared<Traits>& shared_;
+  typename Traits::Shared& shared_;
   const int lane_;
   const int chunk_keys_;  // of what is copied at once: a block's, or a tile's where that is less
   const int chunks_;      // of a tile

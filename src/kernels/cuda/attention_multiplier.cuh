@@ -2,6 +2,7 @@
 // and sums of values.
 #pragma once
 
+#include "kernels/cuda/attention_codes.cuh"
 #include "kernels/cuda/attention_results.cuh"
 #include "kernels/cuda/attention_shared.cuh"
 
@@ -37,7 +38,7 @@ class AttentionMultiplier {
       multiply(work);
       __syncwarp();
       if (lane_ == 0) shared_.queries_empty[slot].arrive();
-      query_counter_.advance(2);
+      query_counter_.advance(Traits::kQuerySlots);
       if constexpr (Traits::kHasFinisher) {
         hand_on(work);
       } else {
@@ -51,14 +52,27 @@ class AttentionMultiplier {
   static constexpr int kKeyTiles = Traits::kWarpKeys / 8;  // of scores, n8
   static constexpr int kValueTiles = Traits::kDim / 8;     // of sums, n8
   static constexpr int kSteps = Traits::kDim / 16;         // of products with keys, k16
+  using Pairs = CodePairs<typename Traits::Cached>;        // where there are codes
 
   __device__ void multiply(const Work& work) {
+    if constexpr (Traits::kIsCoded) prepare_queries(work);
     find_rows(work);
     clear();
     const AttentionItem& item = work.item;
     for (int key = item.key_begin; key < item.key_end; key += kTileKeys) {
       multiply_tile(key, item.key_end);
     }
+  }
+
+  // Brings the queries to the order in which codes are multiplied.
+  __device__ void prepare_queries(const Work& work) {
+    constexpr int kGroups = Traits::kDim / 16;
+    for (int i = threadIdx.x; i < work.item.num_rows * kGroups; i += Traits::kComputeThreads) {
+      unsigned char* query = shared_.queries[query_counter_.idx][i / kGroups];
+      prepare_query<typename Traits::Cached>(query + i % kGroups * 32);
+    }
+    fence_before_bulk_copies();
+    sync_some<1>(Traits::kComputeThreads);
   }
 
   // The next tile: waits for it. give_back() frees its place.
@@ -121,6 +135,9 @@ class AttentionMultiplier {
     float scores[kKeyTiles][4];
     const int keys = take_tile();
     multiply_keys(shared_address(shared_.tile(keys)), first, scores);
+    if constexpr (Traits::kIsCoded) {
+      scale_by_key<false>(shared_.scales(keys) + first, Pairs::kSumFactor, scores);
+    }
     const uint32_t missing = shared_.missing[keys];
     give_back();
     adjust(key, scores);
@@ -130,7 +147,9 @@ class AttentionMultiplier {
     if (!sees_all) mask(key, tile_key, missing, key_end, scores);
     weigh(scores);
     const int values = take_tile();
-    if (missing != 0 || tile_key + kTileKeys > key_end) {
+    if constexpr (Traits::kIsCoded) {
+      scale_by_key<true>(shared_.scales(values) + first, Pairs::kFactor, scores);
+    } else if (missing != 0 || tile_key + kTileKeys > key_end) {
       clear_values(shared_.tile(values), tile_key, missing, key_end);
     }
     multiply_values(shared_address(shared_.tile(values)), first, scores);
@@ -147,7 +166,7 @@ class AttentionMultiplier {
       for (float& score : scores[i]) score = 0.0F;
       for (float& score : scores[i + 1]) score = 0.0F;
     }
-    const int row = first + lane_ % 8 + lane_ / 16 * 8;
+    const int row = first + (Traits::kIsCoded ? lane_ % 16 : lane_ % 8 + lane_ / 16 * 8);
     const uint32_t queries =
         shared_address(shared_.queries[query_counter_.idx][row_warp() * 16 + lane_ % 16]) +
         lane_ / 16 * 16;
@@ -158,9 +177,38 @@ class AttentionMultiplier {
 #pragma unroll
       for (int i = 0; i < kKeyTiles; i += 2) {
         uint32_t keys[4];
-        load_matrices(keys, chunk_address(tile, row + i * 8, step * 2 + lane_ / 8 % 2));
+        load_keys(keys, tile, row + i * 8, step);
         multiply_add<Element>(scores[i], query, keys[0], keys[1]);
         multiply_add<Element>(scores[i + 1], query, keys[2], keys[3]);
+      }
+    }
+  }
+
+  // 16 elements of 16 keys, of which this lane addresses `row`.
+  __device__ void load_keys(uint32_t (&keys)[4], uint32_t tile, int row, int step) const {
+    if constexpr (Traits::kIsCoded) {
+      uint32_t codes[2];
+      load_matrices(codes, chunk_address(tile, row, step));
+      Pairs::widen(codes[0], keys[0], keys[1]);
+      Pairs::widen(codes[1], keys[2], keys[3]);
+    } else {
+      load_matrices(keys, chunk_address(tile, row, step * 2 + lane_ / 8 % 2));
+    }
+  }
+
+  // Scores, or weights, times the scales of their keys and a factor. Scales of keys that are not
+  // seen may be anything: their scores are taken out afterwards, their weights stay 0.
+  template <bool kAreWeights>
+  __device__ void scale_by_key(const float* scales,
+                               float factor,
+                               float (&scores)[kKeyTiles][4]) const {
+#pragma unroll
+    for (int i = 0; i < kKeyTiles; ++i) {
+      const auto pair = *reinterpret_cast<const float2*>(scales + i * 8 + lane_ % 4 * 2);
+      const float scaled[2] = {pair.x * factor, pair.y * factor};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (!kAreWeights || scores[i][j] != 0.0F) scores[i][j] *= scaled[j % 2];
       }
     }
   }
@@ -186,8 +234,10 @@ class AttentionMultiplier {
     }
   }
 
+  // Blocks of a tile have 16, 32 or 64 keys.
   __device__ bool is_missing(int key_in_tile, uint32_t missing) const {
-    return (missing >> (key_in_tile / min(params_.block_size, kTileKeys)) & 1) != 0;
+    const int shift = __ffs(min(params_.block_size, kTileKeys)) - 1;
+    return (missing >> (key_in_tile >> shift) & 1) != 0;
   }
 
   __device__ void mask(
@@ -209,7 +259,7 @@ class AttentionMultiplier {
   // Values that no row sees may be anything, and NaN times 0 is NaN: zeros instead.
   __device__ void clear_values(unsigned char* tile, int tile_key, uint32_t missing, int key_end) {
     constexpr int kChunks = Traits::kRowBytes / 16;
-    constexpr int kKeys = kTileKeys / kComputeWarps;
+    constexpr int kKeys = kTileKeys / Traits::kComputeWarps;
     for (int i = lane_; i < kKeys * kChunks; i += 32) {
       const int row = warp_ * kKeys + i / kChunks;
       if (tile_key + row < key_end && !is_missing(row, missing)) continue;
@@ -217,10 +267,10 @@ class AttentionMultiplier {
           uint4{0, 0, 0, 0};
     }
     fence_before_bulk_copies();
-    if constexpr (Traits::kKeyWarps == kComputeWarps) {
+    if constexpr (Traits::kKeyWarps == Traits::kComputeWarps) {
       __syncwarp();  // a warp clears what it reads
     } else {
-      sync_some<1>(kComputeThreads);
+      sync_some<1>(Traits::kComputeThreads);
     }
   }
 
@@ -268,9 +318,38 @@ class AttentionMultiplier {
 #pragma unroll
       for (int column = 0; column < kValueTiles; column += 2) {
         uint32_t values[4];
-        load_transposed_matrices(values, chunk_address(tile, row, column + lane_ / 16));
+        load_values(values, tile, row, column);
         multiply_add<Element>(sums_[column], pairs, values[0], values[1]);
         multiply_add<Element>(sums_[column + 1], pairs, values[2], values[3]);
+      }
+    }
+  }
+
+  // 16 columns, the first of which is `column` eights, of 16 values, of which this lane addresses
+  // `row`. Of codes the even columns come first.
+  __device__ void load_values(uint32_t (&values)[4], uint32_t tile, int row, int column) const {
+    if constexpr (Traits::kIsCoded) {
+      uint32_t codes[2];
+      load_transposed_matrices(codes, chunk_address(tile, row, column / 2));
+      Pairs::widen(codes[0], values[0], values[2]);
+      Pairs::widen(codes[1], values[1], values[3]);
+    } else {
+      load_transposed_matrices(values, chunk_address(tile, row, column + lane_ / 16));
+    }
+  }
+
+  // Calls use(column, pair) for this lane's sums of its i-th row, times what codes lack.
+  template <typename Use>
+  __device__ void for_each_sum(int i, const Use& use) const {
+#pragma unroll
+    for (int t = 0; t < kValueTiles; ++t) {
+      if constexpr (Traits::kIsCoded) {
+        constexpr float kFactor = Pairs::kSumFactor;
+        const int own = 2 * i + t % 2;  // of both tiles of 16 columns
+        use(t / 2 * 16 + lane_ % 4 * 4 + t % 2 * 2,
+            float2{kFactor * sums_[t / 2 * 2][own], kFactor * sums_[t / 2 * 2 + 1][own]});
+      } else {
+        use(t * 8 + lane_ % 4 * 2, float2{sums_[t][2 * i], sums_[t][2 * i + 1]});
       }
     }
   }
@@ -306,10 +385,10 @@ class AttentionMultiplier {
         shared_.totals[warp_][row] = total_[i];
       }
     }
-    sync_some<1>(kComputeThreads);
+    sync_some<1>(Traits::kComputeThreads);
     for (int turn = 0; turn < Traits::kKeyWarps; ++turn) {
       if (turn == warp_) add_own_sums(turn == 0);
-      if (turn + 1 < Traits::kKeyWarps) sync_some<1>(kComputeThreads);
+      if (turn + 1 < Traits::kKeyWarps) sync_some<1>(Traits::kComputeThreads);
     }
   }
 
@@ -319,13 +398,11 @@ class AttentionMultiplier {
       if (rows_.position[i] < 0) continue;
       const int row = lane_ / 4 + 8 * i;
       const float factor = exp2_fast(max_[i] - shared_.greatest_base(row));
-#pragma unroll
-      for (int column = 0; column < kValueTiles; ++column) {
-        auto& sum = *reinterpret_cast<float2*>(&shared_.sums[row][column * 8 + lane_ % 4 * 2]);
+      for_each_sum(i, [&](int column, float2 own) {
+        auto& sum = *reinterpret_cast<float2*>(&shared_.sums[row][column]);
         const float2 before = is_first ? float2{0.0F, 0.0F} : sum;
-        sum = float2{before.x + factor * sums_[column][2 * i],
-                     before.y + factor * sums_[column][2 * i + 1]};
-      }
+        sum = float2{before.x + factor * own.x, before.y + factor * own.y};
+      });
     }
   }
 
@@ -335,11 +412,7 @@ class AttentionMultiplier {
     for (int i = 0; i < 2; ++i) {
       if (rows_.position[i] < 0) continue;
       const RowTarget target = writer_.begin_row(work, rows_.row[i], {max_[i], total_[i]});
-#pragma unroll
-      for (int column = 0; column < kValueTiles; ++column) {
-        writer_.store(
-            target, column * 8 + lane_ % 4 * 2, {sums_[column][2 * i], sums_[column][2 * i + 1]});
-      }
+      for_each_sum(i, [&](int column, float2 sum) { writer_.store(target, column, sum); });
     }
   }
 

@@ -12,6 +12,9 @@ inline constexpr int32_t kTileKeys = 64;
 // Queries of an item: rows of a matrix product.
 inline constexpr int32_t kNarrowRows = 16;
 inline constexpr int32_t kWideRows = 64;
+// Latent keys: their first elements are the value.
+inline constexpr int32_t kLatentKeyDim = 576;
+inline constexpr int32_t kLatentValueDim = 512;
 // Tiles, of keys or of values, on their way at once.
 inline constexpr int32_t kMaxStages = 16;
 
@@ -45,12 +48,14 @@ struct AttentionItems {
 
 // Meanings as RaggedAttentionArgs has them, in kernels/attention.h.
 struct AttentionParams {
-  const void* q;        // [T, Hq, D]
-  int64_t q_stride;     // elements from a token to the next; rows start at multiples of 16 bytes
-  const void* k_cache;  // [P, Hkv, block_size, D], chunks of 16 bytes in the order of swizzle.cuh
-  const void* v_cache;  // [P, Hkv, block_size, Dv], the same
-  void* out;            // [T, Hq, Dv]
-  float* lse;           // [T, Hq] or null
+  const void* q;          // [T, Hq, D]
+  int64_t q_stride;       // elements from a token to the next; rows start at multiples of 16 bytes
+  const void* k_cache;    // [P, Hkv, block_size, D], chunks of 16 bytes in the order of swizzle.cuh
+  const void* v_cache;    // [P, Hkv, block_size, Dv], the same; null: values lie in the keys
+  const float* k_scales;  // [P, Hkv, block_size] of caches of codes
+  const float* v_scales;  // the same
+  void* out;              // [T, Hq, Dv]
+  float* lse;             // [T, Hq] or null
   const int32_t* block_tables;
   int64_t max_blocks;
   int32_t num_heads;

@@ -19,7 +19,7 @@ struct RowTotal {
 
 // Where a row goes. Elements are sums times `factor`.
 struct RowTarget {
-  float* partial;  // or null: the row of the output that starts at element `place` * D
+  float* partial;  // or null: the row of the output that starts at element `place` * Dv
   int64_t place;
   float factor;
 };
@@ -27,7 +27,7 @@ struct RowTarget {
 // Column pairs of a row that a lane has, 64 columns apart.
 template <typename Traits>
 struct LaneColumns {
-  static constexpr int kPairs = (Traits::kDim + 63) / 64;
+  static constexpr int kPairs = (Traits::kValueDim + 63) / 64;
   float2 pairs[kPairs];
 
   __device__ void scale(float factor) {
@@ -47,7 +47,7 @@ struct LaneColumns {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       const int column = i * 64 + threadIdx.x % 32 * 2;
-      if (Traits::kDim % 64 == 0 || column < Traits::kDim) body(column, pairs[i]);
+      if (Traits::kValueDim % 64 == 0 || column < Traits::kValueDim) body(column, pairs[i]);
     }
   }
 };
@@ -65,7 +65,14 @@ class ResultWriter {
     if (work.item.partial == kNoPartial) return begin_result(work, row, total);
     const int64_t slot = partial_row(work.item.partial, work.head, row);
     params_.partial_lses[slot] = total.lse();
-    return {params_.partial_outs + slot * Traits::kDim, 0, total.inverse()};
+    return {params_.partial_outs + slot * Traits::kValueDim, 0, total.inverse()};
+  }
+
+  // The same place for other threads, once the row has begun and they were told its factor.
+  __device__ RowTarget find_row(const Work& work, int row, float factor) const {
+    if (work.item.partial == kNoPartial) return {nullptr, result_place(work, row), factor};
+    const int64_t slot = partial_row(work.item.partial, work.head, row);
+    return {params_.partial_outs + slot * Traits::kValueDim, 0, factor};
   }
 
   __device__ void store(const RowTarget& target, int column, float2 sum) const {
@@ -74,7 +81,7 @@ class ResultWriter {
       *reinterpret_cast<float2*>(target.partial + column) = value;
       return;
     }
-    const int64_t element = target.place * Traits::kDim + column;
+    const int64_t element = target.place * Traits::kValueDim + column;
     if (params_.out_is_f32) {
       *reinterpret_cast<float2*>(static_cast<float*>(params_.out) + element) = value;
     } else {
@@ -115,10 +122,11 @@ class ResultWriter {
   }
 
  private:
+  // That a lane reads before it adds them up.
   static constexpr int kMergedAtOnce = 16 / LaneColumns<Traits>::kPairs;
 
   __device__ void load_partial(int64_t row, LaneColumns<Traits>& to) const {
-    const float* out = params_.partial_outs + row * Traits::kDim;
+    const float* out = params_.partial_outs + row * Traits::kValueDim;
     to.for_each([&](int column, float2& part) {
       part = __ldcg(reinterpret_cast<const float2*>(out + column));
     });
@@ -129,6 +137,11 @@ class ResultWriter {
   }
   __device__ int64_t stride() const {  // from a partial of a row to the next
     return static_cast<int64_t>(params_.num_kv_heads) * Traits::kRows;
+  }
+
+  __device__ int64_t result_place(const Work& work, int row) const {
+    const QueryPlace query = query_place(params_, work, row);
+    return query.token * params_.num_heads + query.head;
   }
 
   __device__ RowTarget begin_result(const Work& work, int row, RowTotal total) const {

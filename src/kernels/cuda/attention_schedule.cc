@@ -1,7 +1,6 @@
 #include "kernels/cuda/attention_schedule.h"
 
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <numeric>
 
@@ -67,31 +66,40 @@ void sort_by_length(std::vector<AttentionItem>& items) {
   });
 }
 
-// A card of 132 multiprocessors has this many blocks for each of 8 KV heads: taken for granted
-// whatever there is, so that sums are added up in the same order where heads are split over several
-// workers.
-constexpr size_t kBlocks = 33;
+// What items cost, in the time that a block takes for a key while all blocks are busy.
+struct Costs {
+  // Of a card, for each KV head: taken for granted whatever there is, so that sums are added up in
+  // the same order where heads are split over several workers.
+  size_t num_blocks;
+  // The fewer blocks are left, the faster they are, but one has not the whole of a card.
+  double fastest;
+  int32_t item;  // its sums, their way to memory
+  double merge_start;
+  double partial;
+};
+// 132 multiprocessors with two blocks each for 8 KV heads.
+constexpr Costs kCosts = {33, 1.75, 0, 90.0, 1.0};
+// One block a multiprocessor for one KV head. Not measured: 1152 bytes or 64 rows a key, of sums 32
+// or 128 KiB an item.
+constexpr Costs kLatentNarrowCosts = {132, 1.75, 16, 90.0, 1.0};
+constexpr Costs kLatentWideCosts = {132, 1.0, 64, 90.0, 2.0};
 
-// How long blocks take for their keys, in the time a block takes for one while all are busy. The
-// fewer are left, the faster they are, but one has not the whole of a multiprocessor's bandwidth.
-double time_of(std::array<int64_t, kBlocks>& keys) {
-  constexpr double kFastest = 1.75;
+// How long blocks take for their keys.
+double time_of(std::vector<int64_t>& keys, const Costs& costs) {
   std::ranges::sort(keys);
   double time = 0.0;
   int64_t done = 0;
-  for (size_t i = 0; i < kBlocks; ++i) {
-    const double speed = std::min(kFastest, kBlocks / static_cast<double>(kBlocks - i));
-    time += static_cast<double>(keys[i] - done) / speed;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const double share = static_cast<double>(keys.size()) / static_cast<double>(keys.size() - i);
+    time += static_cast<double>(keys[i] - done) / std::min(costs.fastest, share);
     done = keys[i];
   }
   return time;
 }
 
-// The same for sequences cut into items of up to `max_keys`, of which whoever is free takes the
-// longest left, merges included.
-double estimate_time(std::span<const int32_t> num_keys, int32_t max_keys) {
-  constexpr double kMergeStart = 90.0;
-  constexpr double kPartial = 1.0;
+// The same for rows whose keys are cut into items of up to `max_keys`, of which whoever is free
+// takes the longest left, merges included.
+double estimate_time(std::span<const int32_t> num_keys, int32_t max_keys, const Costs& costs) {
   int32_t num_partials = 0;
   std::vector<int32_t> items;
   for (const int32_t keys : num_keys) {
@@ -100,24 +108,23 @@ double estimate_time(std::span<const int32_t> num_keys, int32_t max_keys) {
     if (keys % max_keys != 0) items.push_back(keys % max_keys);
   }
   std::ranges::sort(items, std::ranges::greater());
-  std::array<int64_t, kBlocks> busy{};  // a heap: the first to be free on top
+  std::vector<int64_t> busy(costs.num_blocks);  // a heap: the first to be free on top
   for (const int32_t keys : items) {
     std::ranges::pop_heap(busy, std::ranges::greater());
-    busy.back() += keys;
+    busy.back() += keys + costs.item;
     std::ranges::push_heap(busy, std::ranges::greater());
   }
-  return time_of(busy) + (num_partials > 0 ? kMergeStart + kPartial * num_partials : 0.0);
+  return time_of(busy, costs) +
+         (num_partials > 0 ? costs.merge_start + costs.partial * num_partials : 0.0);
 }
 
-}  // namespace
-
-int32_t narrow_item_keys(std::span<const int32_t> num_keys) {
-  constexpr int64_t kMostItems = 8 * kBlocks;  // finer gains nothing
+int32_t item_keys(std::span<const int32_t> num_keys, const Costs& costs) {
+  const auto most_items = static_cast<int64_t>(8 * costs.num_blocks);  // finer gains nothing
   const int64_t total = std::reduce(num_keys.begin(), num_keys.end(), int64_t{0});
   int32_t best = kMostItemKeys;
-  double least = estimate_time(num_keys, best);
-  for (int32_t keys = best / 2; keys >= kFewestItemKeys && total / keys < kMostItems; keys /= 2) {
-    const double time = estimate_time(num_keys, keys);
+  double least = estimate_time(num_keys, best, costs);
+  for (int32_t keys = best / 2; keys >= kFewestItemKeys && total / keys < most_items; keys /= 2) {
+    const double time = estimate_time(num_keys, keys, costs);
     if (time >= least) continue;
     best = keys;
     least = time;
@@ -125,20 +132,33 @@ int32_t narrow_item_keys(std::span<const int32_t> num_keys) {
   return best;
 }
 
+}  // namespace
+
+int32_t narrow_item_keys(std::span<const int32_t> num_keys) {
+  return item_keys(num_keys, kCosts);
+}
+
+int32_t latent_item_keys(std::span<const int32_t> num_keys, bool is_wide) {
+  return item_keys(num_keys, is_wide ? kLatentWideCosts : kLatentNarrowCosts);
+}
+
 void make_attention_schedule(const AttentionLengths& lengths, AttentionSchedule& schedule) {
   clear(schedule.narrow);
   clear(schedule.wide);
   std::vector<int32_t> narrow_keys;
+  std::vector<int32_t> wide_keys;
   for (size_t b = 0; b < lengths.context_len.size(); ++b) {
     for_each_rows(lengths, b, [&](const AttentionItem& rows, bool is_narrow) {
-      if (is_narrow) narrow_keys.push_back(rows.key_end - rows.key_begin);
+      (is_narrow ? narrow_keys : wide_keys).push_back(rows.key_end - rows.key_begin);
     });
   }
-  const int32_t narrow_max = narrow_item_keys(narrow_keys);
+  const int32_t narrow_max =
+      lengths.latent ? latent_item_keys(narrow_keys, false) : narrow_item_keys(narrow_keys);
+  const int32_t wide_max = lengths.latent ? latent_item_keys(wide_keys, true) : kWideItemKeys;
   for (size_t b = 0; b < lengths.context_len.size(); ++b) {
     for_each_rows(lengths, b, [&](const AttentionItem& rows, bool is_narrow) {
       cut_keys(rows,
-               is_narrow ? narrow_max : kWideItemKeys,
+               is_narrow ? narrow_max : wide_max,
                lengths.max_partials,
                is_narrow ? schedule.narrow : schedule.wide);
     });

@@ -15,6 +15,8 @@ namespace lamina::kernels::cuda {
 // Keys of a narrow item at most, for rows with that many keys each: few enough that a card is full
 // to the end, enough that partials cost less than that gains.
 [[nodiscard]] int32_t narrow_item_keys(std::span<const int32_t> num_keys);
+// The same of latent keys, where one KV head alone has to fill a card.
+[[nodiscard]] int32_t latent_item_keys(std::span<const int32_t> num_keys, bool is_wide);
 inline constexpr int32_t kFewestItemKeys = 256;
 inline constexpr int32_t kMostItemKeys = 8192;
 inline constexpr int32_t kWideItemKeys = 2048;
@@ -38,6 +40,7 @@ struct AttentionLengths {
   int32_t window = 0;                    // 0: none
   // Partials there is room for, of each width. Rows past that are not cut.
   int32_t max_partials = std::numeric_limits<int32_t>::max();
+  bool latent = false;  // values lie in the keys
 };
 // Overwrites `schedule`; allocates only where it is too small.
 void make_attention_schedule(const AttentionLengths& lengths, AttentionSchedule& schedule);

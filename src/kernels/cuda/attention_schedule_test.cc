@@ -113,6 +113,26 @@ TEST(AttentionSchedule, SequencesAreCutWhereTheyAreFew) {
   EXPECT_GE(item_keys(0, 0), kFewestItemKeys);
 }
 
+TEST(AttentionSchedule, LatentKeysAreCutForOneKvHead) {
+  const auto wide = [](size_t num_row_sets, int32_t context_len) {
+    return latent_item_keys(std::vector<int32_t>(num_row_sets, context_len), true);
+  };
+  EXPECT_EQ(wide(2, 65'536), 1024);  // one for each multiprocessor
+  EXPECT_EQ(wide(32, 4096), 1024);
+  EXPECT_EQ(wide(32, 16'384), 4096);
+  EXPECT_GE(wide(128, 4096), 4096);
+  EXPECT_EQ(latent_item_keys(std::vector<int32_t>(16, 4096), false), 512);
+  AttentionSchedule schedule;
+  const std::vector<int32_t> query_begin = {0, 1};
+  const std::vector<int32_t> context_len = {65'536};
+  make_attention_schedule(
+      {.query_begin = query_begin, .context_len = context_len, .group = 128, .latent = true},
+      schedule);
+  expect_sound(schedule.wide);
+  EXPECT_EQ(schedule.wide.items.size(), 128U);
+  EXPECT_EQ(schedule.wide.merges.size(), 2U);
+}
+
 TEST(AttentionSchedule, RowsWithoutRoomForPartialsAreNotCut) {
   const AttentionSchedule schedule = cut({1, 1}, {9000, 9000}, 8, 0, 10);
   expect_sound(schedule.narrow);

@@ -1,29 +1,51 @@
 // What the roles of the attention kernel share: sizes, shared memory, and the work of a launch.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/attention_params.h"
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/swizzle.cuh"
 
 namespace lamina::kernels::cuda {
 
-inline constexpr int kComputeWarps = 4;
-inline constexpr int kComputeThreads = kComputeWarps * 32;
 inline constexpr float kLog2e = 1.4426950408889634F;
 inline constexpr float kLn2 = 0.6931471805599453F;
 
-template <typename ElementType, int kHeadDim, int kItemRows>
+template <typename Traits>
+struct AttentionShared;
+template <typename Traits>
+class AttentionMultiplier;
+
+// Element: of queries, weights and products. Cached: the same, or a code.
+template <typename ElementType, int kHeadDim, int kItemRows, typename CachedType = ElementType>
 struct AttentionTraits {
   using Element = ElementType;
+  using Cached = CachedType;
+  using Shared = AttentionShared<AttentionTraits>;
+  using Multiplier = AttentionMultiplier<AttentionTraits>;
+  using Uncoded = AttentionTraits<Element, kHeadDim, kItemRows>;  // for results, which are the same
+  static constexpr bool kIsCoded = !std::is_same_v<Cached, Element>;
   static constexpr int kDim = kHeadDim;
+  static constexpr int kValueDim = kHeadDim;
   static constexpr int kRows = kItemRows;
+  static constexpr int kComputeWarps = 4;
+  static constexpr int kComputeThreads = kComputeWarps * 32;
+  static constexpr int kTileKeys = cuda::kTileKeys;
+  static constexpr bool kValuesInKeys = false;
+  static constexpr uint64_t kKeysPolicy = kEvictFirst;
+  static constexpr int kQuerySlots = 2;    // of the item at hand and of the next one
+  static constexpr int kFewestStages = 2;  // keys and their values
   static constexpr int kRowWarps = kRows / 16;
   static constexpr int kKeyWarps = kComputeWarps / kRowWarps;
   static constexpr int kWarpKeys = kTileKeys / kKeyWarps;
-  static constexpr int kRowBytes = kDim * static_cast<int>(sizeof(Element));
+  static constexpr int kRowBytes = kDim * static_cast<int>(sizeof(Cached));
   static constexpr int kTileBytes = kTileKeys * kRowBytes;
+  static constexpr int kScaleBytes = kIsCoded ? static_cast<int>(sizeof(float)) : 0;  // of a row
+  static constexpr int kStageBytes = kTileBytes + kTileKeys * kScaleBytes;
+  static constexpr int kQueryBytes = kDim * static_cast<int>(sizeof(Element));
   // Rows of queries and of sums start in different banks.
-  static constexpr int kQueryStride = kRowBytes + 16;
+  static constexpr int kQueryStride = kQueryBytes + 16;
   static constexpr int kSumStride = kDim + 4;
   // Warps with keys of their own add up in shared memory what they have, and one more warp takes it
   // from there, so that they need not wait for global memory.
@@ -44,28 +66,54 @@ struct alignas(16) Work {
   __device__ static Work end() { return {}; }
 };
 
-// Shared memory: this, then params.num_stages tiles: keys, their values, the next keys and so on.
+// What the loader fills, apart from the tiles.
 template <typename Traits>
-struct alignas(128) AttentionShared {
-  // Of the item at hand and of the next one.
-  alignas(16) unsigned char queries[2][Traits::kRows][Traits::kQueryStride];
+struct AttentionIntake {
+  alignas(16) unsigned char queries[Traits::kQuerySlots][Traits::kRows][Traits::kQueryStride];
+  Work loaded[Traits::kQuerySlots];  // comes with the queries
+  Barrier full[kMaxStages];
+  Barrier empty[kMaxStages];
+  Barrier queries_full[Traits::kQuerySlots];
+  Barrier queries_empty[Traits::kQuerySlots];
+  uint32_t missing[kMaxStages];  // with keys; bit c: block c of the tile is not here
+
+  // By one thread, before any role begins.
+  __device__ void init_barriers(int num_stages) {
+#if __CUDA_ARCH__ >= 900
+    constexpr uint32_t kLoaders = 1;
+#else
+    constexpr uint32_t kLoaders = 33;  // each lane's copies, and what one of them has written
+#endif
+    for (int i = 0; i < num_stages; ++i) {
+      full[i].init(kLoaders);
+      empty[i].init(Traits::kComputeWarps);
+    }
+    for (int i = 0; i < Traits::kQuerySlots; ++i) {
+      queries_full[i].init(kLoaders);
+      queries_empty[i].init(Traits::kComputeWarps);
+    }
+    fence_before_bulk_copies();
+  }
+};
+
+// Shared memory: this, then params.num_stages tiles, each with its scales: keys, their values, the
+// next keys and so on.
+template <typename Traits>
+struct alignas(128) AttentionShared : AttentionIntake<Traits> {
   // Of the warps with keys of their own together.
   alignas(16) float sums[Traits::kHasFinisher ? 16 : 1][Traits::kSumStride];
   // Of each of them: greatest score and sum of weights of its rows.
   float maxima[Traits::kKeyWarps][16];
   float totals[Traits::kKeyWarps][16];
-  Barrier full[kMaxStages];
-  Barrier empty[kMaxStages];
-  Barrier queries_full[2];
-  Barrier queries_empty[2];
   Barrier sums_full;
   Barrier sums_empty;
-  Work loaded[2];                // comes with the queries
-  Work summed;                   // comes with the sums
-  uint32_t missing[kMaxStages];  // with keys; bit c: block c of the tile is not here
+  Work summed;  // comes with the sums
 
   __device__ unsigned char* tile(int stage) {
-    return reinterpret_cast<unsigned char*>(this + 1) + stage * Traits::kTileBytes;
+    return reinterpret_cast<unsigned char*>(this + 1) + stage * Traits::kStageBytes;
+  }
+  __device__ float* scales(int stage) {
+    return reinterpret_cast<float*>(tile(stage) + Traits::kTileBytes);
   }
 
   // The greatest of all warps' scores of a row, or 0 if none saw a key.
@@ -80,22 +128,9 @@ struct alignas(128) AttentionShared {
 
   // By one thread, before any role begins.
   __device__ void init_barriers(int num_stages) {
-#if __CUDA_ARCH__ >= 900
-    constexpr uint32_t kLoaders = 1;
-#else
-    constexpr uint32_t kLoaders = 33;  // each lane's copies, and what one of them has written
-#endif
-    for (int i = 0; i < num_stages; ++i) {
-      full[i].init(kLoaders);
-      empty[i].init(kComputeWarps);
-    }
-    for (int i = 0; i < 2; ++i) {
-      queries_full[i].init(kLoaders);
-      queries_empty[i].init(kComputeWarps);
-    }
-    sums_full.init(kComputeWarps);
+    sums_full.init(Traits::kComputeWarps);
     sums_empty.init(1);
-    fence_before_bulk_copies();
+    AttentionIntake<Traits>::init_barriers(num_stages);
   }
 };
 

@@ -90,8 +90,9 @@ __device__ inline void copy_16_or_zeros(void* to, const void* from, bool copies)
                : "memory");
 }
 
-// What the L2 cache does with what is copied: it is read once, or again and again.
+// What the L2 cache does with what is copied: it is read once, several times, or again and again.
 inline constexpr uint64_t kEvictFirst = 0x12F0000000000000;
+inline constexpr uint64_t kEvictNormal = 0x1000000000000000;
 inline constexpr uint64_t kEvictLast = 0x14F0000000000000;
 
 #if __CUDA_ARCH__ >= 900
@@ -159,6 +160,12 @@ __device__ inline void load_matrices(uint32_t (&to)[2], uint32_t row_address) {
 __device__ inline void load_transposed_matrices(uint32_t (&to)[4], uint32_t row_address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(row_address));
+}
+
+__device__ inline void load_transposed_matrices(uint32_t (&to)[2], uint32_t row_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(to[0]), "=r"(to[1])
                : "r"(row_address));
 }
 
@@ -241,6 +248,9 @@ __device__ inline float warp_sum(float value) {
 template <int kId>
 __device__ inline void sync_some(int num_threads) {
   asm volatile("bar.sync %0, %1;" ::"n"(kId), "r"(num_threads) : "memory");
+}
+__device__ inline void sync_some(int id, int num_threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(num_threads) : "memory");
 }
 
 }  // namespace lamina::kernels::cuda

@@ -193,7 +193,8 @@ Status StepTables::update(const RaggedBatch& batch,
                                    .context_len = batch.context_len,
                                    .group = tables.limits.num_heads / tables.limits.num_kv_heads,
                                    .window = window.window,
-                                   .max_partials = tables.limits.max_partials},
+                                   .max_partials = tables.limits.max_partials,
+                                   .latent = tables.limits.latent},
                                   tables.schedule);
     LAMINA_RETURN_IF_ERROR(upload(tables, window.narrow, tables.schedule.narrow, stream));
     LAMINA_RETURN_IF_ERROR(upload(tables, window.wide, tables.schedule.wide, stream));

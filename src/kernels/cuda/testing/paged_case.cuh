@@ -15,6 +15,7 @@
 
 #include "kernels/cuda/attention_launch.h"
 #include "kernels/cuda/attention_schedule.h"
+#include "kernels/cuda/codes.cuh"
 #include "kernels/cuda/testing/device_memory.cuh"
 
 namespace lamina::kernels::cuda::testing {
@@ -22,7 +23,7 @@ namespace lamina::kernels::cuda::testing {
 struct CaseShape {
   int32_t num_heads = 8;
   int32_t num_kv_heads = 1;
-  int32_t head_dim = 128;
+  int32_t head_dim = 128;  // kLatentKeyDim: values lie in the keys
   int32_t block_size = 16;
   std::vector<int32_t> num_queries = {};  // of each sequence
   std::vector<int32_t> context_len = {};
@@ -31,6 +32,9 @@ struct CaseShape {
   bool has_alibi = false;
   bool has_sinks = false;
   bool out_is_f32 = false;
+
+  [[nodiscard]] bool is_latent() const { return head_dim == kLatentKeyDim; }
+  [[nodiscard]] int32_t value_dim() const { return is_latent() ? kLatentValueDim : head_dim; }
 };
 
 // Positions to blocks, and the bounds of the queries.
@@ -73,6 +77,16 @@ struct CaseTables {
   }
 };
 
+// Numbers in [-1, 1) as codes of a scale of 1 / kRange.
+template <typename Code>
+__global__ void fill_random_codes(Code* data, size_t size, uint64_t seed) {
+  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
+  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < size;
+       i += stride) {
+    data[i] = to_code<Code>(random_value(seed, i) * Code::kRange);
+  }
+}
+
 // What the kernels write on the way, for one launch at a time.
 struct Workspace {
   DeviceArray<float> outs;
@@ -80,16 +94,38 @@ struct Workspace {
   DeviceArray<int32_t> progress;
 
   Workspace() = default;
-  Workspace(int32_t partials, int32_t num_kv_heads, int rows, int32_t head_dim)
-      : outs(static_cast<size_t>(partials) * num_kv_heads * rows * head_dim),
+  Workspace(int32_t partials, int32_t num_kv_heads, int rows, int32_t value_dim)
+      : outs(static_cast<size_t>(partials) * num_kv_heads * rows * value_dim),
         lses(static_cast<size_t>(partials) * num_kv_heads * rows),
         progress(2) {
     progress.fill_bytes(0);
   }
 };
 
-// What of a step the host prepares, on the device, and a workspace.
-template <typename Element>
+template <typename T>
+void fill_random_cache(const DeviceArray<T>& cache, uint64_t seed) {
+  if constexpr (is_code<T>) {
+    fill_random_codes<<<1024, 256>>>(cache.data(), cache.size(), seed);
+    LAMINA_REQUIRE_CUDA(cudaGetLastError());
+  } else {
+    fill_random(cache, seed);
+  }
+}
+
+// Scales with which codes are numbers up to about 1, as those of appended rows are; none of others.
+template <typename T>
+DeviceArray<float> random_scales(size_t num_rows, uint64_t seed) {
+  std::vector<float> scales;
+  if constexpr (is_code<T>) {
+    for (size_t i = 0; i < num_rows; ++i) {
+      scales.push_back((1.0F + 0.5F * random_value(seed, i)) / T::kRange);
+    }
+  }
+  return DeviceArray<float>(scales);
+}
+
+// What of a step the host prepares, on the device, and a workspace. Cached: Element or a code.
+template <typename Element, typename Cached = Element>
 class PagedCase {
  public:
   PagedCase(CaseShape shape, uint64_t seed)
@@ -97,13 +133,15 @@ class PagedCase {
         tables_(shape_, seed),
         q_(static_cast<size_t>(tables_.query_begin.back()) * q_row()),
         k_cache_(cache_size()),
-        v_cache_(cache_size()),
-        out_(q_.size() * (shape_.out_is_f32 ? 2 : 1)),
-        lse_(static_cast<size_t>(tables_.query_begin.back()) * shape_.num_heads),
+        v_cache_(shape_.is_latent() ? 0 : cache_size()),
+        k_scales_(random_scales<Cached>(cache_rows(), seed + 5)),
+        v_scales_(random_scales<Cached>(cache_rows(), seed + 6)),
+        out_(num_rows() * shape_.value_dim() * (shape_.out_is_f32 ? 2 : 1)),
+        lse_(num_rows()),
         block_tables_(tables_.blocks) {
     fill_random(q_, seed + 1);
-    fill_random(k_cache_, seed + 2);
-    fill_random(v_cache_, seed + 3);
+    fill_random_cache(k_cache_, seed + 2);
+    fill_random_cache(v_cache_, seed + 3);
     std::vector<float> per_head(static_cast<size_t>(shape_.num_heads));
     for (size_t h = 0; h < per_head.size(); ++h) per_head[h] = random_value(seed + 4, h);
     sinks_ = DeviceArray<float>(per_head);
@@ -115,8 +153,6 @@ class PagedCase {
   // Enqueues what the step takes, with the workspace of `shared_with`, a case of the same shape, if
   // there is one.
   cudaError_t launch(cudaStream_t stream, const PagedCase* shared_with = nullptr) const {
-    constexpr Element16 kElement =
-        std::is_same_v<Element, __half> ? Element16::kF16 : Element16::kBF16;
     for (const bool is_wide : {false, true}) {
       const Width& width = is_wide ? wide_ : narrow_;
       if (width.num_items_on_host == 0) continue;
@@ -133,31 +169,22 @@ class PagedCase {
       params.partial_outs = workspace.outs.data();
       params.partial_lses = workspace.lses.data();
       params.progress = workspace.progress.data();
-      const cudaError_t error =
-          launch_attention(params, kElement, shape_.head_dim, is_wide, stream);
+      const cudaError_t error = launch_attention(params, kCached, shape_.head_dim, is_wide, stream);
       if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
   }
 
-  // Not numbers in every place of the cache that holds no token: whoever reads them shows it.
+  // Not numbers in every place of the cache that holds no token: whoever reads them shows it. Of
+  // codes the scales.
   void poison_free_places() {
-    std::vector<Element> keys = k_cache_.to_host();
-    std::vector<Element> values = v_cache_.to_host();
-    const auto row = static_cast<size_t>(shape_.head_dim);
-    for (size_t b = 0; b < shape_.context_len.size(); ++b) {
-      const int32_t end = static_cast<int32_t>(tables_.max_blocks) * shape_.block_size;
-      for (int32_t position = shape_.context_len[b]; position < end; ++position) {
-        if (tables_.block(b, position, shape_) < 0) break;
-        for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
-          const size_t begin = row * tables_.row(b, position, head, shape_);
-          std::fill_n(keys.begin() + static_cast<ptrdiff_t>(begin), row, Element(NAN));
-          std::fill_n(values.begin() + static_cast<ptrdiff_t>(begin), row, Element(NAN));
-        }
-      }
+    if constexpr (is_code<Cached>) {
+      poison_rows(k_scales_, 1);
+      poison_rows(v_scales_, 1);
+    } else {
+      poison_rows(k_cache_, static_cast<size_t>(shape_.head_dim));
+      if (!shape_.is_latent()) poison_rows(v_cache_, static_cast<size_t>(shape_.head_dim));
     }
-    k_cache_ = DeviceArray<Element>(keys);
-    v_cache_ = DeviceArray<Element>(values);
   }
   // Takes every `step`-th block away from the tables, as if another worker held it.
   void drop_blocks(size_t step) {
@@ -168,8 +195,10 @@ class PagedCase {
   [[nodiscard]] const CaseShape& shape() const { return shape_; }
   [[nodiscard]] const CaseTables& tables() const { return tables_; }
   [[nodiscard]] const DeviceArray<Element>& q() const { return q_; }
-  [[nodiscard]] const DeviceArray<Element>& k_cache() const { return k_cache_; }
-  [[nodiscard]] const DeviceArray<Element>& v_cache() const { return v_cache_; }
+  [[nodiscard]] const DeviceArray<Cached>& k_cache() const { return k_cache_; }
+  [[nodiscard]] const DeviceArray<Cached>& v_cache() const { return v_cache_; }
+  [[nodiscard]] const DeviceArray<float>& k_scales() const { return k_scales_; }
+  [[nodiscard]] const DeviceArray<float>& v_scales() const { return v_scales_; }
   [[nodiscard]] const DeviceArray<Element>& out() const { return out_; }
   [[nodiscard]] const DeviceArray<float>& lse() const { return lse_; }
   [[nodiscard]] const DeviceArray<float>& slopes() const { return slopes_; }
@@ -177,6 +206,10 @@ class PagedCase {
   static constexpr float kScale = 0.25F;
 
  private:
+  static constexpr CacheElement kCached = std::is_same_v<Cached, E4M3>     ? CacheElement::kE4M3
+                                          : std::is_same_v<Cached, I8>     ? CacheElement::kI8
+                                          : std::is_same_v<Cached, __half> ? CacheElement::kF16
+                                                                           : CacheElement::kBF16;
   struct Width {
     DeviceArray<AttentionItem> items;
     DeviceArray<int32_t> num_items;
@@ -187,12 +220,34 @@ class PagedCase {
     Workspace workspace;
   };
 
+  [[nodiscard]] size_t num_rows() const {
+    return static_cast<size_t>(tables_.query_begin.back()) * static_cast<size_t>(shape_.num_heads);
+  }
   [[nodiscard]] size_t q_row() const {
     return static_cast<size_t>(shape_.num_heads) * static_cast<size_t>(shape_.head_dim);
   }
-  [[nodiscard]] size_t cache_size() const {
+  [[nodiscard]] size_t cache_rows() const {
     return static_cast<size_t>(tables_.num_blocks) * static_cast<size_t>(shape_.num_kv_heads) *
-           static_cast<size_t>(shape_.block_size) * static_cast<size_t>(shape_.head_dim);
+           static_cast<size_t>(shape_.block_size);
+  }
+  [[nodiscard]] size_t cache_size() const {
+    return cache_rows() * static_cast<size_t>(shape_.head_dim);
+  }
+
+  template <typename T>
+  void poison_rows(DeviceArray<T>& cache, size_t row) {
+    std::vector<T> elements = cache.to_host();
+    for (size_t b = 0; b < shape_.context_len.size(); ++b) {
+      const int32_t end = static_cast<int32_t>(tables_.max_blocks) * shape_.block_size;
+      for (int32_t position = shape_.context_len[b]; position < end; ++position) {
+        if (tables_.block(b, position, shape_) < 0) break;
+        for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
+          const size_t begin = row * tables_.row(b, position, head, shape_);
+          std::fill_n(elements.begin() + static_cast<ptrdiff_t>(begin), row, T(NAN));
+        }
+      }
+    }
+    cache = DeviceArray<T>(elements);
   }
 
   void schedule() {
@@ -200,7 +255,8 @@ class PagedCase {
     make_attention_schedule({.query_begin = tables_.query_begin,
                              .context_len = shape_.context_len,
                              .group = shape_.num_heads / shape_.num_kv_heads,
-                             .window = shape_.window},
+                             .window = shape_.window,
+                             .latent = shape_.is_latent()},
                             schedule);
     fill(narrow_, schedule.narrow, kNarrowRows);
     fill(wide_, schedule.wide, kWideRows);
@@ -216,7 +272,7 @@ class PagedCase {
     for (const AttentionItem& rows : cut.merges) {
       width.most_rows = std::max(width.most_rows, rows.num_rows);
     }
-    width.workspace = Workspace(cut.num_partials, shape_.num_kv_heads, rows, shape_.head_dim);
+    width.workspace = Workspace(cut.num_partials, shape_.num_kv_heads, rows, shape_.value_dim());
   }
 
   [[nodiscard]] AttentionParams base_params() const {
@@ -225,6 +281,8 @@ class PagedCase {
     params.q_stride = static_cast<int64_t>(shape_.num_heads) * shape_.head_dim;
     params.k_cache = k_cache_.data();
     params.v_cache = v_cache_.data();
+    params.k_scales = k_scales_.data();
+    params.v_scales = v_scales_.data();
     params.out = out_.data();
     params.lse = lse_.data();
     params.block_tables = block_tables_.data();
@@ -244,8 +302,10 @@ class PagedCase {
   CaseShape shape_;
   CaseTables tables_;
   DeviceArray<Element> q_;
-  DeviceArray<Element> k_cache_;
-  DeviceArray<Element> v_cache_;
+  DeviceArray<Cached> k_cache_;
+  DeviceArray<Cached> v_cache_;
+  DeviceArray<float> k_scales_;
+  DeviceArray<float> v_scales_;
   DeviceArray<Element> out_;
   DeviceArray<float> lse_;
   DeviceArray<int32_t> block_tables_;
