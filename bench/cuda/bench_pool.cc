@@ -14,8 +14,10 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "app/attention_worker.h"
@@ -37,7 +39,7 @@ namespace {
 
 constexpr std::array<int32_t, 5> kContexts = {1024, 2048, 4096, 8192, 16384};
 constexpr int32_t kMostSequences = 512;
-constexpr double kMostStepSeconds = 0.7;  // as bounds have it: more sequences are left out
+constexpr double kMostAttentionSeconds = 0.7;  // of a step, by its bound: more are left out
 constexpr uint64_t kMostHostBytes = uint64_t{64} << 30;
 
 struct Rates {
@@ -100,6 +102,17 @@ double bound_seconds(const ModelProgram& program,
                          .attention_s = attention,
                          .rest_s = attention,
                          .wire_s = part * link_seconds_a_token(program, rates.link)});
+}
+
+// Of this process; 0 where the kernel does not say. Without huge pages CPUs read a KV cache slower.
+uint64_t huge_page_bytes() {
+  std::ifstream file("/proc/self/smaps_rollup");
+  std::string line;
+  while (std::getline(file, line)) {
+    constexpr std::string_view kKey = "AnonHugePages:";
+    if (line.starts_with(kKey)) return std::strtoull(line.c_str() + kKey.size(), nullptr, 10) << 10;
+  }
+  return 0;
 }
 
 // Every step replays the ones before: some to warm up, then for about two seconds.
@@ -182,11 +195,13 @@ class Bench {
     const TimePoint begin = steady_clock().now();
     if (must_touch) loop.touch_blocks();
     const double seconds = std::chrono::duration<double>(steady_clock().now() - begin).count();
-    fmt::print("{}: {} sequences of {} fit, written to in {:.1f} s\n",
+    fmt::print("{}: {} sequences of {} fit, written to in {:.1f} s, {:.1f} GB in huge pages\n",
                name,
                loop.most_sequences(kContexts.front()),
                kContexts.front(),
-               seconds);
+               seconds,
+               static_cast<double>(huge_page_bytes()) / 1e9);
+    std::fflush(stdout);
     const bool is_colocated = options.mode == "colocated";
     for (const int32_t context : kContexts)
       measure_point(name, is_colocated, context, *backend, loop);
@@ -231,12 +246,12 @@ class Bench {
   [[nodiscard]] int32_t choose_batch(const StepLoop& loop,
                                      bool is_colocated,
                                      int32_t context) const {
-    int32_t batch = loop.most_sequences(context);
-    while (batch > 1 &&
-           bound_seconds(model_.program, rates_, is_colocated, batch, context) > kMostStepSeconds) {
-      --batch;
-    }
-    return is_colocated || batch == 1 ? batch : batch / 2 * 2;
+    const int32_t most = loop.most_sequences(context);
+    if (is_colocated) return most;
+    const double kv_bytes = model_.program.decode_work().kv_bytes_per_position * context;
+    const double in_time = kMostAttentionSeconds * rates_.host_reads / kv_bytes;
+    const int32_t batch = in_time < most ? std::max(1, static_cast<int32_t>(in_time)) : most;
+    return batch == 1 ? batch : batch / 2 * 2;
   }
 
   app::PlacementOptions placement_;
