@@ -26,6 +26,8 @@ struct Place {
   std::string name;
   std::string device;
   std::string mode;
+
+  friend void PrintTo(const Place& place, std::ostream* out) { *out << place.name; }
 };
 
 const Place kOracle = {"CpuColocated", "cpu", "colocated"};
