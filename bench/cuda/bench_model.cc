@@ -17,9 +17,9 @@
 #include "device/cuda/memory.h"
 #include "device/gpu_stream.h"
 #include "engine/model_program.h"
-#include "kernels/linear.h"
 #include "kv/block_allocator.h"
 #include "random_model.h"
+#include "rates.h"
 #include "worker/local_attention.h"
 #include "worker/rank_group.h"
 
@@ -30,30 +30,6 @@ constexpr Device kDevice = {DeviceKind::kCuda, 0};
 constexpr int32_t kBlockSize = 64;
 constexpr int32_t kWarmUpSteps = 3;
 constexpr int32_t kSteps = 15;
-
-struct CardRates {
-  double read_bytes = 0.0;  // per second: a copy's bytes, both ways
-  double flops = 0.0;       // of bf16, per second
-};
-
-CardRates measure_card(StreamView stream) {
-  constexpr size_t kCopied = size_t{2} << 30;
-  constexpr int64_t kSide = 8192;
-  const Buffer a = random_on_gpu(kCopied / 2, stream);
-  const Buffer b = random_on_gpu(kCopied / 2, stream);
-  const double copied = median_seconds(
-      2, 9, stream, [&] { throw_if_error(copy(b.data(), a.data(), kCopied, stream)); });
-  const Buffer out(MemoryKind::kCuda, kSide * kSide * sizeof(BFloat16));
-  const Shape square = {kSide, kSide};
-  const double multiplied = median_seconds(3, 9, stream, [&] {
-    throw_if_error(kernels::linear({.x = {a.data(), DType::kBF16, square},
-                                    .weight = TensorView(b.data(), DType::kBF16, square),
-                                    .bias = {},
-                                    .out = {out.data(), DType::kBF16, square}},
-                                   stream));
-  });
-  return {2.0 * kCopied / copied, 2.0 * kSide * kSide * kSide / multiplied};
-}
 
 // A model and its KV cache, decoding the same step over and over.
 class Decoder {
@@ -119,7 +95,7 @@ class Decoder {
 };
 
 void bench(ModelProgram& program,
-           const CardRates& card,
+           const DeviceRates& card,
            std::span<const StreamView> streams,
            int32_t batch,
            int32_t context) {
@@ -136,9 +112,8 @@ void bench(ModelProgram& program,
   Decoder decoder(program, batch, context, streams);
   const double seconds =
       median_seconds(kWarmUpSteps, kSteps, streams.front(), [&] { decoder.step(); });
-  const double products =
-      std::max(work.weight_bytes / card.read_bytes, work.flop_per_token * batch / card.flops);
-  const double bound = products / program.num_ranks() + kv_bytes / card.read_bytes;
+  const double bound =
+      model_bound_s(work, card, batch) / program.num_ranks() + kv_bytes / card.read_bytes_per_s;
   fmt::print("B {:3} S {:5}   {:8.2f} ms   bound {:8.2f} ms   {:.2f}x   {:8.0f} tokens/s\n",
              batch,
              context,
@@ -157,9 +132,10 @@ void run(const std::string& model, int64_t layers, int32_t num_gpus) {
     streams.push_back(gpus.back()->view());
   }
   streams.front().adopt_this_thread();
-  const CardRates card = measure_card(streams.front());
-  fmt::print(
-      "copies {:.0f} GB/s, multiplies {:.0f} TFLOP/s\n", card.read_bytes / 1e9, card.flops / 1e12);
+  const DeviceRates card = measure_card(streams.front());
+  fmt::print("copies {:.0f} GB/s, multiplies {:.0f} TFLOP/s\n",
+             card.read_bytes_per_s / 1e9,
+             card.flop_per_s / 1e12);
   ModelProgram program{.ranks = {}, .block_size = kBlockSize};
   double weight_bytes = 0.0;
   for (int32_t rank = 0; rank < num_gpus; ++rank) {

@@ -104,7 +104,7 @@ void run(const std::string& name, int64_t num_layers) {
                          /*num_micro_batches=*/1,
                          stream.view());
   constexpr size_t kMostWidth = 65536;
-  const Buffer x = random_on_gpu(kMostTokens * kMostWidth, stream.view());
+  const Buffer x = random_numbers(kMostTokens * kMostWidth, stream.view());
   const Buffer out(MemoryKind::kCuda, kMostTokens * kMostWidth * sizeof(BFloat16));
   fmt::print("{}, slices of {} layers\n", name, num_layers - 1);
   for (const int32_t batch : {1, 8, 16, 32, 64, 128, 256, 512, 1024}) {

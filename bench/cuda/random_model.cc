@@ -27,7 +27,8 @@ ModelShape find_shape(const std::string& name) {
   static const std::map<std::string, ModelShape> kShapes = {
       {"llama-3-8b", {4096, 14336, 32, 32, 8, 128256}},
       {"llama-33b", {6656, 17920, 60, 52, 52, 32000}},
-      {"llama-3-70b", {8192, 28672, 80, 64, 8, 128256}}};
+      {"llama-3-70b", {8192, 28672, 80, 64, 8, 128256}},
+      {"qwen2.5-32b", {5120, 27648, 64, 40, 8, 152064}}};  // without the biases of q, k and v
   const auto found = kShapes.find(name);
   if (found == kShapes.end()) throw Error(StatusCode::kNotFound, "no model " + name);
   return found->second;
@@ -67,14 +68,14 @@ SlicedModel llama_model(const std::string& name,
   return convert_model(shard_graph(graph, rank, num_ranks), rewrites).sliced;
 }
 
-Buffer random_on_gpu(size_t count, StreamView stream) {
+Buffer random_numbers(size_t count, StreamView stream) {
   constexpr size_t kPiece = size_t{1} << 18;
-  Buffer piece(MemoryKind::kPinnedHost, kPiece * sizeof(BFloat16));
+  Buffer piece(staging_of(stream.device().kind), kPiece * sizeof(BFloat16));
   Rng rng(1);
   for (size_t i = 0; i < kPiece; ++i) {
     reinterpret_cast<BFloat16*>(piece.data())[i] = to_bf16(0.04F * (rng.next_float() - 0.5F));
   }
-  Buffer memory(MemoryKind::kCuda, count * sizeof(BFloat16));
+  Buffer memory(memory_of(stream.device().kind), count * sizeof(BFloat16));
   for (size_t begin = 0; begin < count; begin += kPiece) {
     const size_t part = std::min(kPiece, count - begin);
     throw_if_error(copy(
@@ -90,7 +91,7 @@ RandomWeights::RandomWeights(const Graph& graph, StreamView stream) {
     if (node.kind != OpKind::kWeight || weights_.contains(node.name)) continue;
     const Shape& shape = node.type.row_shape;
     Weight& weight = weights_[node.name];
-    weight.memory = random_on_gpu(static_cast<size_t>(shape.num_elements()), stream);
+    weight.memory = random_numbers(static_cast<size_t>(shape.num_elements()), stream);
     weight.view = {weight.memory.data(), node.type.dtype, shape};
     bytes_ += weight.memory.size_bytes();
   }

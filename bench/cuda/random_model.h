@@ -1,4 +1,4 @@
-// Models of known shapes with random weights in a GPU's memory, for benchmarks.
+// Models of known shapes with random weights in a device's memory, for benchmarks.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,16 @@
 
 namespace lamina::bench {
 
-// Of a Llama model `name` (llama-3-8b, llama-33b, llama-3-70b), with `num_layers`, or its own
-// number of them if that is 0, sliced for a GPU: rank `rank`'s share of it. Throws Error kNotFound.
+// Of a Llama model `name` (llama-3-8b, llama-33b, llama-3-70b, qwen2.5-32b), with `num_layers`, or
+// its own number of them if that is 0, sliced for a GPU: rank `rank`'s share of it. Throws Error
+// kNotFound.
 SlicedModel llama_model(const std::string& name,
                         int64_t num_layers,
                         int32_t rank = 0,
                         int32_t num_ranks = 1);
 
-// `count` small random numbers of bf16: zeros would be computed with faster.
-Buffer random_on_gpu(size_t count, StreamView stream);
+// `count` small random numbers of bf16 on the stream's device: zeros would be computed with faster.
+Buffer random_numbers(size_t count, StreamView stream);
 
 class RandomWeights final : public WeightStore {
  public:

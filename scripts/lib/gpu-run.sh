@@ -11,7 +11,7 @@ for folder in $(python3 -c 'import nvidia, os; print(*[os.path.join(p, d, "lib")
 done
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
-export LAMINA_FIXTURES_DIR=$PWD/fixtures
+export LAMINA_FIXTURES_DIR=$PWD/fixtures LAMINA_SHARED_DIR=$PWD/shared
 failed=()
 if [ "${1:-}" != --benchmarks ]; then
   for program in bin/*_test bin/*_check; do

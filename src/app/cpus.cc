@@ -115,6 +115,13 @@ std::vector<int> memory_nodes(const ProcessCpus& cpus) {
   return nodes;
 }
 
+CpuShare beside(CpuShare share, int32_t num_gpus) {
+  if (4 * num_gpus > share.num_threads) return share;
+  share.num_threads -= num_gpus;
+  if (!share.cpus.empty()) share.cpus.resize(static_cast<size_t>(share.num_threads));
+  return share;
+}
+
 std::vector<CpuShare> split(const CpuShare& share, int32_t num_parts) {
   const int32_t num_threads = std::max(1, share.num_threads / num_parts);
   const bool is_bound = !share.cpus.empty() && num_threads * num_parts <= share.num_threads;

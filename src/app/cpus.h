@@ -40,6 +40,11 @@ ProcessCpus settle(const CpuOptions& options);
 // Where memory of such a process should come from: its node, or all in turn.
 std::vector<int> memory_nodes(const ProcessCpus& cpus);
 
+// What pools take beside threads that poll GPUs: one hardware thread less for each of those, the
+// last ones, where that costs at most a quarter. A polling thread that shared one with a pool would
+// keep a whole job waiting for the part of it that lies there.
+CpuShare beside(CpuShare share, int32_t num_gpus);
+
 // Equal parts for pools that run at the same time. More parts than threads share the cores, and are
 // placed by the kernel.
 std::vector<CpuShare> split(const CpuShare& share, int32_t num_parts);

@@ -53,6 +53,14 @@ TEST(Split, MorePoolsThanThreadsAreNotBound) {
   for (const CpuShare& part : parts) EXPECT_EQ(part, CpuShare{});
 }
 
+TEST(Beside, LeavesTheLastThreadsToThoseThatPollGpus) {
+  const CpuShare share{.num_threads = 8, .cpus = {0, 1, 2, 3, 4, 5, 6, 7}};
+  EXPECT_EQ(beside(share, 0), share);
+  EXPECT_EQ(beside(share, 2), (CpuShare{.num_threads = 6, .cpus = {0, 1, 2, 3, 4, 5}}));
+  EXPECT_EQ(beside(share, 3), share);  // more than a quarter
+  EXPECT_EQ(beside({.num_threads = 16}, 1), CpuShare{.num_threads = 15});
+}
+
 TEST(SharesOfWorkers, ShareTheCoresOfOneNode) {
   const ProcessCpus cpus{.topology = one_node(),
                          .share = share({.threads = 4, .cpu_bind = "auto"}, one_node())};

@@ -130,31 +130,41 @@ uint64_t colocated_kv_bytes(const PlacementOptions& options, const LoadedModel& 
 
 }  // namespace
 
+std::unique_ptr<StepBackend> place_backend(const PlacementOptions& options,
+                                           const ProcessCpus& cpus,
+                                           const LoadedModel& model,
+                                           const std::string& log_level,
+                                           Placement& placement) {
+  if (!options.trace.empty()) {
+    placement.trace = std::make_unique<TraceWriter>(TraceConfig{.path = options.trace});
+  }
+  ProcessCpus pools = cpus;
+  if (options.cpus.threads == 0) {
+    pools.share = beside(cpus.share, static_cast<int32_t>(model.gpus.size()));
+  }
+  const std::vector<StreamView> streams = make_streams(model, pools.share, placement);
+  if (options.mode == "colocated") {
+    if (model.program.rotation.num_replicas > 1) {
+      throw Error(StatusCode::kInvalidArgument,
+                  "--replicas needs attention workers: not colocated");
+    }
+    return std::make_unique<LocalBackend>(
+        model.program, colocated_kv_bytes(options, model), streams, placement.trace.get());
+  }
+  ClusterBackendConfig config = cluster_config(options);
+  config.trace = placement.trace.get();
+  if (!model.gpus.empty()) config.host_stream = StreamView(*placement.pools.front());
+  if (config.workers.empty()) start_workers(options, pools, log_level, config, placement);
+  return std::make_unique<ClusterBackend>(std::move(config), model.program, streams);
+}
+
 Placement place(const PlacementOptions& options,
                 const ProcessCpus& cpus,
                 const LoadedModel& model,
                 int32_t max_queued_sequences,
                 const std::string& log_level) {
   Placement placement;
-  if (!options.trace.empty()) {
-    placement.trace = std::make_unique<TraceWriter>(TraceConfig{.path = options.trace});
-  }
-  const std::vector<StreamView> streams = make_streams(model, cpus.share, placement);
-  std::unique_ptr<StepBackend> backend;
-  if (options.mode == "colocated") {
-    if (model.program.rotation.num_replicas > 1) {
-      throw Error(StatusCode::kInvalidArgument,
-                  "--replicas needs attention workers: not colocated");
-    }
-    backend = std::make_unique<LocalBackend>(
-        model.program, colocated_kv_bytes(options, model), streams, placement.trace.get());
-  } else {
-    ClusterBackendConfig config = cluster_config(options);
-    config.trace = placement.trace.get();
-    if (!model.gpus.empty()) config.host_stream = StreamView(*placement.pools.front());
-    if (config.workers.empty()) start_workers(options, cpus, log_level, config, placement);
-    backend = std::make_unique<ClusterBackend>(std::move(config), model.program, streams);
-  }
+  std::unique_ptr<StepBackend> backend = place_backend(options, cpus, model, log_level, placement);
   placement.engine = std::make_unique<ServingEngine>(
       engine_config(model, max_queued_sequences, StreamView(*placement.pools.front())),
       std::move(backend),

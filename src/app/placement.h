@@ -24,6 +24,14 @@ struct Placement {
   std::unique_ptr<ServingEngine> engine;
 };
 
+// All but the engine: for programs that plan steps themselves. `placement` is empty, and outlives
+// the result, as does `model`. Throws Error.
+std::unique_ptr<StepBackend> place_backend(const PlacementOptions& options,
+                                           const ProcessCpus& cpus,
+                                           const LoadedModel& model,
+                                           const std::string& log_level,
+                                           Placement& placement);
+
 // `model` outlives the result. Throws Error.
 Placement place(const PlacementOptions& options,
                 const ProcessCpus& cpus,

@@ -424,7 +424,8 @@ control::SessionConfig ClusterBackend::session_config(const Member& member,
   session.transport = transport_for(member.worker_idx);
   session.num_micro_batches = program_.rotation.num_micro_batches;
   session.num_replicas = program_.rotation.num_replicas;
-  session.overlap = config_.overlap;
+  // From a GPU q leaves with k and v.
+  session.overlap = config_.overlap && streams_.front().device().kind == DeviceKind::kCpu;
   for (const KvTile& tile : member.tiles) add_parts(tile, session);
   return session;
 }

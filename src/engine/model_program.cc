@@ -166,7 +166,8 @@ StepCodecLimits ModelProgram::step_codec_limits(int32_t num_blocks) const {
           .max_tokens = max_num_batched_tokens,
           .max_logits_rows = max_logits_rows,
           .max_blocks = num_blocks,
-          .vocab_size = static_cast<int32_t>(graph.type(graph.output()).row_shape[0])};
+          .vocab_size = static_cast<int32_t>(graph.type(graph.output()).row_shape[0]),
+          .max_positions = max_model_len};
 }
 
 int32_t most_useful_blocks(const ModelProgram& program) {

@@ -36,7 +36,9 @@ struct SequenceStep {
   int32_t num_tokens = 0;
   std::vector<int32_t> tokens;      // their ids
   std::vector<BlockId> new_blocks;  // appended to the slot's block table
-  bool starts = false;   // the slot's state is dropped first; it is one of the plan's `starts`
+  // The slot's state is dropped first; it is one of the plan's `starts`. Past position 0 its blocks
+  // hold the tokens before, whose ids the workers do not learn: penalties take them for id 0.
+  bool starts = false;
   bool samples = false;  // the last token's logits give the next token
   int32_t score_begin =
       0;  // positions [score_begin, score_begin + num_scored) of the step are prompt tokens

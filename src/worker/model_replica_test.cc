@@ -150,6 +150,25 @@ TEST_F(ModelReplicaTest, TheReasonOfAFailureIsHeardThoughTheReplicaIsGone) {
   EXPECT_THAT(pipeline_->poll().status().message(), HasSubstr("in disorder"));
 }
 
+TEST(SequenceStates, ASequenceStartsPastWhatItsBlocksHold) {
+  SequenceStates states(/*num_slots=*/1);
+  StepPlan plan;
+  plan.starts = {{.slot = 0, .sampling = {}, .num_prompt_tokens = 4}};
+  plan.sequences = {{.slot = 0,
+                     .first_position = 3,
+                     .num_tokens = 1,
+                     .tokens = {7},
+                     .starts = true,
+                     .samples = true}};
+  GatheredInputs inputs;
+  ASSERT_TRUE(states.apply(plan, inputs).ok());
+  EXPECT_EQ(inputs.positions, std::vector<int32_t>{3});
+  plan.starts.clear();
+  plan.sequences.front().starts = false;
+  plan.sequences.front().first_position = 5;  // though it has four tokens
+  EXPECT_EQ(states.apply(plan, inputs).code(), StatusCode::kInvalidArgument);
+}
+
 TEST_F(ModelReplicaTest, RefusesToSampleWithinAPrompt) {
   StepPlan plan;
   plan.starts = {{.slot = 0, .sampling = {}, .num_prompt_tokens = 7}};

@@ -30,6 +30,7 @@ Status SequenceStates::apply(const StepPlan& plan, GatheredInputs& inputs) {
   for (const SequenceStep& step : plan.sequences) {
     std::vector<int32_t>& tokens = slots_[static_cast<size_t>(step.slot)].tokens;
     const auto first = static_cast<size_t>(step.first_position);
+    if (step.starts) tokens.resize(first);
     if (first > tokens.size()) {
       return invalid_argument(fmt::format(
           "slot {} has {} tokens, the step goes on at {}", step.slot, tokens.size(), first));

@@ -28,13 +28,12 @@ Status StagedAttention::begin_step(int32_t micro_batch,
   return host_.begin_step(micro_batch, first_replica, plan);
 }
 
-// A message is packed from here before the call returns: one buffer serves all micro-batches.
-Status StagedAttention::send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) {
-  LAMINA_ASSIGN_OR_RETURN(const TensorView staged, bring(q_, q));
-  LAMINA_RETURN_IF_ERROR(synchronize(stream_));
-  return host_.send_q(micro_batch, attention_idx, staged);
+Status StagedAttention::send_q(int32_t /*micro_batch*/, int32_t /*attention_idx*/, TensorView q) {
+  LAMINA_ASSIGN_OR_RETURN(waiting_q_, bring(q_, q));
+  return {};
 }
 
+// Messages are packed from here before the call returns: one buffer serves all micro-batches.
 Status StagedAttention::send_kv(int32_t micro_batch,
                                 int32_t attention_idx,
                                 TensorView k,
@@ -42,6 +41,7 @@ Status StagedAttention::send_kv(int32_t micro_batch,
   LAMINA_ASSIGN_OR_RETURN(const TensorView staged_k, bring(k_, k));
   LAMINA_ASSIGN_OR_RETURN(const TensorView staged_v, bring(v_, v));
   LAMINA_RETURN_IF_ERROR(synchronize(stream_));
+  LAMINA_RETURN_IF_ERROR(host_.send_q(micro_batch, attention_idx, waiting_q_));
   return host_.send_kv(micro_batch, attention_idx, staged_k, staged_v);
 }
 

@@ -18,8 +18,9 @@ class StagedAttention final : public AttentionBackend {
   StagedAttention(AttentionBackend& host, int32_t max_tokens, StreamView stream);
 
   Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) override;
-  // Both wait until the GPU has computed what is sent.
+  // q leaves with k and v, which follow in the same slice: the GPU is waited for once.
   Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
+  // Waits until the GPU has computed what is sent.
   Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
   // Enqueues the copy of the output and does not wait for it.
   Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
@@ -39,6 +40,7 @@ class StagedAttention final : public AttentionBackend {
   AttentionBackend& host_;
   int32_t max_tokens_;
   StreamView stream_;
+  TensorView waiting_q_;  // in q_, or on its way there
   // Each takes tensors of one kind, contiguous.
   Buffer q_;
   Buffer k_;

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "wire/byte_codec.h"
 #include "wire/messages.h"
@@ -104,7 +103,7 @@ void write_start(const SequenceStart& start, ByteWriter& writer) {
   writer.write_all(std::span(sampling.forbidden_ids));
 }
 
-Status check_record(const SequenceRecord& record) {
+Status check_record(const SequenceRecord& record, int32_t max_positions) {
   if (record.starts > 1 || record.samples > 1) {
     return data_loss(
         fmt::format("step has starts = {}, samples = {}", record.starts, record.samples));
@@ -112,11 +111,8 @@ Status check_record(const SequenceRecord& record) {
   if (record.num_tokens == 0) return invalid_argument("step has a sequence without tokens");
   const int64_t first = record.first_position;
   const int64_t end = first + record.num_tokens;
-  if (first < 0 || end > std::numeric_limits<int32_t>::max()) {
+  if (first < 0 || end > max_positions) {
     return invalid_argument(fmt::format("step has positions {} to {}", first, end));
-  }
-  if (record.starts == 1 && first != 0) {
-    return data_loss(fmt::format("step has a sequence that starts at position {}", first));
   }
   const int64_t score_end = int64_t{record.score_begin} + record.num_scored;
   const bool is_inside = record.score_begin >= first && score_end <= end;
@@ -187,7 +183,7 @@ class StepReader {
   Status read_sequence(SequenceStep& step) {
     SequenceRecord record;
     if (!reader_.read(record)) return truncated();
-    LAMINA_RETURN_IF_ERROR(check_record(record));
+    LAMINA_RETURN_IF_ERROR(check_record(record, limits_.max_positions));
     const bool starts = record.starts == 1;
     LAMINA_RETURN_IF_ERROR(
         slots_.change(record.slot, SlotUse::kNone, starts ? SlotUse::kStarts : SlotUse::kRuns));

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -51,6 +52,7 @@ struct StepCodecLimits {
   int32_t max_logits_rows = 0;  // scored and sampled rows of a step
   int32_t max_blocks = 0;       // ids are below; a plan brings no more new ones
   int32_t vocab_size = 0;
+  int32_t max_positions = std::numeric_limits<int32_t>::max();  // tokens of a sequence
 };
 
 // Bytes of the encoded message, header included.

@@ -75,7 +75,7 @@ class StepSource : public Source {
  private:
   SequenceStep sequence(int32_t slot) {
     SequenceStep step{.slot = slot, .num_tokens = 1 + below(8), .starts = coin()};
-    if (!step.starts) step.first_position = below(100000);
+    step.first_position = below(100000);
     step.tokens = ids(step.num_tokens, kLimits.vocab_size);
     step.new_blocks = ids(below(5), kLimits.max_blocks);
     step.samples = coin();
@@ -206,6 +206,7 @@ TEST(ReplicaStep, RefusesWordsPastALimit) {
       {kBlocks, ~0U},  // no block is another's here
       {kTargets, 100},
       {kSecond + 4, 0x7FFFFFFF},  // first_position
+      {kSecond + 4, 200000},      // the last one, and one token
       {kSecond + 4, ~0U},
       {kSecond + 24, ~0U},  // score_begin, though nothing is scored
       {kStart + 4, 0},      // num_prompt_tokens
@@ -229,12 +230,11 @@ TEST(ReplicaStep, RefusesWordsPastALimit) {
 TEST(ReplicaStep, RefusesWordsThatContradictOthers) {
   const std::vector<std::pair<size_t, uint32_t>> words = {
       {kNumReleased, 8},    // more follows than there is, and is taken for something else
-      {kSequence + 4, 1},   // it starts, though not at position 0
       {kSequence + 16, 2},  // starts
       {kSequence + 16, 0},  // a start is left over
       {kSequence + 20, 2},  // samples
       {kSecond, 3},         // the first sequence's slot
-      {kSecond + 16, 1},    // starts, past position 0
+      {kSecond + 16, 1},    // starts, without saying how it samples
       {kStart, 0},          // a sequence that does not start
       {kStart, 5},          // a slot that does not run
       {kStart + 52, 1024},

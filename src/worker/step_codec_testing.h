@@ -28,7 +28,8 @@ inline constexpr StepCodecLimits kLimits{.max_micro_batches = 4,
                                          .max_tokens = 64,
                                          .max_logits_rows = 24,
                                          .max_blocks = 32,
-                                         .vocab_size = 100};
+                                         .vocab_size = 100,
+                                         .max_positions = 200000};
 inline constexpr uint64_t kEpoch = 5;
 inline constexpr size_t kPayload = sizeof(MessageHeader);
 

@@ -1,0 +1,78 @@
+#include "rates.h"
+
+#include <array>
+#include <atomic>
+
+#include "base/error.h"
+#include "kernels/linear.h"
+#include "random_model.h"
+
+namespace lamina::bench {
+namespace {
+
+// What is read is used, or the compiler would leave it out.
+uint64_t sum_words(const uint64_t* words, int64_t count) {
+  constexpr int64_t kLanes = 8;
+  std::array<uint64_t, kLanes> sums{};
+  for (int64_t i = 0; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      sums[static_cast<size_t>(lane)] += words[i + lane];
+    }
+  }
+  uint64_t sum = 0;
+  for (const uint64_t part : sums) sum += part;
+  return sum;
+}
+
+}  // namespace
+
+DeviceRates measure_card(StreamView stream) {
+  constexpr size_t kCopied = size_t{2} << 30;
+  constexpr int64_t kSide = 8192;
+  const Buffer a = random_numbers(kCopied / 2, stream);
+  const Buffer b = random_numbers(kCopied / 2, stream);
+  const double copied = median_seconds(
+      2, 9, stream, [&] { throw_if_error(copy(b.data(), a.data(), kCopied, stream)); });
+  const Buffer out(MemoryKind::kCuda, kSide * kSide * sizeof(BFloat16));
+  const Shape square = {kSide, kSide};
+  const double multiplied = median_seconds(3, 9, stream, [&] {
+    throw_if_error(kernels::linear({.x = {a.data(), DType::kBF16, square},
+                                    .weight = TensorView(b.data(), DType::kBF16, square),
+                                    .bias = {},
+                                    .out = {out.data(), DType::kBF16, square}},
+                                   stream));
+  });
+  return {2.0 * kCopied / copied, 2.0 * kSide * kSide * kSide / multiplied};
+}
+
+double measure_host_reads(ThreadPool& pool) {
+  constexpr int64_t kBytes = int64_t{4} << 30;
+  constexpr int64_t kPiece = int64_t{1} << 20;
+  constexpr int64_t kWords = kPiece / static_cast<int64_t>(sizeof(uint64_t));
+  const Buffer memory(MemoryKind::kHost, kBytes);
+  auto* words = reinterpret_cast<uint64_t*>(memory.data());
+  pool.parallel_for(kBytes / kPiece, 1, [&](int64_t begin, int64_t end) {
+    std::fill(words + begin * kWords, words + end * kWords, uint64_t{1});
+  });
+  std::atomic<uint64_t> sum{0};
+  const double seconds = median_seconds(1, 7, StreamView(pool), [&] {
+    pool.parallel_for(kBytes / kPiece, 1, [&](int64_t begin, int64_t end) {
+      sum += sum_words(words + begin * kWords, (end - begin) * kWords);
+    });
+  });
+  return static_cast<double>(kBytes) / seconds;
+}
+
+LinkRates measure_link(StreamView stream) {
+  constexpr size_t kBytes = size_t{256} << 20;
+  const Buffer card(MemoryKind::kCuda, kBytes);
+  const Buffer host(MemoryKind::kPinnedHost, kBytes);
+  const auto rate = [&](const Buffer& to, const Buffer& from) {
+    return kBytes / median_seconds(2, 9, stream, [&] {
+             throw_if_error(copy(to.data(), from.data(), kBytes, stream));
+           });
+  };
+  return {.to_host = rate(host, card), .to_card = rate(card, host)};
+}
+
+}  // namespace lamina::bench

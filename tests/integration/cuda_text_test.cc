@@ -1,0 +1,168 @@
+// Text of trained models through all of the program but its server: loading, placement, engine.
+// Greedy, in f32, wherever model and attention are. Tiny models of the shared folder are held to
+// their reference; the model that LAMINA_TEXT_MODEL names, a folder or GGUF file, to its own text
+// colocated on the CPU: quantised weights are decoded to f32 on both. Without a GPU only attention
+// workers on the CPU are tried.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <future>
+
+#include <nlohmann/json.hpp>
+
+#include "app/placement.h"
+#include "device/cuda/memory.h"
+#include "support/paths.h"
+
+namespace lamina {
+namespace {
+
+constexpr std::chrono::seconds kTimeout{120};
+
+struct Place {
+  std::string name;
+  std::string device;
+  std::string mode;
+
+  friend void PrintTo(const Place& place, std::ostream* out) { *out << place.name; }
+};
+
+const Place kOracle = {"CpuColocated", "cpu", "colocated"};
+
+// A model where it is to run, with all that serves it.
+class Served {
+ public:
+  Served(const std::string& model, const Place& place) {
+    app::ModelOptions options;
+    options.model = model;
+    options.device = place.device;
+    options.dtype = "float32";
+    app::PlacementOptions placement;
+    placement.mode = place.mode;
+    placement.transport = "loopback";
+    const app::ProcessCpus cpus = app::settle(placement.cpus);
+    model_ = app::load_model(options, /*chat_template=*/"", cpus);
+    placement_ = app::place(placement, cpus, model_, /*max_queued_sequences=*/16, "warning");
+  }
+  Served(const Served&) = delete;
+  Served& operator=(const Served&) = delete;
+  ~Served() { placement_.engine->shutdown(Deadline::expired()); }
+
+  // A question as the model's own template puts it.
+  [[nodiscard]] std::vector<int32_t> question(const std::string& text) const {
+    const nlohmann::json context = {{"messages", {{{"role", "user"}, {"content", text}}}},
+                                    {"add_generation_prompt", true},
+                                    {"bos_token", model_.bos_token},
+                                    {"eos_token", model_.eos_token}};
+    const std::string prompt = model_.chat_template->render(context.dump()).value_or_throw();
+    return model_.tokenizer->encode(prompt, {.add_special_tokens = false, .parse_special = true})
+        .value_or_throw();
+  }
+
+  struct Answer {
+    std::vector<int32_t> ids;
+    std::string text;
+  };
+  // All prompts at once.
+  std::vector<Answer> answers(const std::vector<std::vector<int32_t>>& prompts,
+                              int32_t max_tokens) {
+    std::vector<Answer> answers(prompts.size());
+    std::vector<std::promise<Status>> ends(prompts.size());
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      GenerationRequest request{.id = "text", .prompt_ids = prompts[i]};
+      request.sampling.temperature = 0.0F;
+      request.max_tokens = max_tokens;
+      placement_.engine
+          ->submit(std::move(request),
+                   [&answer = answers[i], &end = ends[i]](const GenerationEvent& event) {
+                     take(event, answer, end);
+                   })
+          .value_or_throw();
+    }
+    for (std::promise<Status>& end : ends) {
+      std::future<Status> ended = end.get_future();
+      if (ended.wait_for(kTimeout) != std::future_status::ready) {
+        placement_.engine->shutdown(Deadline::expired());  // nothing is called after this
+        throw Error(StatusCode::kDeadlineExceeded, "an answer does not end");
+      }
+      throw_if_error(ended.get());
+    }
+    return answers;
+  }
+
+ private:
+  static void take(const GenerationEvent& event, Answer& answer, std::promise<Status>& end) {
+    if (const auto* failure = std::get_if<GenerationFailure>(&event)) {
+      end.set_value(failure->status);
+    } else if (const auto* delta = std::get_if<GenerationDelta>(&event)) {
+      for (const ScoredToken& token : delta->tokens) answer.ids.push_back(token.id);
+      answer.text += delta->text;
+      if (delta->finish_reason) end.set_value({});
+    }
+  }
+
+  app::LoadedModel model_;
+  app::Placement placement_;
+};
+
+class CudaText : public testing::TestWithParam<Place> {
+ protected:
+  void SetUp() override {
+    if (GetParam().device != "cpu" && cuda::num_devices() == 0) GTEST_SKIP() << "no GPU";
+  }
+};
+
+TEST_P(CudaText, OfTinyModelsIsTheReference) {
+  LAMINA_SKIP_WITHOUT_SHARED("data/models/tinystories-656K");
+  for (const std::string name : {"stories260K", "tinystories-656K"}) {
+    const std::filesystem::path folder = test::shared_path("data/models/" + name);
+    std::ifstream file(folder / "reference_greedy.json");
+    const nlohmann::json cases = nlohmann::json::parse(file).at("cases");
+    std::vector<std::vector<int32_t>> prompts;
+    for (const nlohmann::json& one : cases) prompts.push_back(one.at("prompt_ids"));
+    Served served(folder, GetParam());
+    const auto answers = served.answers(prompts, /*max_tokens=*/256);
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      EXPECT_EQ(answers[i].ids, cases[i].at("generated_ids").get<std::vector<int32_t>>())
+          << name << ", prompt " << i << ": " << answers[i].text;
+    }
+  }
+}
+
+TEST_P(CudaText, OfAChatModelIsThatOfTheCpu) {
+  const char* model = std::getenv("LAMINA_TEXT_MODEL");
+  if (model == nullptr) GTEST_SKIP() << "LAMINA_TEXT_MODEL names no model";
+  constexpr int32_t kMaxTokens = 48;
+  std::vector<std::vector<int32_t>> prompts;
+  std::vector<Served::Answer> expected;
+  {
+    Served oracle(model, kOracle);
+    for (const char* question : {"What is the capital of France?",
+                                 "Write a haiku about rain.",
+                                 "Who wrote Hamlet?",
+                                 "Describe the sea in one sentence."}) {
+      prompts.push_back(oracle.question(question));
+    }
+    expected = oracle.answers(prompts, kMaxTokens);
+  }
+  Served served(model, GetParam());
+  const auto answers = served.answers(prompts, kMaxTokens);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    EXPECT_EQ(answers[i].ids, expected[i].ids) << expected[i].text << "\nis here\n"
+                                               << answers[i].text;
+    std::printf("%s\n", answers[i].text.c_str());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Places,
+                         CudaText,
+                         testing::Values(Place{"CpuOverWorkers", "cpu", "disaggregated"},
+                                         Place{"Colocated", "cuda:0", "colocated"},
+                                         Place{"OverCpuWorkers", "cuda:0", "disaggregated"}),
+                         [](const auto& place) { return place.param.name; });
+
+}  // namespace
+}  // namespace lamina
