@@ -2,6 +2,8 @@
 # program and the shared libraries that another distribution may lack, found beside it.
 function(lamina_gpu_program target)
   set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
+  # As DT_RPATH, which libraries that have none of their own inherit.
+  target_link_options(${target} PRIVATE LINKER:--disable-new-dtags)
   install(TARGETS ${target} RUNTIME_DEPENDENCY_SET lamina_gpu_libraries
           RUNTIME DESTINATION bin COMPONENT gpu)
 endfunction()

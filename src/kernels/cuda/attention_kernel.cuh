@@ -39,6 +39,7 @@ inline constexpr int kMergeWarps = 2;
 template <typename Traits>
 __global__ void __launch_bounds__(kMergeWarps * 32, 16)
     merge_kernel(const __grid_constant__ AttentionParams params) {
+  allow_next_kernel();
   const ResultWriter<Traits> writer(params);
   const int count = *params.items.num_merges * params.num_kv_heads * params.merged_rows;
   const int step = static_cast<int>(gridDim.x) * kMergeWarps;

@@ -16,18 +16,20 @@ class AttentionLoader {
         chunk_keys_(min(params.block_size, Traits::kTileKeys)),
         chunks_(Traits::kTileKeys / chunk_keys_) {}
 
-  // All work of this block, then the end of it. What the next item needs is asked for while the
-  // tiles of the one before are copied: under load, memory takes microseconds to answer.
+  // All work of this block, then the end of it. Keys of earlier steps do not wait for the kernel
+  // before. What the next item needs is asked for while the tiles of the one before are copied:
+  // under load, memory takes microseconds to answer.
   __device__ void run() {
     WorkQueue queue(params_);
     Work work = queue.first();
     int block = find_block(work, first_chunk(work));
+    int chunk = copy_early_tiles(work, block);
     wait_for_previous_kernel();
-    if (!work.is_end()) queue.ask();
     while (!work.is_end()) {
       copy_queries(work);
       Work next;
-      block = copy_tiles(work, block, queue, next);
+      block = copy_tiles(work, chunk, block, queue, next);
+      chunk = first_chunk(next);
       work = next;
     }
     // Not before: the next kernel's blocks would fill the multiprocessors that are done first, and
@@ -38,6 +40,14 @@ class AttentionLoader {
   }
 
  private:
+  // How many tiles before its first one a piece is asked for, and taken. Memory answers under load in
+  // about the time that a tile of kTileKeys takes.
+  static constexpr int kAskAhead = 3 * cuda::kTileKeys / Traits::kTileKeys;
+  static constexpr int kTakeAhead = 2 * cuda::kTileKeys / Traits::kTileKeys;
+
+  __device__ int num_tiles(const Work& work) const {
+    return (end_chunk(work) - first_chunk(work) + chunks_ - 1) / chunks_;
+  }
   __device__ int first_chunk(const Work& work) const { return work.item.key_begin / chunk_keys_; }
   __device__ int end_chunk(const Work& work) const {
     return (work.item.key_end + chunk_keys_ - 1) / chunk_keys_;
@@ -51,27 +61,53 @@ class AttentionLoader {
                  chunk * chunk_keys_ / params_.block_size);
   }
 
-  // `block` is find_block() of the first chunk. Returns the same of `next`, which is taken once the
-  // first tile is on its way.
-  __device__ int copy_tiles(const Work& work, int block, WorkQueue& queue, Work& next) {
+  // Copies tiles of the first item that the step does not write to, as many as there are places but
+  // not the item's last; returns the chunk to go on with. `block` is find_block() of the first.
+  __device__ int copy_early_tiles(const Work& work, int block) {
+    constexpr int kPlaces = Traits::kValuesInKeys ? 1 : 2;  // of a tile
+    const int most = params_.num_stages / kPlaces;
+    const int old_end = min(work.item.first_position, work.item.key_end - 1) / Traits::kTileKeys;
+    const int first = first_chunk(work);
+    const int end = min(first + most * chunks_, old_end * chunks_);
+    int chunk = first;
+    for (; chunk < end; chunk += chunks_) copy_keys_and_values(work, chunk, block, first);
+    return chunk;
+  }
+
+  // The tiles from `chunk` on; `block` is find_block() of the item's first chunk. Returns the same of
+  // `next`, which is asked for and taken as late as it can be without a wait: until then it may go to
+  // a block that is ready sooner.
+  __device__ int copy_tiles(const Work& work, int chunk, int block, WorkQueue& queue, Work& next) {
     const int end = end_chunk(work);
     int known = first_chunk(work);
     int next_block = -1;
-    for (int chunk = known; chunk < end; chunk += chunks_) {
+    bool is_taken = false;
+    for (; chunk < end; chunk += chunks_) {
       if (chunk == known + 32) {
         known = chunk;
         block = find_block(work, chunk);
       }
-      const int own_chunk = chunk + lane_ % chunks_;
-      const int own_block = __shfl_sync(~0U, block, own_chunk - known);
-      copy_tile(params_.k_cache, params_.k_scales, work.head, own_chunk, own_block);
-      if constexpr (!Traits::kValuesInKeys) {
-        copy_tile(params_.v_cache, params_.v_scales, work.head, own_chunk, own_block);
+      copy_keys_and_values(work, chunk, block, known);
+      const int left = (end - 1 - chunk) / chunks_;
+      if (!is_taken && left <= kAskAhead) queue.ask();
+      if (!is_taken && left <= kTakeAhead) {
+        next = queue.take();
+        is_taken = true;
+        if (!next.is_end() && left + num_tiles(next) <= kAskAhead) queue.ask();
       }
-      if (chunk == first_chunk(work)) next = queue.take();
-      if (chunk + chunks_ >= end) next_block = find_block(next, first_chunk(next));
+      if (left == 0) next_block = find_block(next, first_chunk(next));
     }
     return next_block;
+  }
+
+  // The tile that starts with `chunk`; each lane has the block of a chunk, the first that of `known`.
+  __device__ void copy_keys_and_values(const Work& work, int chunk, int block, int known) {
+    const int own_chunk = chunk + lane_ % chunks_;
+    const int own_block = __shfl_sync(~0U, block, own_chunk - known);
+    copy_tile(params_.k_cache, params_.k_scales, work.head, own_chunk, own_block);
+    if constexpr (!Traits::kValuesInKeys) {
+      copy_tile(params_.v_cache, params_.v_scales, work.head, own_chunk, own_block);
+    }
   }
 
   // Each of the first chunks_ lanes copies its chunk, which lies in `block`.

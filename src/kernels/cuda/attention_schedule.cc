@@ -78,7 +78,7 @@ struct Costs {
   double partial;
 };
 // 132 multiprocessors with two blocks each for 8 KV heads.
-constexpr Costs kCosts = {33, 1.75, 0, 90.0, 1.0};
+constexpr Costs kCosts = {33, 1.3, 0, 40.0, 0.5};
 // One block a multiprocessor for one KV head. Not measured: 1152 bytes or 64 rows a key, of sums 32
 // or 128 KiB an item.
 constexpr Costs kLatentNarrowCosts = {132, 1.75, 16, 90.0, 1.0};

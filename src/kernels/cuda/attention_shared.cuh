@@ -144,17 +144,19 @@ class WorkQueue {
   // The first piece, which needs nothing of the kernel before.
   __device__ Work first() const { return find(blockIdx.x); }
 
-  // Asks for the next piece; not before the kernel before has ended, whose queue this was.
+  // Asks for the next piece, unless that has been done; not before the kernel before has ended,
+  // whose queue this was.
   __device__ void ask() {
+    if (has_asked_) return;
+    has_asked_ = true;
     if (threadIdx.x % 32 == 0) next_ = atomicAdd(params_.progress, 1) + gridDim.x;
   }
 
-  // The piece asked for, or the end; asks for the one after it. Both are on their way when this
-  // returns: whoever uses them late does not wait.
+  // The piece asked for, or the end, after which there is nothing to ask for. It is on its way when
+  // this returns: whoever uses it late does not wait.
   __device__ Work take() {
-    const Work work = find(__shfl_sync(~0U, next_, 0));
-    if (!work.is_end()) ask();
-    return work;
+    has_asked_ = false;
+    return find(__shfl_sync(~0U, next_, 0));
   }
 
   // The last block to leave puts everything back for the next launch.
@@ -181,6 +183,7 @@ class WorkQueue {
   const AttentionParams& params_;
   const int count_;
   int next_ = 0;  // of the first lane alone
+  bool has_asked_ = false;
 };
 
 // Whose query a row is.
