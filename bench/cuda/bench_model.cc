@@ -1,6 +1,6 @@
 // Decoding steps of whole models on one GPU or shared by several, colocated, with random weights
-// and dummy tokens, beside their bound: weights and keys read once at the bandwidth that a copy
-// within the card reaches, or the products at the rate of a large one, by all GPUs at once;
+// and dummy tokens, beside their bound: weights and keys read once at the best bandwidth that the
+// card is measured to have, or the products at the rate of a large one, by all GPUs at once;
 // exchanges are not counted. Prints a line a point; asserts nothing.
 //   lamina_bench_cuda_model [model [layers [GPUs]]]     llama-3-8b (default), llama-33b,
 //                                                       llama-3-70b; 0 layers: all
@@ -133,7 +133,7 @@ void run(const std::string& model, int64_t layers, int32_t num_gpus) {
   }
   streams.front().adopt_this_thread();
   const DeviceRates card = measure_card(streams.front());
-  fmt::print("copies {:.0f} GB/s, multiplies {:.0f} TFLOP/s\n",
+  fmt::print("reads {:.0f} GB/s, multiplies {:.0f} TFLOP/s\n",
              card.read_bytes_per_s / 1e9,
              card.flop_per_s / 1e12);
   ModelProgram program{.ranks = {}, .block_size = kBlockSize};

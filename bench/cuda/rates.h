@@ -8,7 +8,7 @@
 
 namespace lamina::bench {
 
-// Bytes of a copy within the card, both ways, and a large product of bf16.
+// What the card reads at best (card_reads.h), and a large product of bf16.
 DeviceRates measure_card(StreamView stream);
 
 // Bytes a second that all threads of a pool read together, far more than caches hold.
