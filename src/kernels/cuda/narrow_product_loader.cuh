@@ -44,14 +44,13 @@ class NarrowLoader {
     }
   };
 
-  // Weights are there while the kernel before this one still runs: they fill the ring.
+  // Weights are there while the kernel before this one still runs. A stage of each block keeps memory
+  // busy; more would queue up before what short kernels in between load, and those would wait.
   __device__ void begin_early(int tile) {
 #if __CUDA_ARCH__ >= 900
-    num_early_ = min(params_.num_stages, params_.num_chunks);
-    for (int i = 0; i < num_early_; ++i) {
-      promise(i);
-      copy_weights({tile, i}, i);
-    }
+    promise(0);
+    copy_weights({tile, 0}, 0);
+    is_early_ = true;
 #endif
   }
 
@@ -62,8 +61,8 @@ class NarrowLoader {
       shared_.empty[stage].wait(stages_.parity ^ 1);
       stages_.advance(params_.num_stages);
       if (lane_ == 0) shared_.chunks[stage] = {tile, chunk + 1 == params_.num_chunks};
-      if (num_early_ > 0) {
-        --num_early_;
+      if (is_early_) {
+        is_early_ = false;
       } else {
         promise(stage);
         copy_weights(place, stage);
@@ -156,7 +155,7 @@ class NarrowLoader {
   const NarrowProduct& product_;
   NarrowShared<Traits>& shared_;
   const int lane_ = threadIdx.x % 32;
-  int num_early_ = 0;  // stages whose weights were asked for before their turn
+  bool is_early_ = false;  // the weights of the next stage were asked for before their turn
   RingCounter stages_;
 };
 
