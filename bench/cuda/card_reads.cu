@@ -1,5 +1,4 @@
 #include "card_reads.h"
-
 #include "kernels/cuda/testing/measure.cuh"
 
 namespace lamina::bench {

@@ -1,11 +1,11 @@
 // Text of trained models through all of the program but its server: loading, placement, engine.
-// Greedy, in f32, wherever model and attention are. Tiny models of the shared folder are held to
-// their reference; the model that LAMINA_TEXT_MODEL names, a folder or GGUF file, to its own text
-// colocated on the CPU: quantised weights are decoded to f32 on both. Without a GPU only attention
-// workers on the CPU are tried.
+// Greedy, in f32, wherever model and attention are: on the CPU, on a GPU, or on both. Tiny models
+// of the shared folder are held to their reference; the model that LAMINA_TEXT_MODEL names, a
+// folder or GGUF file, to its own text colocated on the CPU: quantised weights are decoded to f32
+// on both. Without a GPU only attention workers on the CPU are tried.
 #include <gtest/gtest.h>
 
-#include <array>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -13,8 +13,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "app/attention_service.h"
 #include "app/placement.h"
+#include "control/address.h"
+#include "control/attention_control_server.h"
 #include "device/cuda/memory.h"
+#include "device/gpu_stream.h"
 #include "support/paths.h"
 
 namespace lamina {
@@ -24,13 +28,41 @@ constexpr std::chrono::seconds kTimeout{120};
 
 struct Place {
   std::string name;
-  std::string device;
+  std::string device;  // of the model worker
   std::string mode;
+  std::vector<std::string> workers;  // devices of attention workers; empty: those of the program
 
   friend void PrintTo(const Place& place, std::ostream* out) { *out << place.name; }
 };
 
-const Place kOracle = {"CpuColocated", "cpu", "colocated"};
+const Place kOracle = {"CpuColocated", "cpu", "colocated", {}};
+
+// What `lamina attention-worker` is, in this process.
+class Worker {
+ public:
+  explicit Worker(const std::string& name) : pool_(1) {
+    const Device device = parse_device(name).value_or_throw();
+    if (device.kind == DeviceKind::kCuda) gpu_ = std::make_unique<GpuStream>(device);
+    app::AttentionServiceConfig config;
+    config.kv_memory_bytes = uint64_t{64} << 20;
+    service_ = std::make_unique<app::AttentionService>(
+        config, gpu_ == nullptr ? StreamView(pool_) : gpu_->view());
+    control::AttentionControlServerConfig control;
+    control.security.cluster_secret = kSecret;
+    server_ = std::make_unique<control::AttentionControlServer>(control, *service_);
+  }
+
+  [[nodiscard]] std::string address() const {
+    return control::ControlAddress{.host = "127.0.0.1", .port = server_->port()}.to_string();
+  }
+  static constexpr const char* kSecret = "between friends";
+
+ private:
+  ThreadPool pool_;
+  std::unique_ptr<GpuStream> gpu_;
+  std::unique_ptr<app::AttentionService> service_;
+  std::unique_ptr<control::AttentionControlServer> server_;  // calls the service
+};
 
 // A model where it is to run, with all that serves it.
 class Served {
@@ -42,7 +74,12 @@ class Served {
     options.dtype = "float32";
     app::PlacementOptions placement;
     placement.mode = place.mode;
-    placement.transport = "loopback";
+    if (place.workers.empty()) placement.transport = "loopback";
+    for (const std::string& device : place.workers) {
+      workers_.push_back(std::make_unique<Worker>(device));
+      placement.attention_worker.push_back(workers_.back()->address());
+      placement.security.cluster_secret = Worker::kSecret;
+    }
     const app::ProcessCpus cpus = app::settle(placement.cpus);
     model_ = app::load_model(options, /*chat_template=*/"", cpus);
     placement_ = app::place(placement, cpus, model_, /*max_queued_sequences=*/16, "warning");
@@ -104,6 +141,7 @@ class Served {
     }
   }
 
+  std::vector<std::unique_ptr<Worker>> workers_;
   app::LoadedModel model_;
   app::Placement placement_;
 };
@@ -111,7 +149,11 @@ class Served {
 class CudaText : public testing::TestWithParam<Place> {
  protected:
   void SetUp() override {
-    if (GetParam().device != "cpu" && cuda::num_devices() == 0) GTEST_SKIP() << "no GPU";
+    const auto is_gpu = [](const std::string& device) { return device != "cpu"; };
+    if (cuda::num_devices() > 0) return;
+    if (is_gpu(GetParam().device) || std::ranges::any_of(GetParam().workers, is_gpu)) {
+      GTEST_SKIP() << "no GPU";
+    }
   }
 };
 
@@ -157,12 +199,17 @@ TEST_P(CudaText, OfAChatModelIsThatOfTheCpu) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Places,
-                         CudaText,
-                         testing::Values(Place{"CpuOverWorkers", "cpu", "disaggregated"},
-                                         Place{"Colocated", "cuda:0", "colocated"},
-                                         Place{"OverCpuWorkers", "cuda:0", "disaggregated"}),
-                         [](const auto& place) { return place.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Places,
+    CudaText,
+    testing::Values(Place{"CpuOverWorkers", "cpu", "disaggregated", {}},
+                    Place{"CpuOverRemoteWorkers", "cpu", "disaggregated", {"cpu", "cpu"}},
+                    Place{"CpuOverGpuWorker", "cpu", "disaggregated", {"cuda:0"}},
+                    Place{"Colocated", "cuda:0", "colocated", {}},
+                    Place{"OverCpuWorkers", "cuda:0", "disaggregated", {}},
+                    Place{"OverGpuWorker", "cuda:0", "disaggregated", {"cuda:0"}},
+                    Place{"OverBoth", "cuda:0", "disaggregated", {"cuda:0", "cpu"}}),
+    [](const auto& place) { return place.param.name; });
 
 }  // namespace
 }  // namespace lamina

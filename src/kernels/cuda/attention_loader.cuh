@@ -40,8 +40,8 @@ class AttentionLoader {
   }
 
  private:
-  // How many tiles before its first one a piece is asked for, and taken. Memory answers under load in
-  // about the time that a tile of kTileKeys takes.
+  // How many tiles before its first one a piece is asked for, and taken. Memory answers under load
+  // in about the time that a tile of kTileKeys takes.
   static constexpr int kAskAhead = 3 * cuda::kTileKeys / Traits::kTileKeys;
   static constexpr int kTakeAhead = 2 * cuda::kTileKeys / Traits::kTileKeys;
 
@@ -74,9 +74,9 @@ class AttentionLoader {
     return chunk;
   }
 
-  // The tiles from `chunk` on; `block` is find_block() of the item's first chunk. Returns the same of
-  // `next`, which is asked for and taken as late as it can be without a wait: until then it may go to
-  // a block that is ready sooner.
+  // The tiles from `chunk` on; `block` is find_block() of the item's first chunk. Returns the same
+  // of `next`, which is asked for and taken as late as it can be without a wait: until then it may
+  // go to a block that is ready sooner.
   __device__ int copy_tiles(const Work& work, int chunk, int block, WorkQueue& queue, Work& next) {
     const int end = end_chunk(work);
     int known = first_chunk(work);
@@ -100,7 +100,8 @@ class AttentionLoader {
     return next_block;
   }
 
-  // The tile that starts with `chunk`; each lane has the block of a chunk, the first that of `known`.
+  // The tile that starts with `chunk`; each lane has the block of a chunk, the first that of
+  // `known`.
   __device__ void copy_keys_and_values(const Work& work, int chunk, int block, int known) {
     const int own_chunk = chunk + lane_ % chunks_;
     const int own_block = __shfl_sync(~0U, block, own_chunk - known);

@@ -44,8 +44,9 @@ class NarrowLoader {
     }
   };
 
-  // Weights are there while the kernel before this one still runs. A stage of each block keeps memory
-  // busy; more would queue up before what short kernels in between load, and those would wait.
+  // Weights are there while the kernel before this one still runs. A stage of each block keeps
+  // memory busy; more would queue up before what short kernels in between load, and those would
+  // wait.
   __device__ void begin_early(int tile) {
 #if __CUDA_ARCH__ >= 900
     promise(0);
