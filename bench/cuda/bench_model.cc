@@ -1,7 +1,7 @@
 // Decoding steps of whole models on one GPU or shared by several, colocated, with random weights
 // and dummy tokens, beside their bound: weights and keys read once at the best bandwidth that the
-// card is measured to have, or the products at the rate of a large one, by all GPUs at once;
-// exchanges are not counted. Prints a line a point; asserts nothing.
+// card is measured to have, or the products at the rate of products of as many rows, by all GPUs
+// at once; exchanges are not counted. Prints a line a point; asserts nothing.
 //   lamina_bench_cuda_model [model [layers [GPUs]]]     llama-3-8b (default), llama-33b,
 //                                                       llama-3-70b; 0 layers: all
 #include <fmt/format.h>
@@ -95,7 +95,7 @@ class Decoder {
 };
 
 void bench(ModelProgram& program,
-           const DeviceRates& card,
+           DeviceRates card,
            std::span<const StreamView> streams,
            int32_t batch,
            int32_t context) {
@@ -109,18 +109,22 @@ void bench(ModelProgram& program,
     fmt::print("B {:3} S {:5}   {:.1f} GB of KV do not fit\n", batch, context, kv_bytes / 1e9);
     return;
   }
+  card.flop_per_s = measure_products(streams.front(), batch);
   Decoder decoder(program, batch, context, streams);
   const double seconds =
       median_seconds(kWarmUpSteps, kSteps, streams.front(), [&] { decoder.step(); });
   const double bound =
       model_bound_s(work, card, batch) / program.num_ranks() + kv_bytes / card.read_bytes_per_s;
-  fmt::print("B {:3} S {:5}   {:8.2f} ms   bound {:8.2f} ms   {:.2f}x   {:8.0f} tokens/s\n",
-             batch,
-             context,
-             1e3 * seconds,
-             1e3 * bound,
-             seconds / bound,
-             batch / seconds);
+  fmt::print(
+      "B {:3} S {:5}   {:8.2f} ms   bound {:8.2f} ms   {:.2f}x   {:8.0f} tokens/s   {:3.0f} "
+      "TFLOP/s\n",
+      batch,
+      context,
+      1e3 * seconds,
+      1e3 * bound,
+      seconds / bound,
+      batch / seconds,
+      card.flop_per_s / 1e12);
   std::fflush(stdout);
 }
 

@@ -1,5 +1,6 @@
 #include "rates.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 
@@ -27,22 +28,40 @@ uint64_t sum_words(const uint64_t* words, int64_t count) {
 
 }  // namespace
 
-DeviceRates measure_card(StreamView stream) {
-  constexpr int64_t kSide = 8192;
+double measure_products(StreamView stream, int64_t num_rows) {
+  struct Weight {
+    int64_t width, depth;
+  };
+  constexpr int kCalls = 20;
+  // The first three stay in the cache, so that few rows are not measured by how memory is read.
+  constexpr std::array<Weight, 5> kWeights = {
+      {{16384, 1024}, {8192, 2048}, {4096, 4096}, {8192, 8192}, {28672, 8192}}};
   use_device_of(stream);
-  const double read_bytes_per_s = measure_card_reads();
-  const Buffer a = random_numbers(kSide * kSide, stream);
-  const Buffer b = random_numbers(kSide * kSide, stream);
-  const Buffer out(MemoryKind::kCuda, kSide * kSide * sizeof(BFloat16));
-  const Shape square = {kSide, kSide};
-  const double multiplied = median_seconds(3, 9, stream, [&] {
-    throw_if_error(kernels::linear({.x = {a.data(), DType::kBF16, square},
-                                    .weight = TensorView(b.data(), DType::kBF16, square),
-                                    .bias = {},
-                                    .out = {out.data(), DType::kBF16, square}},
-                                   stream));
-  });
-  return {read_bytes_per_s, 2.0 * kSide * kSide * kSide / multiplied};
+  double best = 0.0;
+  for (const auto& [width, depth] : kWeights) {
+    const Buffer x = random_numbers(static_cast<size_t>(num_rows * depth), stream);
+    const Buffer weight = random_numbers(static_cast<size_t>(width * depth), stream);
+    const Buffer out(MemoryKind::kCuda, static_cast<size_t>(num_rows * width) * sizeof(BFloat16));
+    const auto multiply = [&] {
+      throw_if_error(
+          kernels::linear({.x = {x.data(), DType::kBF16, {num_rows, depth}},
+                           .weight = TensorView(weight.data(), DType::kBF16, {width, depth}),
+                           .bias = {},
+                           .out = {out.data(), DType::kBF16, {num_rows, width}}},
+                          stream));
+    };
+    const double seconds = median_seconds(2, 5, stream, [&] {
+      for (int i = 0; i < kCalls; ++i) multiply();
+    });
+    best = std::max(best, 2.0 * kCalls * static_cast<double>(num_rows * width * depth) / seconds);
+  }
+  return best;
+}
+
+DeviceRates measure_card(StreamView stream) {
+  constexpr int64_t kManyRows = 8192;
+  use_device_of(stream);
+  return {measure_card_reads(), measure_products(stream, kManyRows)};
 }
 
 double measure_host_reads(ThreadPool& pool) {

@@ -8,7 +8,10 @@
 
 namespace lamina::bench {
 
-// What the card reads at best (card_reads.h), and a large product of bf16.
+// Operations a second of bf16 products of so many rows: the best of several sizes of weights.
+double measure_products(StreamView stream, int64_t num_rows);
+
+// What the card reads at best (card_reads.h), and products of many rows.
 DeviceRates measure_card(StreamView stream);
 
 // Bytes a second that all threads of a pool read together, far more than caches hold.

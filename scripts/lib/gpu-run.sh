@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests, then the benchmarks, of the bundle that this lies in. Copied there by scripts/gpu-test.
+# Runs the tests, then the benchmarks, of the bundle that this lies in; prints a line a test and one table. Copied there by
+# scripts/gpu-test. What each program says is in logs/.
 #   run [--tests | --benchmarks]
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
@@ -12,18 +13,45 @@ done
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 export LAMINA_FIXTURES_DIR=$PWD/fixtures LAMINA_SHARED_DIR=$PWD/shared
+mkdir -p logs
 failed=()
-if [ "${1:-}" != --benchmarks ]; then
-  for program in bin/*_test bin/*_check; do
-    "$program" >"$program.log" 2>&1
-    status=$?
-    [ $status = 0 ] || [ $status = 77 ] || { failed+=("$program"); grep -E 'Failure|FAILED|expected|error' "$program.log" | head -40; }
-    printf '%-40s %s\n' "$program" "$(tail -n 1 "$program.log")"
+
+# All at once: most of their time is the CPU's, which computes what the GPU's results are compared with.
+run_tests() {
+  local programs=(bin/*_test bin/*_check) pids=() i name status
+  for i in "${!programs[@]}"; do
+    "${programs[i]}" >"logs/${programs[i]##*/}.log" 2>&1 &
+    pids[i]=$!
   done
-fi
-if [ "${1:-}" != --tests ]; then
-  for program in bin/lamina_bench_*; do "$program" || failed+=("$program"); done
+  for i in "${!programs[@]}"; do
+    name=${programs[i]##*/}
+    wait "${pids[i]}"
+    status=$?
+    [ $status = 0 ] || [ $status = 77 ] || { failed+=("$name"); grep -E 'Failure|FAILED|expected|error' "logs/$name.log" | head -40; }
+    printf '%-32s %s\n' "$name" "$(grep -v '^$' "logs/$name.log" | tail -n 1)"
+  done
+}
+
+# measure NAME COMMAND...: one after the other, with the card to itself.
+measure() {
+  local name=$1
+  shift
+  "$@" >"logs/$name.log" 2>&1 || { failed+=("$name"); tail -n 5 "logs/$name.log"; }
+}
+
+run_benchmarks() {
+  measure attention bin/lamina_bench_cuda_attention heads
+  measure latent bin/lamina_bench_cuda_attention latent
+  measure codes bin/lamina_bench_cuda_attention codes
+  measure product bin/lamina_bench_cuda_product
+  measure slice bin/lamina_bench_cuda_slice
+  measure model bin/lamina_bench_cuda_model
+  measure pool bin/lamina_bench_cuda_pool
   # A peer, where PyTorch is there.
-  if python3 -c 'import torch' 2>/dev/null; then python3 bench/sdpa.py 2>/dev/null; fi
-fi
+  if python3 -c 'import torch' 2>/dev/null; then measure sdpa python3 bench/sdpa.py; fi
+  python3 gpu_table.py logs
+}
+
+[ "${1:-}" = --benchmarks ] || run_tests
+[ "${1:-}" = --tests ] || run_benchmarks
 [ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}"; exit 1; }
