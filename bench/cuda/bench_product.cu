@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "kernels/cuda/narrow_product.h"
+#include "kernels/cuda/products/narrow_product.h"
 #include "kernels/cuda/testing/measure.cuh"
 #include "product_peer.h"
 

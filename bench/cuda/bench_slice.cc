@@ -14,7 +14,7 @@
 #include "device/gpu_graph.h"
 #include "device/gpu_stream.h"
 #include "exec/slice_executor.h"
-#include "kernels/cuda/blas_lt.h"
+#include "kernels/cuda/products/blas_lt.h"
 #include "random_model.h"
 
 namespace lamina::bench {

@@ -1,7 +1,7 @@
 #include "product_peer.h"
 
 #include "base/error.h"
-#include "kernels/cuda/blas_lt.h"
+#include "kernels/cuda/products/blas_lt.h"
 
 namespace lamina::bench {
 namespace {

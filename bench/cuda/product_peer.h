@@ -4,7 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "kernels/cuda/narrow_product.h"
+#include "kernels/cuda/products/narrow_product.h"
 
 namespace lamina::bench {
 

@@ -6,7 +6,7 @@
 
 #include "device/buffer.h"
 #include "device/cuda/stream.h"
-#include "kernels/cuda/attention_schedule.h"
+#include "kernels/cuda/attention/attention_schedule.h"
 #include "kernels/step_tables.h"
 
 namespace lamina::kernels {

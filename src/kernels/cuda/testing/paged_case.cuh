@@ -13,9 +13,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/cuda/attention_launch.h"
-#include "kernels/cuda/attention_schedule.h"
-#include "kernels/cuda/codes.cuh"
+#include "kernels/cuda/attention/attention_launch.h"
+#include "kernels/cuda/attention/attention_schedule.h"
+#include "kernels/cuda/attention/codes.cuh"
 #include "kernels/cuda/testing/device_memory.cuh"
 
 namespace lamina::kernels::cuda::testing {
