@@ -83,7 +83,9 @@ struct AppendKvArgs {
 };
 [[nodiscard]] Status append_kv(const AppendKvArgs& args, StreamView stream);
 
-// Causal attention of this step's queries over the cache (append_kv ran before).
+// Causal attention of this step's queries over the cache (append_kv ran before). Keys before a
+// sequence's first query were appended before batch.tables was brought up to date for the step: a
+// GPU may read them while the call enqueued before this one still runs.
 //   q [T, Hq, D] f32, f16 or bf16, RoPE applied; head h reads KV head h / (Hq / Hkv)
 //   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv], one dtype; k_scales and
 //   v_scales as append_kv has them: keys and values are codes times scales
