@@ -39,7 +39,7 @@ namespace {
 
 constexpr std::array<int32_t, 5> kContexts = {1024, 2048, 4096, 8192, 16384};
 constexpr int32_t kMostSequences = 512;
-constexpr double kMostAttentionSeconds = 0.7;  // of a step, by its bound: more are left out
+constexpr double kMostAttentionSeconds = 1.0;  // of a step, by its bound: more are left out
 constexpr uint64_t kMostHostBytes = uint64_t{64} << 30;
 
 struct Rates {
