@@ -19,7 +19,7 @@
 namespace lamina::cuda_p2p {
 
 // Chunks that a thread has on their way at once: latency is hidden by them, registers bound them.
-inline constexpr uint32_t kPushedBatch = 4;
+inline constexpr uint32_t kMoveBatch = 4;
 inline constexpr uint32_t kLinesBatch = 2;
 
 // A wait's limits: time, the host's word, and the failure of another wait of the stream. Looked at
@@ -60,6 +60,26 @@ class Patience {
   uint64_t begin_ns_ = 0;
 };
 
+// This thread's chunks of a part, in batches: what load(i) gives goes to store(i, chunk) once all
+// loads of its batch are under way.
+template <typename Team, typename Load, typename Store>
+LAMINA_MESSAGE_CODE void move_part(
+    const Team& team, const Plan& plan, uint32_t part, const Load& load, const Store& store) {
+  const uint32_t end = plan.part_end(part);
+  const uint32_t step = kMoveBatch * team.num_threads;
+  for (uint32_t first = plan.part_begin(part) + team.thread; first < end; first += step) {
+    Chunk batch[kMoveBatch];
+    for (uint32_t b = 0; b < kMoveBatch; ++b) {
+      const uint32_t i = first + b * team.num_threads;
+      if (i < end) batch[b] = load(i);
+    }
+    for (uint32_t b = 0; b < kMoveBatch; ++b) {
+      const uint32_t i = first + b * team.num_threads;
+      if (i < end) store(i, batch[b]);
+    }
+  }
+}
+
 // --- Lines ---------------------------------------------------------------------------------------
 
 template <typename Memory>
@@ -77,10 +97,9 @@ LAMINA_MESSAGE_CODE void send_lines(const Team& team,
                                     Stamp stamp,
                                     const Source& source) {
   const uint32_t mark = mark_of(stamp);
-  const uint32_t end = plan.part_end(part);
-  for (uint32_t i = plan.part_begin(part) + team.thread; i < end; i += team.num_threads) {
-    store_lines<Memory>(slot.lines_of(i), source(i), mark);
-  }
+  move_part(team, plan, part, source, [&](uint32_t i, const Chunk& chunk) {
+    store_lines<Memory>(slot.lines_of(i), chunk, mark);
+  });
   if (part != 0 || team.thread != 0) return;
   Memory::store_line(slot.lines, {mark_word(plan.num_chunks, mark), mark_word(0, mark)});
   const uint32_t refreshed = refreshed_chunk(stamp, slot.num_line_chunks);
@@ -163,26 +182,6 @@ LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
 }
 
 // --- Pushed parts --------------------------------------------------------------------------------
-
-// This thread's chunks of a part, in batches: what load(i) gives goes to store(i, chunk) once all
-// loads of its batch are under way.
-template <typename Team, typename Load, typename Store>
-LAMINA_MESSAGE_CODE void move_part(
-    const Team& team, const Plan& plan, uint32_t part, const Load& load, const Store& store) {
-  const uint32_t end = plan.part_end(part);
-  const uint32_t step = kPushedBatch * team.num_threads;
-  for (uint32_t first = plan.part_begin(part) + team.thread; first < end; first += step) {
-    Chunk batch[kPushedBatch];
-    for (uint32_t b = 0; b < kPushedBatch; ++b) {
-      const uint32_t i = first + b * team.num_threads;
-      if (i < end) batch[b] = load(i);
-    }
-    for (uint32_t b = 0; b < kPushedBatch; ++b) {
-      const uint32_t i = first + b * team.num_threads;
-      if (i < end) store(i, batch[b]);
-    }
-  }
-}
 
 // The barrier puts the block's stores before thread 0's release, which the receiver acquires:
 // causality is transitive, so one fence of one thread is enough for all of them.

@@ -110,15 +110,15 @@ struct Plan {
   }
 };
 
-constexpr uint32_t divide_up(uint32_t value, uint32_t by) {
+LAMINA_HOST_DEVICE constexpr uint32_t divide_up(uint32_t value, uint32_t by) {
   return (value + by - 1) / by;
 }
-constexpr uint32_t chunks_of(uint32_t size_bytes) {
+LAMINA_HOST_DEVICE constexpr uint32_t chunks_of(uint32_t size_bytes) {
   return divide_up(size_bytes, sizeof(Chunk));
 }
 
 // Of a message of 1 byte or more, rounded up to whole chunks.
-constexpr Plan make_plan(uint32_t size_bytes, const Limits& limits) {
+LAMINA_HOST_DEVICE constexpr Plan make_plan(uint32_t size_bytes, const Limits& limits) {
   Plan plan;
   plan.form = size_bytes <= limits.lines_bytes ? Form::kLines : Form::kPushed;
   plan.num_chunks = chunks_of(size_bytes);
