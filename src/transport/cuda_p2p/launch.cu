@@ -11,7 +11,8 @@
 namespace lamina::cuda_p2p {
 namespace {
 
-// A row of the grid for each message. Base and failure are one load.
+// A row of the grid for each message. Base and failure are one load; in a launch that receives the
+// failure may come at any time, so that a block's threads agree on it.
 __global__ void __launch_bounds__(kThreads) send_kernel(const __grid_constant__ Transfers params) {
   const Transfer& message = params.messages[blockIdx.y];
   const StepState state = load_state(params.step);
@@ -26,9 +27,9 @@ __global__ void __launch_bounds__(kThreads)
     receive_kernel(const __grid_constant__ Transfers params) {
   const Transfer& message = params.messages[blockIdx.y];
   const StepState state = load_state(params.step);
-  if (state.failed != 0) return;
-  const Stamp stamp = state.base + message.use;
   const BlockTeam team;
+  if (!team.all(state.failed == 0)) return;
+  const Stamp stamp = state.base + message.use;
   if (message.rows.data != nullptr) {
     receive_message<DeviceMemory>(
         team, message.slot, message.plan, stamp, params.step, [&](uint32_t i, const Chunk& chunk) {
@@ -57,8 +58,9 @@ __device__ void store_merged(const Merge& params, uint32_t element, const Partia
 template <bool kOutIsBf16>
 __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ Merge params) {
   const StepState state = load_state(params.step);
-  if (state.failed != 0) return;
-  merge_messages<DeviceMemory>(BlockTeam(),
+  const BlockTeam team;
+  if (!team.all(state.failed == 0)) return;
+  merge_messages<DeviceMemory>(team,
                                params.sources,
                                params.num_sources,
                                params.shape,

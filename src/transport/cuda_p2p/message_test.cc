@@ -12,6 +12,7 @@
 
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/slots.h"
+#include "transport/cuda_p2p/testing/pattern.h"
 
 namespace lamina::cuda_p2p {
 namespace {
@@ -44,13 +45,7 @@ struct Step {
   }
 };
 
-// Different for every word of every message.
-Chunk pattern(Stamp stamp, uint32_t idx) {
-  const uint64_t hash = (stamp << 20 ^ idx) * 0x9E3779B97F4A7C15U;
-  const auto low = static_cast<uint32_t>(hash);
-  const auto high = static_cast<uint32_t>(hash >> 32);
-  return {{low, high, low ^ 0x55555555, high + idx}};
-}
+using testing::pattern;
 
 void send(const SlotView& slot, const Plan& plan, Stamp stamp, const OneThread& team = {}) {
   send_message<HostMemory>(team, slot, plan, stamp, [&](uint32_t i) { return pattern(stamp, i); });
