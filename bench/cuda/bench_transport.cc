@@ -17,7 +17,7 @@
 #include "transport/cuda_p2p/testing/peer_process.h"
 #include "transport/cuda_p2p/testing/talker.h"
 
-namespace lamina {
+namespace lamina::bench {
 namespace {
 
 using cuda_p2p::Form;
@@ -115,12 +115,12 @@ int run() {
 }
 
 }  // namespace
-}  // namespace lamina
+}  // namespace lamina::bench
 
 int main(int argc, char** argv) {
-  if (argc > 1 && argv[1] == lamina::kPeerArgument) {
+  if (argc > 1 && argv[1] == lamina::bench::kPeerArgument) {
     return lamina::cuda_p2p::testing::run_peer({argv + 2, argv + argc});
   }
   lamina::init_logging(lamina::LogLevel::kWarning, "bench");
-  return lamina::run();
+  return lamina::bench::run();
 }

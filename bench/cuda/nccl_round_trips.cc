@@ -12,7 +12,7 @@
 #include "device/nccl/library.h"
 #include "transport/cuda_p2p/testing/replay_times.h"
 
-namespace lamina {
+namespace lamina::bench {
 namespace {
 
 constexpr int kNumRanks = 2;
@@ -100,4 +100,4 @@ Result<std::vector<double>> nccl_round_trips_us(uint64_t size_bytes,
   }
 }
 
-}  // namespace lamina
+}  // namespace lamina::bench

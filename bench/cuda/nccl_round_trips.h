@@ -7,7 +7,7 @@
 
 #include "base/result.h"
 
-namespace lamina {
+namespace lamina::bench {
 
 // Microseconds of a round trip of `size_bytes` between the first two GPUs: of each of `num_replays`
 // of a graph of `num_rounds`, the mean; sorted. kUnavailable without NCCL, kUnimplemented in a
@@ -16,4 +16,4 @@ Result<std::vector<double>> nccl_round_trips_us(uint64_t size_bytes,
                                                 uint32_t num_rounds,
                                                 uint64_t num_replays);
 
-}  // namespace lamina
+}  // namespace lamina::bench

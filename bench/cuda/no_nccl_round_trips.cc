@@ -1,7 +1,7 @@
 // Linked instead of nccl_round_trips.cc where the build has no NCCL.
 #include "nccl_round_trips.h"
 
-namespace lamina {
+namespace lamina::bench {
 
 Result<std::vector<double>> nccl_round_trips_us(uint64_t /*size_bytes*/,
                                                 uint32_t /*num_rounds*/,
@@ -9,4 +9,4 @@ Result<std::vector<double>> nccl_round_trips_us(uint64_t /*size_bytes*/,
   return unimplemented("this build of lamina has no NCCL");
 }
 
-}  // namespace lamina
+}  // namespace lamina::bench
