@@ -2,12 +2,13 @@
 // one launch, and from captured graphs; the same with a thread of a CPU; and by NCCL. Prints the
 // median and the 99th percentile of each size, and bytes per second both ways together; of graphs
 // these are of the mean of 20 round trips. Asserts nothing. With one GPU both processes share it,
-// which says nothing about speed.
+// which says nothing about speed. The argument `parts` measures parts of other sizes instead.
 #include <fmt/format.h>
 
 #include <array>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -53,29 +54,68 @@ void print(const std::string& name, uint32_t size_bytes, const Result<std::vecto
   std::fflush(stdout);
 }
 
+// The asking side, and a peer process of that kind.
+class Ends {
+ public:
+  Ends(const std::string& kind, Place place)
+      : peer_({kind,
+               cuda::num_devices() > 1 ? "1" : "0",
+               place == Place::kGpuMemory ? "gpu-memory" : "host-memory"}),
+        talker_({DeviceKind::kCuda, 0}, place, true, peer_.socket(), kMaxWait) {}
+
+  Result<std::vector<double>> times_us(Command command) {
+    command.epoch = ++epoch_;
+    LAMINA_RETURN_IF_ERROR(ask(talker_, peer_.socket(), command));
+    return talker_.times_us();
+  }
+
+ private:
+  PeerProcess peer_;
+  GpuTalker talker_;
+  uint32_t epoch_ = 0;
+};
+
+bool can_travel(Form form, uint32_t size_bytes) {
+  return form == Form::kPushed || size_bytes <= cuda_p2p::testing::kTalkLimits.lines_bytes;
+}
+
+const char* name_of(Form form) {
+  return form == Form::kLines ? "lines" : "pushed";
+}
+
 // All sizes and forms with one peer process.
 void bench_peer(const std::string& name, const std::string& kind, Place place, Counts counts) {
-  const bool has_two = cuda::num_devices() > 1;
-  const PeerProcess peer(
-      {kind, has_two ? "1" : "0", place == Place::kGpuMemory ? "gpu-memory" : "host-memory"});
-  GpuTalker talker({DeviceKind::kCuda, 0}, place, true, peer.socket(), kMaxWait);
-  uint32_t epoch = 0;
+  Ends ends(kind, place);
   for (const Op op : {Op::kPersistent, Op::kGraph}) {
+    const bool is_graph = op == Op::kGraph;
     for (const Form form : {Form::kLines, Form::kPushed}) {
       for (const uint32_t size_bytes : kSizes) {
-        if (form == Form::kLines && size_bytes > cuda_p2p::testing::kTalkLimits.lines_bytes) break;
-        const Command command = {.op = op,
-                                 .form = form,
-                                 .size_bytes = size_bytes,
-                                 .epoch = ++epoch,
-                                 .count = op == Op::kGraph ? counts.replays : counts.rounds};
-        const Status status = ask(talker, peer.socket(), command);
-        print(fmt::format("{}, {}, {}",
-                          name,
-                          form == Form::kLines ? "lines" : "pushed",
-                          op == Op::kGraph ? "graph" : "one launch"),
+        if (!can_travel(form, size_bytes)) continue;
+        print(fmt::format("{}, {}, {}", name, name_of(form), is_graph ? "graph" : "one launch"),
               size_bytes,
-              status.ok() ? Result<std::vector<double>>(talker.times_us()) : status);
+              ends.times_us({.op = op,
+                             .form = form,
+                             .size_bytes = size_bytes,
+                             .count = is_graph ? counts.replays : counts.rounds}));
+      }
+    }
+  }
+}
+
+// Which share of a message a block should have.
+void bench_parts() {
+  Ends ends("gpu", Place::kGpuMemory);
+  for (const Form form : {Form::kLines, Form::kPushed}) {
+    for (const uint32_t size_bytes : kSizes) {
+      if (!can_travel(form, size_bytes)) continue;
+      for (uint32_t part_bytes = 4 << 10; part_bytes <= (128 << 10); part_bytes *= 2) {
+        print(fmt::format("{}, parts of {} KiB, one launch", name_of(form), part_bytes >> 10),
+              size_bytes,
+              ends.times_us({.op = Op::kPersistent,
+                             .form = form,
+                             .size_bytes = size_bytes,
+                             .count = 2000,
+                             .part_bytes = part_bytes}));
       }
     }
   }
@@ -99,7 +139,7 @@ void attempt(const std::function<void()>& part) {
   }
 }
 
-int run() {
+int run(bool only_parts) {
   const int32_t num_gpus = cuda::num_devices();
   if (num_gpus == 0) {
     fmt::print("no GPU\n");
@@ -107,6 +147,10 @@ int run() {
   }
   const bool has_two = num_gpus > 1;
   fmt::print("round trips, {}\n", has_two ? "two GPUs" : "both processes on one GPU");
+  if (only_parts) {
+    attempt(bench_parts);
+    return 0;
+  }
   const Counts counts = has_two ? Counts{5000, 100} : Counts{20, 1};
   attempt([&] { bench_peer("GPU and GPU", "gpu", Place::kGpuMemory, counts); });
   attempt([&] { bench_peer("GPU and CPU", "cpu", Place::kHostMemory, {1000, 20}); });
@@ -122,5 +166,5 @@ int main(int argc, char** argv) {
     return lamina::cuda_p2p::testing::run_peer({argv + 2, argv + argc});
   }
   lamina::init_logging(lamina::LogLevel::kWarning, "bench");
-  return lamina::bench::run();
+  return lamina::bench::run(argc > 1 && std::string_view(argv[1]) == "parts");
 }

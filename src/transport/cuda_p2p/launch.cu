@@ -75,6 +75,12 @@ __global__ void advance_kernel(StepState* state, uint32_t num_messages) {
   state->base += num_messages;
 }
 
+template <typename Kernel>
+void load(Kernel* kernel) {
+  cudaFuncAttributes attributes{};
+  cuda::throw_if_error(cudaFuncGetAttributes(&attributes, kernel), "loading kernels of a GPU");
+}
+
 bool fits(const SlotView& slot, const Plan& plan) {
   const uint32_t room = plan.form == Form::kLines ? slot.num_line_chunks : slot.num_chunks;
   return plan.num_chunks > 0 && plan.num_chunks <= room;
@@ -102,6 +108,15 @@ dim3 grid_of(const Transfers& transfers) {
 }
 
 }  // namespace
+
+void load_kernels(Device device) {
+  const cuda::DeviceGuard guard(device);
+  load(send_kernel);
+  load(receive_kernel);
+  load(merge_kernel<false>);
+  load(merge_kernel<true>);
+  load(advance_kernel);
+}
 
 Status send(const Transfers& transfers, StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check(transfers));

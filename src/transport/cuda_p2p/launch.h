@@ -55,6 +55,11 @@ struct Merge {
   float* lse = nullptr;  // [T, Hq] or null
 };
 
+// Loads all of these kernels on a GPU. Once, before any of them waits: a kernel that is loaded when
+// it is first launched may wait for all others of its GPU, also for one that waits for it. Links of
+// GPUs do this. Throws Error.
+void load_kernels(Device device);
+
 // Sends each message to its own destination, all in one launch. Errors of all: kInvalidArgument for
 // none or more than kMaxPeers, or a message that its slot has no room for; kUnimplemented in a
 // build without CUDA.

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "transport/cuda_p2p/descriptor_socket.h"
+#include "transport/cuda_p2p/launch.h"
 
 namespace lamina::cuda_p2p {
 namespace {
@@ -92,6 +93,8 @@ Link::Link(const LinkConfig& config, int socket, Deadline deadline)
       inbox_(make_inbox(config)),
       outbox_(exchange(config, *inbox_, socket, deadline)),
       inbox_slots_(slot_views(inbox_->data(), config.receive_slots, config.limits)),
-      outbox_slots_(slot_views(outbox_->data(), config.send_slots, config.limits)) {}
+      outbox_slots_(slot_views(outbox_->data(), config.send_slots, config.limits)) {
+  if (config.device.kind == DeviceKind::kCuda) load_kernels(config.device);
+}
 
 }  // namespace lamina::cuda_p2p

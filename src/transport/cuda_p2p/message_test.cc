@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <barrier>
 #include <thread>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/slots.h"
 #include "transport/cuda_p2p/testing/pattern.h"
+#include "transport/cuda_p2p/testing/whole_message.h"
 
 namespace lamina::cuda_p2p {
 namespace {
@@ -47,21 +49,18 @@ struct Step {
 
 using testing::pattern;
 
-void send(const SlotView& slot, const Plan& plan, Stamp stamp, const OneThread& team = {}) {
-  send_message<HostMemory>(team, slot, plan, stamp, [&](uint32_t i) { return pattern(stamp, i); });
+void send(const SlotView& slot, const Plan& plan, Stamp stamp) {
+  send_message<HostMemory>(
+      OneThread(), slot, plan, stamp, [&](uint32_t i) { return pattern(stamp, i); });
 }
 
 // Whether it came, and all of it is right.
-bool receive(const SlotView& slot,
-             const Plan& plan,
-             Stamp stamp,
-             const StepView& step,
-             const OneThread& team = {}) {
+bool receive(const SlotView& slot, const Plan& plan, Stamp stamp, const StepView& step) {
   uint32_t wrong = 0;
   const auto sink = [&](uint32_t i, const Chunk& chunk) {
     if (chunk != pattern(stamp, i)) ++wrong;
   };
-  return receive_message<HostMemory>(team, slot, plan, stamp, step, sink) && wrong == 0;
+  return receive_message<HostMemory>(OneThread(), slot, plan, stamp, step, sink) && wrong == 0;
 }
 
 // Small ones of both forms in several parts.
@@ -207,18 +206,40 @@ TEST(Message, ARotationSendsNoMoreThanItHasSlotsFor) {
   }
 }
 
-// One side of a conversation: threads that each stand for a block, and meet where a grid's do.
+// Threads that stand for those of a grid, one of a block.
+struct ThreadTeam {
+  uint32_t block = 0;
+  uint32_t num_blocks = 1;
+  uint32_t thread = 0;
+  uint32_t num_threads = 1;
+  std::barrier<>* barrier = nullptr;      // of the block
+  std::atomic<bool>* dissents = nullptr;  // whether one of the block said no
+
+  void sync() const { barrier->arrive_and_wait(); }
+  // There is no other meeting after a no: a conversation has ended then.
+  [[nodiscard]] bool all(bool mine) const {
+    if (!mine) dissents->store(true);
+    sync();
+    return !dissents->load();
+  }
+};
+
+// One side of a conversation, as the kernels of testing/conversation.cu make it.
 class Side {
  public:
   static constexpr uint32_t kNumBlocks = 2;
+  static constexpr uint32_t kNumThreads = 2;
   static constexpr Rotation kRotation{.num_slots = 2};
-  static constexpr uint64_t kMessages = 3000;
+  static constexpr uint64_t kMessages = 1000;
 
-  Side(const Region& inbox, const Region& outbox) : inbox_(inbox), outbox_(outbox) {}
+  // Messages of one size, received as a whole; or, of 0, of all sizes, after each of which all
+  // blocks meet.
+  Side(const Region& inbox, const Region& outbox, uint32_t size_bytes)
+      : inbox_(inbox), outbox_(outbox), size_bytes_(size_bytes) {}
 
   // Requests as many as there are slots for, each once the reply before it has come.
   void ask() {
-    run([this](const OneThread& team) {
+    run([this](const ThreadTeam& team) {
       for (uint64_t n = 1; n <= kMessages + kRotation.num_slots; ++n) {
         const uint64_t reply = kRotation.reply_before(n);
         if (reply != 0 && !take(team, reply)) return false;
@@ -228,7 +249,7 @@ class Side {
     });
   }
   void answer() {
-    run([this](const OneThread& team) {
+    run([this](const ThreadTeam& team) {
       for (uint64_t n = 1; n <= kMessages; ++n) {
         if (!take(team, n)) return false;
         give(team, n);
@@ -238,43 +259,74 @@ class Side {
   }
 
  private:
-  // Of both forms, different for neighbours in a slot.
-  static Plan plan_of(uint64_t n) {
-    return make_plan(1 + static_cast<uint32_t>(n * 397 % kCapacity), kSmall);
+  [[nodiscard]] Plan plan_of(uint64_t n) const {
+    const uint32_t any_bytes = 1 + static_cast<uint32_t>(n * 397 % kCapacity);
+    return make_plan(size_bytes_ != 0 ? size_bytes_ : any_bytes, kSmall);
   }
-  void give(const OneThread& team, uint64_t n) {
-    send(outbox_.slot(kRotation.slot_of(n)), plan_of(n), make_stamp(1, n), team);
+  void give(const ThreadTeam& team, uint64_t n) {
+    const Stamp stamp = make_stamp(1, n);
+    send_message<HostMemory>(
+        team, outbox_.slot(kRotation.slot_of(n)), plan_of(n), stamp, [&](uint32_t i) {
+          return pattern(stamp, i);
+        });
   }
-  // Nobody goes on before all have read.
-  bool take(const OneThread& team, uint64_t n) {
-    const bool came = receive(
-        inbox_.slot(kRotation.slot_of(n)), plan_of(n), make_stamp(1, n), step_.view(), team);
-    if (!came) HostMemory::claim(&step_.state.failed);
-    meeting_.arrive_and_wait();
-    return HostMemory::load_relaxed(&step_.state.failed) == 0;
+  bool take(const ThreadTeam& team, uint64_t n) {
+    const Stamp stamp = make_stamp(1, n);
+    const SlotView& slot = inbox_.slot(kRotation.slot_of(n));
+    const Plan plan = plan_of(n);
+    uint32_t wrong = 0;
+    const auto sink = [&](uint32_t i, const Chunk& chunk) {
+      if (chunk != pattern(stamp, i)) ++wrong;
+    };
+    const auto meet = [&] {
+      grid_.arrive_and_wait();
+      return true;
+    };
+    const StepView step = step_.view();
+    const bool came =
+        size_bytes_ != 0
+            ? testing::receive_whole<HostMemory>(team, slot, plan, stamp, step, meet, sink)
+            : receive_message<HostMemory>(team, slot, plan, stamp, step, sink) && meet();
+    EXPECT_EQ(wrong, 0U) << "message " << n;
+    return came;
   }
   template <typename Body>
   void run(const Body& body) {
     std::vector<std::thread> threads;
-    for (uint32_t block = 0; block < kNumBlocks; ++block) {
-      threads.emplace_back([&body, block] {
-        EXPECT_TRUE(body(OneThread{.block = block, .num_blocks = kNumBlocks}));
-      });
+    for (uint32_t i = 0; i < kNumBlocks * kNumThreads; ++i) {
+      const uint32_t block = i / kNumThreads;
+      const ThreadTeam team = {.block = block,
+                               .num_blocks = kNumBlocks,
+                               .thread = i % kNumThreads,
+                               .num_threads = kNumThreads,
+                               .barrier = &barriers_[block],
+                               .dissents = &dissents_[block]};
+      threads.emplace_back([&body, team] { EXPECT_TRUE(body(team)); });
     }
     for (std::thread& thread : threads) thread.join();
   }
 
   const Region& inbox_;
   const Region& outbox_;
+  uint32_t size_bytes_;
   Step step_;
-  std::barrier<> meeting_{kNumBlocks};
+  std::barrier<> barriers_[kNumBlocks]{std::barrier<>(kNumThreads), std::barrier<>(kNumThreads)};
+  std::atomic<bool> dissents_[kNumBlocks]{};
+  std::barrier<> grid_{kNumBlocks * kNumThreads};
 };
 
-TEST(Message, SlotsAreUsedAgainOnceAnswered) {
+// Of no size: all sizes. Else of two parts and more, as lines and pushed.
+class Conversation : public ::testing::TestWithParam<uint32_t> {};
+
+INSTANTIATE_TEST_SUITE_P(Sizes,
+                         Conversation,
+                         ::testing::Values(0, kSmall.lines_bytes, 1000, kCapacity));
+
+TEST_P(Conversation, SlotsAreUsedAgainOnceAnswered) {
   const Region requests({kCapacity, kCapacity}, kSmall);
   const Region replies({kCapacity, kCapacity}, kSmall);
-  Side asking(replies, requests);
-  Side answering(requests, replies);
+  Side asking(replies, requests, GetParam());
+  Side answering(requests, replies, GetParam());
   std::thread other([&] { answering.answer(); });
   asking.ask();
   other.join();

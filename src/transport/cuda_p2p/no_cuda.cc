@@ -29,6 +29,10 @@ void unpin_host_memory(std::byte* data) noexcept {
   LAMINA_CHECK(data == nullptr);
 }
 
+void load_kernels(Device /*device*/) {
+  throw Error(StatusCode::kUnimplemented, kMessage);
+}
+
 Status send(const Transfers& /*transfers*/, StreamView /*stream*/) {
   return unimplemented(kMessage);
 }

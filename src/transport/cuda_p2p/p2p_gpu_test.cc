@@ -148,6 +148,17 @@ TEST_F(CudaP2pGpu, APeersDeathEndsAWaitByTime) {
   expect_round_trips(next, 20);
 }
 
+// The peer has not been told of the first, and does not send.
+TEST_F(CudaP2pGpu, AnEpochAfterAnErrorIsAsGood) {
+  Conversation conversation("gpu", Place::kGpuMemory, kShortWait);
+  Command command = {.op = Op::kPersistent, .form = Form::kPushed, .size_bytes = 4096, .count = 10};
+  command.epoch = conversation.next_epoch();
+  ASSERT_TRUE(conversation.talker().begin(command).ok());
+  EXPECT_EQ(conversation.talker().run(command).code(), StatusCode::kDeadlineExceeded);
+  const Status status = conversation.ask(command);
+  EXPECT_TRUE(status.ok()) << status.to_string();
+}
+
 // A kernel that waits for nobody, and those after it, within one process.
 TEST_F(CudaP2pGpu, AFailedStepSendsNothing) {
   const GpuStream stream(kOurs);
@@ -185,6 +196,7 @@ class MergeCase {
         host_region_(region_.size_bytes() / sizeof(SlotWords) + 1),
         host_slots_(
             slot_views(reinterpret_cast<std::byte*>(host_region_.data()), kCapacities, limits)) {
+    load_kernels(kOurs);
     EXPECT_TRUE(send_guard_.begin_epoch(1).ok());
     EXPECT_TRUE(merge_guard_.begin_epoch(1).ok());
     sends_.step = send_guard_.view();

@@ -6,6 +6,7 @@
 #include "transport/cuda_p2p/launch.h"
 #include "transport/cuda_p2p/testing/conversation.h"
 #include "transport/cuda_p2p/testing/pattern.h"
+#include "transport/cuda_p2p/testing/whole_message.h"
 
 namespace lamina::cuda_p2p::testing {
 namespace {
@@ -38,27 +39,6 @@ class Meeting {
   uint64_t awaited_ = 0;
 };
 
-// Pushed: every block sees all release words, and so that all parts are there; the slot is free
-// once every block has answered. Lines are seen by their own threads alone, so that blocks meet.
-template <typename Sink>
-__device__ bool receive_whole(const BlockTeam& team,
-                              const SlotView& slot,
-                              const Plan& plan,
-                              Stamp stamp,
-                              const StepView& step,
-                              Meeting& meeting,
-                              const Sink& sink) {
-  if (plan.form == Form::kLines) {
-    return receive_message<DeviceMemory>(team, slot, plan, stamp, step, sink) &&
-           (team.num_blocks == 1 || meeting.all_come(team, stamp));
-  }
-  if (!wait_for_all_parts<DeviceMemory>(team, slot, plan, stamp, step)) return false;
-  for (uint32_t part = team.block; part < plan.num_parts; part += team.num_blocks) {
-    read_part<DeviceMemory>(team, slot, plan, part, sink);
-  }
-  return true;
-}
-
 // A thread sends of `data` what it received itself.
 __global__ void __launch_bounds__(kThreads, 1)
     round_trips_kernel(const __grid_constant__ RoundTrips params) {
@@ -75,14 +55,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     };
     const auto begin_cycles = clock64();
     if (params.asks) send();
-    const bool came =
-        receive_whole(team,
-                      params.inbox,
-                      params.plan,
-                      stamp,
-                      params.step,
-                      meeting,
-                      [&](uint32_t i, const Chunk& chunk) { params.data[i] = chunk; });
+    const bool came = receive_whole<DeviceMemory>(
+        team,
+        params.inbox,
+        params.plan,
+        stamp,
+        params.step,
+        [&] { return meeting.all_come(team, stamp); },
+        [&](uint32_t i, const Chunk& chunk) { params.data[i] = chunk; });
     if (!came) return;
     if (!params.asks) send();
     if (is_clock && round < params.num_cycles) {

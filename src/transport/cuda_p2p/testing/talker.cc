@@ -32,6 +32,7 @@ Words& words_in(const Buffer& buffer) {
 Plan Command::plan() const {
   Limits limits = kTalkLimits;
   limits.lines_bytes = form == Form::kLines ? kTalkLimits.lines_bytes : 0;
+  if (part_bytes != 0) limits.lines_part_bytes = limits.pushed_part_bytes = part_bytes;
   return make_plan(size_bytes, limits);
 }
 

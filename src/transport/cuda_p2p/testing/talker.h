@@ -33,6 +33,7 @@ struct Command {
   uint32_t size_bytes = 0;
   uint32_t epoch = 0;
   uint64_t count = 0;
+  uint32_t part_bytes = 0;      // 0: as Limits have it
   uint64_t faulty_message = 0;  // of a stress test's requests, to see that it is found
 
   [[nodiscard]] Plan plan() const;
