@@ -149,7 +149,7 @@ LAMINA_MESSAGE_CODE bool fold_source(const PartialSource& source,
 }
 
 // Before the first element of a source: a pushed one is waited for as a whole, of lines the size
-// alone, since each element waits for itself. By all threads of the block.
+// alone, by one thread, since each element waits for itself. By all threads of the block.
 template <typename Memory, typename Team>
 LAMINA_MESSAGE_CODE bool begin_source(const Team& team,
                                       const PartialSource& source,
@@ -159,8 +159,8 @@ LAMINA_MESSAGE_CODE bool begin_source(const Team& team,
     return wait_for_all_parts<Memory>(team, source.slot, source.plan, stamp, step);
   }
   Patience<Memory> patience(step, stamp);
-  const bool checks = team.block == 0 && team.thread == 0;
-  return team.all(!checks || check_lines_size(source.slot, source.plan, stamp, patience));
+  const bool checks = team.block == 0 && team.thread == team.num_threads - 1;
+  return !checks || check_lines_size(source.slot, source.plan, stamp, patience);
 }
 
 // This block's elements, merged over `num_sources`, to store(element, merged). False, the same for
@@ -182,10 +182,11 @@ LAMINA_MESSAGE_CODE bool merge_messages(const Team& team,
     PartialChunk merged;
     for (uint32_t s = 0; s < num_sources; ++s) {
       const Stamp stamp = base + sources[s].use;
-      if (is_first_round && !begin_source<Memory>(team, sources[s], stamp, step)) return false;
+      const bool has_begun = !is_first_round || begin_source<Memory>(team, sources[s], stamp, step);
       Patience<Memory> patience(step, stamp);
       const bool is_folded =
-          element >= end || fold_source(sources[s], shape, element, stamp, patience, merged);
+          has_begun &&
+          (element >= end || fold_source(sources[s], shape, element, stamp, patience, merged));
       if (!team.all(is_folded)) return false;
     }
     if (element < end) store(element, merged);

@@ -100,7 +100,7 @@ LAMINA_MESSAGE_CODE void send_lines(const Team& team,
   move_part(team, plan, part, source, [&](uint32_t i, const Chunk& chunk) {
     store_lines<Memory>(slot.lines_of(i), chunk, mark);
   });
-  if (part != 0 || team.thread != 0) return;
+  if (part != 0 || team.thread != team.num_threads - 1) return;
   Memory::store_line(slot.lines, {mark_word(plan.num_chunks, mark), mark_word(0, mark)});
   const uint32_t refreshed = refreshed_chunk(stamp, slot.num_line_chunks);
   if (refreshed >= plan.num_chunks) store_lines<Memory>(slot.lines_of(refreshed), {}, mark);
@@ -128,21 +128,31 @@ LAMINA_MESSAGE_CODE bool check_lines_size(const SlotView& slot,
   return has_size(static_cast<uint32_t>(line.halves[0]), plan, patience);
 }
 
-// Chunks first, first + stride, ... below `end`, at most kLinesBatch of them, to sink(i, chunk),
-// once all are there. All are asked for before one is looked at.
+// Some chunks of a message in lines: first, first + stride, ... below `end`, at most kLinesBatch of
+// them, which are asked for before one is looked at.
+struct LinesBatch {
+  uint32_t first = 0;
+  uint32_t stride = 0;
+  uint32_t end = 0;
+
+  // Chunk `b` of the batch, or the first again where there are fewer.
+  [[nodiscard]] LAMINA_MESSAGE_CODE uint32_t chunk(uint32_t b) const {
+    return has(b) ? first + b * stride : first;
+  }
+  [[nodiscard]] LAMINA_MESSAGE_CODE bool has(uint32_t b) const { return first + b * stride < end; }
+};
+
+// To sink(i, chunk), once all are there.
 template <typename Memory, typename Sink>
 LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
-                                       uint32_t first,
-                                       uint32_t stride,
-                                       uint32_t end,
+                                       const LinesBatch& batch,
                                        uint32_t mark,
                                        Patience<Memory>& patience,
                                        const Sink& sink) {
   Line lines[kLinesBatch][kLinesOfChunk];
   while (true) {
     for (uint32_t b = 0; b < kLinesBatch; ++b) {
-      const uint32_t i = first + b * stride;
-      const Line* const from = slot.lines_of(i < end ? i : first);
+      const Line* const from = slot.lines_of(batch.chunk(b));
       lines[b][0] = Memory::load_line(from);
       lines[b][1] = Memory::load_line(from + 1);
     }
@@ -154,13 +164,13 @@ LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
     if (!patience.lasts(lines[0][0].halves[0])) return false;
   }
   for (uint32_t b = 0; b < kLinesBatch; ++b) {
-    const uint32_t i = first + b * stride;
-    if (i < end) sink(i, unpack_lines(lines[b]));
+    if (batch.has(b)) sink(batch.chunk(b), unpack_lines(lines[b]));
   }
   return true;
 }
 
-// This thread's share of part `part`.
+// This thread's share of part `part`. The size is looked at by the last thread, which in a small
+// message has nothing else to do: two waits of one thread would take twice as long.
 template <typename Memory, typename Team, typename Sink>
 LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
                                        const SlotView& slot,
@@ -169,14 +179,14 @@ LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
                                        Stamp stamp,
                                        Patience<Memory>& patience,
                                        const Sink& sink) {
-  const uint32_t mark = mark_of(stamp);
-  const uint32_t end = plan.part_end(part);
-  if (part == 0 && team.thread == 0 && !check_lines_size(slot, plan, stamp, patience)) return false;
+  const bool is_last = team.thread == team.num_threads - 1;
+  if (part == 0 && is_last && !check_lines_size(slot, plan, stamp, patience)) return false;
   const uint32_t step = kLinesBatch * team.num_threads;
-  for (uint32_t first = plan.part_begin(part) + team.thread; first < end; first += step) {
-    if (!receive_batch<Memory>(slot, first, team.num_threads, end, mark, patience, sink)) {
-      return false;
-    }
+  LinesBatch batch = {.first = plan.part_begin(part) + team.thread,
+                      .stride = team.num_threads,
+                      .end = plan.part_end(part)};
+  for (; batch.first < batch.end; batch.first += step) {
+    if (!receive_batch<Memory>(slot, batch, mark_of(stamp), patience, sink)) return false;
   }
   return true;
 }

@@ -15,6 +15,7 @@
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/host_messages.h"
 #include "transport/cuda_p2p/launch.h"
+#include "transport/cuda_p2p/testing/pattern.h"
 #include "transport/cuda_p2p/testing/peer_process.h"
 #include "transport/cuda_p2p/testing/talker.h"
 
@@ -184,6 +185,50 @@ TEST_F(CudaP2pGpu, AFailedStepSendsNothing) {
   const std::span<const std::byte> bytes = seen.bytes();
   EXPECT_TRUE(
       std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{}; }));
+}
+
+// Two messages in one launch, of rows that lie apart on either side; nothing is written between
+// them.
+TEST_F(CudaP2pGpu, RowsAreSentAndReceivedInPlace) {
+  constexpr uint32_t kRows = 5;
+  constexpr uint32_t kRowChunks = 3;
+  constexpr uint32_t kFromStride = 7;
+  constexpr uint32_t kToStride = 4;
+  constexpr Limits kLimits{.lines_bytes = 128, .lines_part_bytes = 64, .pushed_part_bytes = 64};
+  const GpuStream stream(kOurs);
+  StepGuard guard(stream.view(), kLongWait);
+  ASSERT_TRUE(guard.begin_epoch(1).ok());
+  const std::vector<uint32_t> capacities = {128, kRows * kRowChunks * 16};
+  const Buffer region(MemoryKind::kCuda, region_bytes(capacities, kLimits));
+  const auto slots = slot_views(region.data(), capacities, kLimits);
+  const Buffer from(MemoryKind::kCuda, kRows * kFromStride * sizeof(Chunk));
+  const Buffer to(MemoryKind::kCuda, 2 * kRows * kToStride * sizeof(Chunk));
+  const Buffer staged(MemoryKind::kPinnedHost, std::max(from.size_bytes(), to.size_bytes()));
+  auto* const chunks = reinterpret_cast<Chunk*>(staged.data());
+  for (uint32_t i = 0; i < kRows * kFromStride; ++i) chunks[i] = pattern(3, i);
+  ASSERT_TRUE(copy(from.data(), staged.data(), from.size_bytes(), stream.view()).ok());
+  // Two rows as lines, and all of them pushed.
+  constexpr uint32_t kNumRows[] = {2, kRows};
+  Transfers sends{.step = guard.view(), .num_messages = 2, .messages = {}};
+  Transfers receives = sends;
+  for (uint32_t m = 0; m < 2; ++m) {
+    const Plan plan = make_plan(kNumRows[m] * kRowChunks * 16, kLimits);
+    auto* const target = reinterpret_cast<Chunk*>(to.data()) + m * kRows * kToStride;
+    sends.messages[m] = {
+        slots[m], plan, {reinterpret_cast<Chunk*>(from.data()), kRowChunks, kFromStride}, m + 1};
+    receives.messages[m] = {slots[m], plan, {target, kRowChunks, kToStride}, m + 1};
+  }
+  ASSERT_TRUE(lamina::cuda_p2p::send(sends, stream.view()).ok());
+  ASSERT_TRUE(receive(receives, stream.view()).ok());
+  ASSERT_TRUE(copy(staged.data(), to.data(), to.size_bytes(), stream.view()).ok());
+  ASSERT_TRUE(synchronize(stream.view()).ok());
+  ASSERT_TRUE(guard.status().ok()) << guard.status().to_string();
+  for (uint32_t i = 0; i < 2 * kRows * kToStride; ++i) {
+    const uint32_t row = i / kToStride % kRows;
+    const uint32_t column = i % kToStride;
+    const bool is_sent = column < kRowChunks && row < kNumRows[i / kToStride / kRows];
+    EXPECT_EQ(chunks[i], is_sent ? pattern(3, row * kFromStride + column) : Chunk{}) << i;
+  }
 }
 
 // Partials of three sources, sent by one launch on one stream and merged on another.

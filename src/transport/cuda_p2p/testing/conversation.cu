@@ -39,7 +39,6 @@ class Meeting {
   uint64_t awaited_ = 0;
 };
 
-// A thread sends of `data` what it received itself.
 __global__ void __launch_bounds__(kThreads, 1)
     round_trips_kernel(const __grid_constant__ RoundTrips params) {
   const BlockTeam team;
@@ -51,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Stamp stamp = base + round + 1;
     const auto send = [&] {
       send_message<DeviceMemory>(
-          team, params.outbox, params.plan, stamp, [&](uint32_t i) { return params.data[i]; });
+          team, params.outbox, params.plan, stamp, [&](uint32_t i) { return params.source[i]; });
     };
     const auto begin_cycles = clock64();
     if (params.asks) send();
@@ -62,7 +61,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         stamp,
         params.step,
         [&] { return meeting.all_come(team, stamp); },
-        [&](uint32_t i, const Chunk& chunk) { params.data[i] = chunk; });
+        [&](uint32_t i, const Chunk& chunk) { params.sink[i] = chunk; });
     if (!came) return;
     if (!params.asks) send();
     if (is_clock && round < params.num_cycles) {

@@ -21,7 +21,8 @@ struct RoundTrips {
   SlotView outbox;
   SlotView inbox;
   Plan plan;
-  Chunk* data = nullptr;  // what is sent, and where what comes goes
+  const Chunk* source = nullptr;  // what is sent
+  Chunk* sink = nullptr;          // where what comes goes
   uint64_t num_rounds = 0;
   bool asks = false;
   uint64_t* meeting = nullptr;  // a word

@@ -1,12 +1,16 @@
 #include "transport/cuda_p2p/testing/talker.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 
 #include "base/error.h"
 #include "device/cuda/memory.h"
 #include "transport/cuda_p2p/host_messages.h"
 #include "transport/cuda_p2p/launch.h"
+#include "transport/cuda_p2p/testing/pattern.h"
 #include "transport/cuda_p2p/testing/peer_process.h"
 #include "transport/cuda_p2p/testing/replay_times.h"
 
@@ -54,10 +58,17 @@ GpuTalker::GpuTalker(Device device, Place place, bool asks, int socket, Duration
       stream_(device),
       link_(talk_config(device, place, asks), socket, Deadline::after(kSetUp)),
       guard_(stream_.view(), max_wait),
-      data_(MemoryKind::kCuda, kMaxTripBytes),
+      source_(MemoryKind::kCuda, kMaxTripBytes),
+      sink_(MemoryKind::kCuda, kMaxTripBytes),
       words_(MemoryKind::kCuda, sizeof(Words)),
       cycles_(MemoryKind::kCuda, kMaxTimes * sizeof(uint64_t)),
-      staged_(MemoryKind::kPinnedHost, cycles_.size_bytes() + sizeof(Words)) {}
+      staged_(MemoryKind::kPinnedHost,
+              std::max<size_t>(kMaxTripBytes, cycles_.size_bytes() + sizeof(Words))) {
+  auto* const chunks = reinterpret_cast<Chunk*>(staged_.data());
+  for (uint32_t i = 0; i < chunks_of(kMaxTripBytes); ++i) chunks[i] = pattern(0, i);
+  throw_if_error(copy(source_.data(), staged_.data(), kMaxTripBytes, stream_.view()));
+  throw_if_error(synchronize(stream_.view()));
+}
 
 // Nothing is unmapped under a kernel.
 GpuTalker::~GpuTalker() {
@@ -67,6 +78,8 @@ GpuTalker::~GpuTalker() {
 
 Status GpuTalker::begin(const Command& command) {
   times_us_.clear();
+  std::memset(staged_.data(), 0, kMaxTripBytes);
+  LAMINA_RETURN_IF_ERROR(copy(sink_.data(), staged_.data(), kMaxTripBytes, stream_.view()));
   LAMINA_RETURN_IF_ERROR(link_.clear_inbox());
   return guard_.begin_epoch(command.epoch);
 }
@@ -76,9 +89,11 @@ Status GpuTalker::run(const Command& command) {
     case Op::kPersistent:
       LAMINA_RETURN_IF_ERROR(enqueue_persistent(command));
       LAMINA_RETURN_IF_ERROR(wait());
-      return asks_ ? read_times(command) : Status();
+      if (asks_) LAMINA_RETURN_IF_ERROR(read_times(command));
+      return check_sink(command);
     case Op::kGraph:
-      return run_graph(command);
+      LAMINA_RETURN_IF_ERROR(run_graph(command));
+      return check_sink(command);
     case Op::kStress:
       return run_stress(command);
   }
@@ -97,7 +112,8 @@ Status GpuTalker::enqueue_persistent(const Command& command) {
   trips.outbox = link_.outbox(0);
   trips.inbox = link_.inbox(0);
   trips.plan = command.plan();
-  trips.data = reinterpret_cast<Chunk*>(data_.data());
+  trips.source = reinterpret_cast<const Chunk*>(source_.data());
+  trips.sink = reinterpret_cast<Chunk*>(sink_.data());
   trips.num_rounds = command.count;
   trips.asks = asks_;
   trips.meeting = &words.meeting;
@@ -105,6 +121,17 @@ Status GpuTalker::enqueue_persistent(const Command& command) {
   trips.num_cycles = kMaxTimes;
   trips.span = &words.span;
   return enqueue(trips, stream_.view());
+}
+
+// Of the last round trip; all have the same content. The stress test has others.
+Status GpuTalker::check_sink(const Command& command) {
+  LAMINA_RETURN_IF_ERROR(copy(staged_.data(), sink_.data(), kMaxTripBytes, stream_.view()));
+  LAMINA_RETURN_IF_ERROR(synchronize(stream_.view()));
+  const auto* const chunks = reinterpret_cast<const Chunk*>(staged_.data());
+  for (uint32_t i = 0; i < command.plan().num_chunks; ++i) {
+    if (chunks[i] != pattern(0, i)) return data_loss(fmt::format("chunk {} is wrong", i));
+  }
+  return {};
 }
 
 // Cycles as microseconds: by what the GPU's clock says of the whole. The first tenth is left out.
@@ -130,13 +157,13 @@ Status GpuTalker::enqueue_rounds(const Command& command) {
   transfers.num_messages = 1;
   Transfer& transfer = transfers.messages[0];
   transfer.plan = command.plan();
-  transfer.rows = {.data = reinterpret_cast<Chunk*>(data_.data()),
-                   .row_chunks = transfer.plan.num_chunks,
+  transfer.rows = {.row_chunks = transfer.plan.num_chunks,
                    .stride_chunks = transfer.plan.num_chunks};
   for (uint32_t half = 0; half < 2 * kGraphRounds; ++half) {
     const bool sends = (half % 2 == 0) == asks_;
     transfer.use = half / 2 + 1;
     transfer.slot = sends ? link_.outbox(0) : link_.inbox(0);
+    transfer.rows.data = reinterpret_cast<Chunk*>((sends ? source_ : sink_).data());
     LAMINA_RETURN_IF_ERROR(sends ? send(transfers, stream_.view())
                                  : receive(transfers, stream_.view()));
   }

@@ -52,7 +52,8 @@ class GpuTalker {
 
   // Makes ready for a command: nothing of an earlier one is left.
   Status begin(const Command& command);
-  // Enqueues our part, and waits for it. The error of the wait that failed, if one did.
+  // Enqueues our part, and waits for it. The error of the wait that failed, if one did; kDataLoss
+  // if what came last is not what was sent.
   Status run(const Command& command);
   Status enqueue_persistent(const Command& command);
   Status wait();
@@ -68,12 +69,14 @@ class GpuTalker {
   Status enqueue_rounds(const Command& command);
   Status run_stress(const Command& command);
   Status read_times(const Command& command);
+  Status check_sink(const Command& command);
 
   bool asks_;
   GpuStream stream_;
   Link link_;
   StepGuard guard_;
-  Buffer data_;
+  Buffer source_;  // of what is sent
+  Buffer sink_;    // of what comes
   Buffer words_;   // in GPU memory: a meeting's, wrong words, a ClockSpan
   Buffer cycles_;  // of round trips
   Buffer staged_;  // both, of the host
