@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include "base/error.h"
 
@@ -15,7 +16,8 @@ namespace lamina::cuda_p2p {
 namespace {
 
 [[noreturn]] void throw_errno(const char* what) {
-  throw Error(StatusCode::kUnavailable, fmt::format("{}: {}", what, std::strerror(errno)));
+  throw Error(StatusCode::kUnavailable,
+              fmt::format("{}: {}", what, std::generic_category().message(errno)));
 }
 
 // The one descriptor that goes beside the bytes.

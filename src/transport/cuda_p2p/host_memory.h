@@ -56,8 +56,8 @@ static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
 struct OneThread {
   uint32_t block = 0;
   uint32_t num_blocks = 1;
-  static constexpr uint32_t thread = 0;
-  static constexpr uint32_t num_threads = 1;
+  uint32_t thread = 0;
+  uint32_t num_threads = 1;
 
   static void sync() {}
   static bool all(bool mine) { return mine; }

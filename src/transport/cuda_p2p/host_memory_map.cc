@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "base/checked_math.h"
@@ -21,7 +22,9 @@ constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 Error out_of_memory(size_t size_bytes) {
   return {StatusCode::kResourceExhausted,
-          fmt::format("sharing {} bytes of host memory: {}", size_bytes, std::strerror(errno))};
+          fmt::format("sharing {} bytes of host memory: {}",
+                      size_bytes,
+                      std::generic_category().message(errno))};
 }
 
 size_t whole_pages(size_t size_bytes) {

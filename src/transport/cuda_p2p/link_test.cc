@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "transport/cuda_p2p/descriptor_socket.h"
 #include "transport/cuda_p2p/host_messages.h"
+#include "transport/cuda_p2p/peer_watch.h"
 #include "transport/cuda_p2p/step_guard.h"
 
 namespace lamina::cuda_p2p {
@@ -205,6 +206,29 @@ TEST(CudaP2pLink, AnAbortIsToldAndForgotten) {
   put(peer->link().outbox(0), end.link().plan(kSmallBytes), make_stamp(2, 1), payload_of(9, 64));
   EXPECT_TRUE(wait(make_stamp(2, 1)).ok());
   EXPECT_EQ(received, payload_of(9, kSmallBytes));
+}
+
+// Not before the peer is gone, and then at once.
+TEST(CudaP2pLink, AWatchEndsTheWaitsForAPeerThatIsGone) {
+  Sockets sockets;
+  std::optional<End> peer;
+  std::thread other([&] { peer.emplace(2, sockets.theirs.get()); });
+  End end(1, sockets.ours.get());
+  other.join();
+  {
+    const PeerWatch watch(sockets.ours.get(), {&end.guard()});
+  }
+  const PeerWatch watch(sockets.ours.get(), {&end.guard()});
+  peer->put_nth(2);
+  end.expect_nth(2);
+  EXPECT_FALSE(watch.has_left());
+  std::thread dying([&] { sockets.theirs.reset(); });
+  std::vector<std::byte> received(kSmallBytes);
+  const Plan plan = end.link().plan(kSmallBytes);
+  EXPECT_FALSE(
+      take(end.link().inbox(0), plan, make_stamp(1, 4), end.guard().view(), received).ok());
+  EXPECT_EQ(end.guard().status().code(), StatusCode::kUnavailable);
+  dying.join();
 }
 
 }  // namespace

@@ -230,7 +230,7 @@ class Side {
   static constexpr uint32_t kNumBlocks = 2;
   static constexpr uint32_t kNumThreads = 2;
   static constexpr Rotation kRotation{.num_slots = 2};
-  static constexpr uint64_t kMessages = 1000;
+  static constexpr uint64_t kMessages = 200;
 
   // Messages of one size, received as a whole; or, of 0, of all sizes, after each of which all
   // blocks meet.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/host_messages.h"
 #include "transport/cuda_p2p/launch.h"
+#include "transport/cuda_p2p/peer_watch.h"
 #include "transport/cuda_p2p/testing/pattern.h"
 #include "transport/cuda_p2p/testing/peer_process.h"
 #include "transport/cuda_p2p/testing/talker.h"
@@ -116,18 +118,14 @@ void expect_death_is_told(bool host_watches) {
   command.count = uint64_t{1} << 40;
   ASSERT_TRUE(begin(talker, conversation.peer().socket(), command).ok());
   ASSERT_TRUE(talker.enqueue_persistent(command).ok());
-  std::thread watch([&] {
-    if (!host_watches) return;
-    EXPECT_TRUE(conversation.peer().leaves_within(10'000));
-    talker.guard().abort();
-  });
+  std::optional<PeerWatch> watch;
+  if (host_watches) watch.emplace(conversation.peer().socket(), std::vector{&talker.guard()});
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   EXPECT_TRUE(talker.guard().status().ok()) << "failed before its peer died";
   const auto killed = std::chrono::steady_clock::now();
   conversation.peer().kill();
   const Status status = talker.wait();
   const auto took = std::chrono::steady_clock::now() - killed;
-  watch.join();
   EXPECT_EQ(status.code(), host_watches ? StatusCode::kUnavailable : StatusCode::kDeadlineExceeded)
       << status.to_string();
   EXPECT_LT(took, std::chrono::seconds(1));

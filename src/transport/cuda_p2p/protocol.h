@@ -59,7 +59,8 @@ LAMINA_HOST_DEVICE constexpr bool has_mark(const Line& line, uint32_t mark) {
 
 // Line `idx` (0 or 1) of a chunk.
 LAMINA_HOST_DEVICE constexpr Line pack_line(const Chunk& chunk, uint32_t idx, uint32_t mark) {
-  return {mark_word(chunk.words[2 * idx], mark), mark_word(chunk.words[2 * idx + 1], mark)};
+  const size_t first = size_t{2} * idx;
+  return {mark_word(chunk.words[first], mark), mark_word(chunk.words[first + 1], mark)};
 }
 LAMINA_HOST_DEVICE constexpr Chunk unpack_lines(const Line (&lines)[kLinesOfChunk]) {
   return {{static_cast<uint32_t>(lines[0].halves[0]),

@@ -57,7 +57,10 @@ Status StepGuard::status() const {
 }
 
 Status StepGuard::begin_epoch(uint32_t epoch) {
-  control_in(control_) = StepControl{};
+  StepControl& control = control_in(control_);
+  for (uint64_t* const word : {&control.abort, &control.error, &control.awaited, &control.seen}) {
+    HostMemory::store_relaxed(word, 0);
+  }
   const StepState begin = {.base = make_stamp(epoch, 0), .failed = 0};
   std::memcpy(staged_.data(), &begin, sizeof(begin));
   LAMINA_RETURN_IF_ERROR(copy(state_.data(), staged_.data(), sizeof(begin), stream_));

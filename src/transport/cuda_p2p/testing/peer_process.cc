@@ -1,7 +1,6 @@
 #include "transport/cuda_p2p/testing/peer_process.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -54,11 +53,6 @@ PeerProcess::~PeerProcess() {
 
 void PeerProcess::kill() const {
   ::kill(pid_, SIGKILL);
-}
-
-bool PeerProcess::leaves_within(int wait_ms) const {
-  pollfd polled = {.fd = socket_.get(), .events = POLLRDHUP, .revents = 0};
-  return ::poll(&polled, 1, wait_ms) > 0 && (polled.revents & (POLLRDHUP | POLLHUP)) != 0;
 }
 
 void send_bytes(int socket, const void* data, size_t size_bytes) {

@@ -27,8 +27,6 @@ class PeerProcess {
 
   [[nodiscard]] int socket() const { return socket_.get(); }
   void kill() const;
-  // Whether the socket's other end is closed within that time.
-  [[nodiscard]] bool leaves_within(int wait_ms) const;
 
  private:
   FileHandle socket_;
