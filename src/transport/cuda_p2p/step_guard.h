@@ -16,8 +16,6 @@ class StepGuard {
   // A wait lasts `max_wait` at most: less than a second, if a dead peer is to be known within one
   // even where nobody raises the word. Allocates on the stream's device. Throws Error.
   StepGuard(StreamView stream, Duration max_wait);
-  StepGuard(const StepGuard&) = delete;
-  StepGuard& operator=(const StepGuard&) = delete;
 
   // Outlived by this.
   [[nodiscard]] StepView view() const;
