@@ -82,6 +82,22 @@ __device__ inline StepState load_state(const StepView& step) {
   return {both.halves[0], both.halves[1]};
 }
 
+// A kernel may start while the one before it on the stream still runs: until this returns, nothing
+// of what that one writes may be read, nor anything be sent. Every thread comes here first: the
+// kernel after takes this one's end for the end of all before.
+__device__ inline void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Lets the next kernel of the stream start. Not before a wait for a peer is over: what starts early
+// would take up room for as long as that lasts.
+__device__ inline void allow_next_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // The threads of a block, and the blocks of a grid's row.
 struct BlockTeam {
   uint32_t block = blockIdx.x;

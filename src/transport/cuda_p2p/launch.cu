@@ -2,6 +2,8 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <string_view>
+#include <type_traits>
 
 #include "device/cuda/error.h"
 #include "device/cuda/stream.h"
@@ -14,6 +16,8 @@ namespace {
 // A row of the grid for each message. Base and failure are one load; in a launch that receives the
 // failure may come at any time, so that a block's threads agree on it.
 __global__ void __launch_bounds__(kThreads) send_kernel(const __grid_constant__ Transfers params) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   const Transfer& message = params.messages[blockIdx.y];
   const StepState state = load_state(params.step);
   if (state.failed != 0) return;
@@ -25,6 +29,7 @@ __global__ void __launch_bounds__(kThreads) send_kernel(const __grid_constant__ 
 
 __global__ void __launch_bounds__(kThreads)
     receive_kernel(const __grid_constant__ Transfers params) {
+  wait_for_previous_kernel();
   const Transfer& message = params.messages[blockIdx.y];
   const StepState state = load_state(params.step);
   const BlockTeam team;
@@ -57,6 +62,7 @@ __device__ void store_merged(const Merge& params, uint32_t element, const Partia
 
 template <bool kOutIsBf16>
 __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ Merge params) {
+  wait_for_previous_kernel();
   const StepState state = load_state(params.step);
   const BlockTeam team;
   if (!team.all(state.failed == 0)) return;
@@ -72,6 +78,8 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__
 }
 
 __global__ void advance_kernel(StepState* state, uint32_t num_messages) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
   state->base += num_messages;
 }
 
@@ -79,6 +87,39 @@ template <typename Kernel>
 void load(Kernel* kernel) {
   cudaFuncAttributes attributes{};
   cuda::throw_if_error(cudaFuncGetAttributes(&attributes, kernel), "loading kernels of a GPU");
+}
+
+// Hopper and later.
+bool starts_kernels_early() {
+  int device = 0;
+  int major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         major >= 9;
+}
+
+struct Grid {
+  dim3 blocks;
+  uint32_t threads = kThreads;
+};
+
+// Enqueues a kernel that calls wait_for_previous_kernel() first.
+template <typename... Params>
+Status launch(void (*kernel)(Params...),
+              const Grid& grid,
+              StreamView stream,
+              std::string_view what,
+              const std::type_identity_t<Params>&... params) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks;
+  config.blockDim = dim3(grid.threads);
+  config.stream = cuda::raw(stream);
+  config.attrs = &early;
+  config.numAttrs = starts_kernels_early() ? 1 : 0;
+  return cuda::to_status(cudaLaunchKernelEx(&config, kernel, params...), what);
 }
 
 bool fits(const SlotView& slot, const Plan& plan) {
@@ -120,8 +161,7 @@ void load_kernels(Device device) {
 
 Status send(const Transfers& transfers, StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check(transfers));
-  send_kernel<<<grid_of(transfers), kThreads, 0, cuda::raw(stream)>>>(transfers);
-  return cuda::to_status(cudaGetLastError(), "sending from a GPU");
+  return launch(send_kernel, {grid_of(transfers)}, stream, "sending from a GPU", transfers);
 }
 
 Status receive(const Transfers& transfers, StreamView stream) {
@@ -132,8 +172,7 @@ Status receive(const Transfers& transfers, StreamView stream) {
       return invalid_argument("a message in lines has to be unpacked");
     }
   }
-  receive_kernel<<<grid_of(transfers), kThreads, 0, cuda::raw(stream)>>>(transfers);
-  return cuda::to_status(cudaGetLastError(), "receiving on a GPU");
+  return launch(receive_kernel, {grid_of(transfers)}, stream, "receiving on a GPU", transfers);
 }
 
 Status receive_merged(const Merge& merge, StreamView stream) {
@@ -151,13 +190,12 @@ Status receive_merged(const Merge& merge, StreamView stream) {
   const uint32_t blocks =
       std::min(divide_up(merge.shape.num_elements(), kThreads), kMaxMergeBlocks);
   const auto kernel = merge.out_is_bf16 ? merge_kernel<true> : merge_kernel<false>;
-  kernel<<<blocks, kThreads, 0, cuda::raw(stream)>>>(merge);
-  return cuda::to_status(cudaGetLastError(), "merging on a GPU what others computed");
+  return launch(kernel, {dim3(blocks)}, stream, "merging on a GPU what others computed", merge);
 }
 
 Status advance(const StepView& step, uint32_t num_messages, StreamView stream) {
-  advance_kernel<<<1, 1, 0, cuda::raw(stream)>>>(step.state, num_messages);
-  return cuda::to_status(cudaGetLastError(), "beginning a step on a GPU");
+  return launch(
+      advance_kernel, {dim3(1), 1}, stream, "ending a step on a GPU", step.state, num_messages);
 }
 
 }  // namespace lamina::cuda_p2p
