@@ -114,6 +114,7 @@ class StressSide {
     const Stamp stamp = base_ + n;
     const auto compare = [&](uint32_t i, const Chunk& chunk) {
       const Chunk wanted = pattern(stamp, i, params_.asks);
+      ++seen_;
       for (int w = 0; w < 4; ++w) wrong_ += chunk.words[w] != wanted.words[w] ? 1 : 0;
     };
     return receive_message<DeviceMemory>(team_,
@@ -125,9 +126,12 @@ class StressSide {
            meeting_.all_come(team_, stamp);
   }
   __device__ void tell() {
-    if (wrong_ == 0) return;
-    atomicAdd(reinterpret_cast<unsigned long long*>(params_.wrong_words),
-              static_cast<unsigned long long>(wrong_));
+    add(params_.wrong_words, wrong_);
+    add(params_.seen_chunks, seen_);
+  }
+  __device__ static void add(uint64_t* to, uint64_t count) {
+    if (count == 0) return;
+    atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(count));
   }
 
   const Stress& params_;
@@ -135,6 +139,7 @@ class StressSide {
   Meeting meeting_;
   Stamp base_;
   uint64_t wrong_ = 0;
+  uint64_t seen_ = 0;
 };
 
 __global__ void __launch_bounds__(kThreads, 1)

@@ -24,11 +24,20 @@ constexpr Duration kSetUp = std::chrono::seconds(60);
 struct Words {
   uint64_t meeting;
   uint64_t wrong_words;
+  uint64_t seen_chunks;
   ClockSpan span;
 };
 
 Words& words_in(const Buffer& buffer) {
   return *reinterpret_cast<Words*>(buffer.data());
+}
+
+uint64_t stress_chunks(uint64_t num_messages) {
+  uint64_t total = 0;
+  for (uint64_t n = 1; n <= num_messages; ++n) {
+    total += chunks_of(stress_bytes(n, kMaxStressBytes));
+  }
+  return total;
 }
 
 }  // namespace
@@ -195,6 +204,7 @@ Status GpuTalker::run_stress(const Command& command) {
   stress.asks = asks_;
   stress.meeting = &words_in(words_).meeting;
   stress.wrong_words = &words_in(words_).wrong_words;
+  stress.seen_chunks = &words_in(words_).seen_chunks;
   words_in(staged_) = Words{};
   LAMINA_RETURN_IF_ERROR(copy(words_.data(), staged_.data(), sizeof(Words), stream_.view()));
   LAMINA_RETURN_IF_ERROR(enqueue(stress, stream_.view()));
@@ -202,7 +212,10 @@ Status GpuTalker::run_stress(const Command& command) {
   LAMINA_RETURN_IF_ERROR(copy(staged_.data(), words_.data(), sizeof(Words), stream_.view()));
   LAMINA_RETURN_IF_ERROR(synchronize(stream_.view()));
   wrong_words_ = words_in(staged_).wrong_words;
-  return {};
+  const uint64_t seen = words_in(staged_).seen_chunks;
+  const uint64_t wanted = stress_chunks(command.count);
+  if (seen == wanted) return {};
+  return data_loss(fmt::format("{} chunks were compared, {} were sent", seen, wanted));
 }
 
 namespace {
