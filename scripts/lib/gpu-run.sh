@@ -16,20 +16,29 @@ export LAMINA_FIXTURES_DIR=$PWD/fixtures LAMINA_SHARED_DIR=$PWD/shared
 mkdir -p logs
 failed=()
 
-# All at once: most of their time is the CPU's, which computes what the GPU's results are compared with.
+# told NAME STATUS: a line for a test that has ended.
+told() {
+  [ "$2" = 0 ] || [ "$2" = 77 ] || { failed+=("$1"); grep -E 'Failure|FAILED|expected|error' "logs/$1.log" | head -40; }
+  printf '%-32s %s\n' "$1" "$(grep -v '^$' "logs/$1.log" | tail -n 1)"
+}
+
+# All at once: most of their time is the CPU's, which computes what the GPU's results are compared with. But for the one
+# whose kernels wait for each other, and would keep the others waiting.
 run_tests() {
-  local programs=(bin/*_test bin/*_check) pids=() i name status
-  for i in "${!programs[@]}"; do
-    "${programs[i]}" >"logs/${programs[i]##*/}.log" 2>&1 &
+  local alone=lamina_transport_gpu_test names=() pids=() program i
+  for program in bin/*_test bin/*_check; do
+    [ "${program##*/}" = $alone ] || names+=("${program##*/}")
+  done
+  for i in "${!names[@]}"; do
+    "bin/${names[i]}" >"logs/${names[i]}.log" 2>&1 &
     pids[i]=$!
   done
-  for i in "${!programs[@]}"; do
-    name=${programs[i]##*/}
+  for i in "${!names[@]}"; do
     wait "${pids[i]}"
-    status=$?
-    [ $status = 0 ] || [ $status = 77 ] || { failed+=("$name"); grep -E 'Failure|FAILED|expected|error' "logs/$name.log" | head -40; }
-    printf '%-32s %s\n' "$name" "$(grep -v '^$' "logs/$name.log" | tail -n 1)"
+    told "${names[i]}" $?
   done
+  "bin/$alone" >"logs/$alone.log" 2>&1
+  told "$alone" $?
 }
 
 # measure NAME COMMAND...: one after the other, with the card to itself.
@@ -47,6 +56,7 @@ run_benchmarks() {
   measure slice bin/lamina_bench_cuda_slice
   measure model bin/lamina_bench_cuda_model
   measure pool bin/lamina_bench_cuda_pool
+  measure transport bin/lamina_bench_cuda_transport
   # A peer, where PyTorch is there.
   if python3 -c 'import torch' 2>/dev/null; then measure sdpa python3 bench/sdpa.py; fi
   python3 gpu_table.py logs

@@ -1,5 +1,5 @@
 """One short table of what the benchmarks of the GPU bundle printed, beside what they should reach.
-    gpu_table.py FOLDER     with attention.log, sdpa.log, slice.log, model.log and pool.log, as far as they are there"""
+    gpu_table.py FOLDER     with attention.log, sdpa.log, slice.log, model.log, pool.log and transport.log, as far as they are there"""
 import pathlib
 import re
 import sys
@@ -72,6 +72,8 @@ def main(folder):
         print_model(texts["model"], "H100" in texts.get("attention", ""))
     if "pool" in texts:
         print("33B shape on the GPU, keys and values there or in host memory\n" + texts["pool"].strip())
+    if "transport" in texts:
+        print(texts["transport"].strip())
     print("*: short of what is wanted")
 
 

@@ -48,6 +48,8 @@ Library load() {
   Library library;
   find(opened, "ncclCommInitAll", library.init_all);
   find(opened, "ncclAllGather", library.all_gather);
+  find(opened, "ncclSend", library.send);
+  find(opened, "ncclRecv", library.receive);
   find(opened, "ncclCommAbort", library.abort);
   find(opened, "ncclCommDestroy", library.destroy);
   find(opened, "ncclGetErrorString", library.error_string);

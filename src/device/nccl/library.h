@@ -9,6 +9,8 @@ namespace lamina::nccl {
 struct Library {
   decltype(&::ncclCommInitAll) init_all = nullptr;
   decltype(&::ncclAllGather) all_gather = nullptr;
+  decltype(&::ncclSend) send = nullptr;
+  decltype(&::ncclRecv) receive = nullptr;
   decltype(&::ncclCommAbort) abort = nullptr;
   decltype(&::ncclCommDestroy) destroy = nullptr;
   decltype(&::ncclGetErrorString) error_string = nullptr;

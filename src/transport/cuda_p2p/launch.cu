@@ -1,0 +1,201 @@
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <string_view>
+#include <type_traits>
+
+#include "device/cuda/error.h"
+#include "device/cuda/stream.h"
+#include "transport/cuda_p2p/device_memory.cuh"
+#include "transport/cuda_p2p/launch.h"
+
+namespace lamina::cuda_p2p {
+namespace {
+
+// A row of the grid for each message. Base and failure are one load; in a launch that receives the
+// failure may come at any time, so that a block's threads agree on it.
+__global__ void __launch_bounds__(kThreads) send_kernel(const __grid_constant__ Transfers params) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
+  const Transfer& message = params.messages[blockIdx.y];
+  const StepState state = load_state(params.step);
+  if (state.failed != 0) return;
+  send_message<DeviceMemory>(
+      BlockTeam(), message.slot, message.plan, state.base + message.use, [&](uint32_t i) {
+        return *message.rows.chunk(i);
+      });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    receive_kernel(const __grid_constant__ Transfers params) {
+  wait_for_previous_kernel();
+  const Transfer& message = params.messages[blockIdx.y];
+  const StepState state = load_state(params.step);
+  const BlockTeam team;
+  if (!team.all(state.failed == 0)) return;
+  const Stamp stamp = state.base + message.use;
+  if (message.rows.data != nullptr) {
+    receive_message<DeviceMemory>(
+        team, message.slot, message.plan, stamp, params.step, [&](uint32_t i, const Chunk& chunk) {
+          *message.rows.chunk(i) = chunk;
+        });
+  } else if (team.block == 0) {
+    wait_for_all_parts<DeviceMemory>(team, message.slot, message.plan, stamp, params.step);
+  }
+}
+
+template <bool kOutIsBf16>
+__device__ void store_merged(const Merge& params, uint32_t element, const PartialChunk& merged) {
+  if constexpr (kOutIsBf16) {
+    const __nv_bfloat162 pairs[] = {__floats2bfloat162_rn(merged.out[0], merged.out[1]),
+                                    __floats2bfloat162_rn(merged.out[2], merged.out[3])};
+    static_cast<uint2*>(params.out)[element] = {*reinterpret_cast<const uint32_t*>(&pairs[0]),
+                                                *reinterpret_cast<const uint32_t*>(&pairs[1])};
+  } else {
+    static_cast<float4*>(params.out)[element] = {
+        merged.out[0], merged.out[1], merged.out[2], merged.out[3]};
+  }
+  if (params.lse == nullptr || element % params.shape.row_chunks != 0) return;
+  params.lse[element / params.shape.row_chunks] = merged.lse;
+}
+
+template <bool kOutIsBf16>
+__global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ Merge params) {
+  wait_for_previous_kernel();
+  const StepState state = load_state(params.step);
+  const BlockTeam team;
+  if (!team.all(state.failed == 0)) return;
+  merge_messages<DeviceMemory>(team,
+                               params.sources,
+                               params.num_sources,
+                               params.shape,
+                               params.step,
+                               state.base,
+                               [&](uint32_t element, const PartialChunk& merged) {
+                                 store_merged<kOutIsBf16>(params, element, merged);
+                               });
+}
+
+__global__ void advance_kernel(StepState* state, uint32_t num_messages) {
+  allow_next_kernel();
+  wait_for_previous_kernel();
+  state->base += num_messages;
+}
+
+template <typename Kernel>
+void load(Kernel* kernel) {
+  cudaFuncAttributes attributes{};
+  cuda::throw_if_error(cudaFuncGetAttributes(&attributes, kernel), "loading kernels of a GPU");
+}
+
+// Hopper and later.
+bool starts_kernels_early() {
+  int device = 0;
+  int major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         major >= 9;
+}
+
+struct Grid {
+  dim3 blocks;
+  uint32_t threads = kThreads;
+};
+
+// Enqueues a kernel that calls wait_for_previous_kernel() first.
+template <typename... Params>
+Status launch(void (*kernel)(Params...),
+              const Grid& grid,
+              StreamView stream,
+              std::string_view what,
+              const std::type_identity_t<Params>&... params) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks;
+  config.blockDim = dim3(grid.threads);
+  config.stream = cuda::raw(stream);
+  config.attrs = &early;
+  config.numAttrs = starts_kernels_early() ? 1 : 0;
+  return cuda::to_status(cudaLaunchKernelEx(&config, kernel, params...), what);
+}
+
+bool fits(const SlotView& slot, const Plan& plan) {
+  const uint32_t room = plan.form == Form::kLines ? slot.num_line_chunks : slot.num_chunks;
+  return plan.num_chunks > 0 && plan.num_chunks <= room;
+}
+
+Status check(const Transfers& transfers) {
+  if (transfers.num_messages == 0 || transfers.num_messages > kMaxPeers) {
+    return invalid_argument("1 to " + std::to_string(kMaxPeers) + " messages go in one launch");
+  }
+  for (uint32_t i = 0; i < transfers.num_messages; ++i) {
+    const Transfer& message = transfers.messages[i];
+    if (!fits(message.slot, message.plan))
+      return invalid_argument("a message has no room in its slot");
+  }
+  return {};
+}
+
+// A block for each part of the largest message.
+dim3 grid_of(const Transfers& transfers) {
+  uint32_t num_parts = 1;
+  for (uint32_t i = 0; i < transfers.num_messages; ++i) {
+    num_parts = std::max(num_parts, transfers.messages[i].plan.num_parts);
+  }
+  return {num_parts, transfers.num_messages};
+}
+
+}  // namespace
+
+void load_kernels(Device device) {
+  const cuda::DeviceGuard guard(device);
+  load(send_kernel);
+  load(receive_kernel);
+  load(merge_kernel<false>);
+  load(merge_kernel<true>);
+  load(advance_kernel);
+}
+
+Status send(const Transfers& transfers, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check(transfers));
+  return launch(send_kernel, {grid_of(transfers)}, stream, "sending from a GPU", transfers);
+}
+
+Status receive(const Transfers& transfers, StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check(transfers));
+  for (uint32_t i = 0; i < transfers.num_messages; ++i) {
+    const Transfer& message = transfers.messages[i];
+    if (message.rows.data == nullptr && message.plan.form == Form::kLines) {
+      return invalid_argument("a message in lines has to be unpacked");
+    }
+  }
+  return launch(receive_kernel, {grid_of(transfers)}, stream, "receiving on a GPU", transfers);
+}
+
+Status receive_merged(const Merge& merge, StreamView stream) {
+  if (merge.num_sources == 0 || merge.num_sources > kMaxPeers || merge.shape.num_elements() == 0) {
+    return invalid_argument("nothing to merge, or from too many");
+  }
+  for (uint32_t i = 0; i < merge.num_sources; ++i) {
+    const PartialSource& source = merge.sources[i];
+    const uint32_t num_rows = merge.shape.num_tokens * (source.head_end - source.head_begin);
+    const uint32_t size_bytes = partial_bytes(num_rows, merge.shape.row_chunks * 4);
+    if (!fits(source.slot, source.plan) || source.plan.num_chunks != chunks_of(size_bytes)) {
+      return invalid_argument("a partial has another size than its rows");
+    }
+  }
+  const uint32_t blocks =
+      std::min(divide_up(merge.shape.num_elements(), kThreads), kMaxMergeBlocks);
+  const auto kernel = merge.out_is_bf16 ? merge_kernel<true> : merge_kernel<false>;
+  return launch(kernel, {dim3(blocks)}, stream, "merging on a GPU what others computed", merge);
+}
+
+Status advance(const StepView& step, uint32_t num_messages, StreamView stream) {
+  return launch(
+      advance_kernel, {dim3(1), 1}, stream, "ending a step on a GPU", step.state, num_messages);
+}
+
+}  // namespace lamina::cuda_p2p

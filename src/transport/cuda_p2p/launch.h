@@ -1,0 +1,76 @@
+// Kernels that send and receive messages, as they are enqueued on a stream or captured in a graph.
+// Nothing here waits on the host; what a step's kernels wait for is bounded by its StepView. Plain
+// structs of what they are told; knows no tensor.
+//
+// Grids are small, whatever the sizes: blocks that wait must never keep the blocks from running
+// that somebody else waits for. After a failed wait the step's later kernels end at once and send
+// nothing; what was received is not to be used then. StepGuard::status() tells.
+#pragma once
+
+#include <cstdint>
+
+#include "base/status.h"
+#include "device/stream.h"
+#include "transport/cuda_p2p/merge.h"
+#include "transport/cuda_p2p/protocol.h"
+
+namespace lamina::cuda_p2p {
+
+inline constexpr uint32_t kMaxPeers = 16;
+inline constexpr uint32_t kThreads = 512;
+inline constexpr uint32_t kMaxMergeBlocks = 32;
+
+// A matrix in GPU memory whose rows are messages' consecutive chunks.
+struct Rows {
+  Chunk* data = nullptr;
+  uint32_t row_chunks = 1;
+  uint32_t stride_chunks = 1;
+
+  [[nodiscard]] LAMINA_HOST_DEVICE Chunk* chunk(uint32_t idx) const {
+    return data + size_t{idx / row_chunks} * stride_chunks + idx % row_chunks;
+  }
+};
+
+// One message: number base + `use` of the step, from or to `rows`.
+struct Transfer {
+  SlotView slot;
+  Plan plan;
+  Rows rows;
+  uint32_t use = 0;
+};
+
+struct Transfers {
+  StepView step;
+  uint32_t num_messages = 0;
+  Transfer messages[kMaxPeers];
+};
+
+struct Merge {
+  StepView step;
+  MergeShape shape;
+  uint32_t num_sources = 0;
+  PartialSource sources[kMaxPeers];
+  void* out = nullptr;  // [T, Hq, D], f32 or bf16
+  bool out_is_bf16 = false;
+  float* lse = nullptr;  // [T, Hq] or null
+};
+
+// Loads all of these kernels on a GPU. Once, before any of them waits: a kernel that is loaded when
+// it is first launched may wait for all others of its GPU, also for one that waits for it. Links of
+// GPUs do this. Throws Error.
+void load_kernels(Device device);
+
+// Sends each message to its own destination, all in one launch. Errors of all: kInvalidArgument for
+// none or more than kMaxPeers, or a message that its slot has no room for; kUnimplemented in a
+// build without CUDA.
+[[nodiscard]] Status send(const Transfers& transfers, StreamView stream);
+// Receives each message. Where `rows` has no data, it stays in its slot, which has to have been
+// pushed: kernels that are enqueued after read it there, until the reply is sent.
+[[nodiscard]] Status receive(const Transfers& transfers, StreamView stream);
+// Receives partials and merges them in the order of sources, each as soon as it and those before it
+// are there.
+[[nodiscard]] Status receive_merged(const Merge& merge, StreamView stream);
+// The messages of the next step begin after `num_messages` more.
+[[nodiscard]] Status advance(const StepView& step, uint32_t num_messages, StreamView stream);
+
+}  // namespace lamina::cuda_p2p

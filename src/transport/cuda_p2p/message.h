@@ -1,0 +1,285 @@
+// Sending and receiving one message, as the threads of a block do it together: written once over
+// `Memory`, which says how this side's instructions reach memory (device_memory.cuh on a GPU,
+// host_memory.h on a CPU), and `Team`, the threads that take part. Nothing here waits without a
+// limit.
+//
+// A Team has: thread, num_threads (of the block), block, num_blocks (that share the parts),
+// sync() and all(bool), which both are barriers of the block's threads.
+#pragma once
+
+#include "transport/cuda_p2p/protocol.h"
+
+// Compiled for the GPU by nvcc, where Memory is the GPU's, and for the CPU by others.
+#if defined(__CUDACC__)
+#define LAMINA_MESSAGE_CODE __device__
+#else
+#define LAMINA_MESSAGE_CODE
+#endif
+
+namespace lamina::cuda_p2p {
+
+// Chunks that a thread has on their way at once: latency is hidden by them, registers bound them.
+inline constexpr uint32_t kMoveBatch = 4;
+inline constexpr uint32_t kLinesBatch = 2;
+
+// A wait's limits: time, the host's word, and the failure of another wait of the stream. Looked at
+// once in a while, because the host's word is far away; the clock starts at the first look.
+template <typename Memory>
+class Patience {
+ public:
+  LAMINA_MESSAGE_CODE Patience(const StepView& step, Stamp awaited)
+      : step_(step), awaited_(awaited) {}
+
+  // After a look that found nothing but `seen`: whether to look again.
+  LAMINA_MESSAGE_CODE bool lasts(uint64_t seen) {
+    Memory::pause();
+    if (++looks_ % kLooksBetween != 0) return true;
+    if (Memory::load_relaxed(&step_.state->failed) != 0) return false;
+    if (Memory::load_relaxed(&step_.control->abort) != 0) return fail(WaitError::kAborted, seen);
+    const uint64_t now_ns = Memory::now_ns();
+    if (begin_ns_ == 0) begin_ns_ = now_ns;
+    if (now_ns - begin_ns_ > step_.max_wait_ns) return fail(WaitError::kTimedOut, seen);
+    return true;
+  }
+
+  // Ends all waits of the stream; the first to come here says why. False.
+  LAMINA_MESSAGE_CODE bool fail(WaitError error, uint64_t seen) {
+    if (!Memory::claim(&step_.state->failed)) return false;
+    Memory::store_relaxed(&step_.control->awaited, awaited_);
+    Memory::store_relaxed(&step_.control->seen, seen);
+    Memory::store_release(&step_.control->error, static_cast<uint64_t>(error));
+    return false;
+  }
+
+ private:
+  static constexpr uint32_t kLooksBetween = 32;
+
+  const StepView& step_;
+  Stamp awaited_;
+  uint32_t looks_ = 0;
+  uint64_t begin_ns_ = 0;
+};
+
+// This thread's chunks of a part, in batches: what load(i) gives goes to store(i, chunk) once all
+// loads of its batch are under way.
+template <typename Team, typename Load, typename Store>
+LAMINA_MESSAGE_CODE void move_part(
+    const Team& team, const Plan& plan, uint32_t part, const Load& load, const Store& store) {
+  const uint32_t end = plan.part_end(part);
+  const uint32_t step = kMoveBatch * team.num_threads;
+  for (uint32_t first = plan.part_begin(part) + team.thread; first < end; first += step) {
+    Chunk batch[kMoveBatch];
+    for (uint32_t b = 0; b < kMoveBatch; ++b) {
+      const uint32_t i = first + b * team.num_threads;
+      if (i < end) batch[b] = load(i);
+    }
+    for (uint32_t b = 0; b < kMoveBatch; ++b) {
+      const uint32_t i = first + b * team.num_threads;
+      if (i < end) store(i, batch[b]);
+    }
+  }
+}
+
+// --- Lines ---------------------------------------------------------------------------------------
+
+template <typename Memory>
+LAMINA_MESSAGE_CODE void store_lines(Line* to, const Chunk& chunk, uint32_t mark) {
+  Memory::store_line(to, pack_line(chunk, 0, mark));
+  Memory::store_line(to + 1, pack_line(chunk, 1, mark));
+}
+
+// Part `part` of a message, by all threads of the block. source(i) is chunk i.
+template <typename Memory, typename Team, typename Source>
+LAMINA_MESSAGE_CODE void send_lines(const Team& team,
+                                    const SlotView& slot,
+                                    const Plan& plan,
+                                    uint32_t part,
+                                    Stamp stamp,
+                                    const Source& source) {
+  const uint32_t mark = mark_of(stamp);
+  move_part(team, plan, part, source, [&](uint32_t i, const Chunk& chunk) {
+    store_lines<Memory>(slot.lines_of(i), chunk, mark);
+  });
+  if (part != 0 || team.thread != team.num_threads - 1) return;
+  Memory::store_line(slot.lines, {mark_word(plan.num_chunks, mark), mark_word(0, mark)});
+  const uint32_t refreshed = refreshed_chunk(stamp, slot.num_line_chunks);
+  if (refreshed >= plan.num_chunks) store_lines<Memory>(slot.lines_of(refreshed), {}, mark);
+}
+
+// Whether the message that has come is as long as the one that is awaited.
+template <typename Memory>
+LAMINA_MESSAGE_CODE bool has_size(uint64_t num_chunks,
+                                  const Plan& plan,
+                                  Patience<Memory>& patience) {
+  return num_chunks == plan.num_chunks || patience.fail(WaitError::kWrongSize, num_chunks);
+}
+
+// The size that a message in lines begins with.
+template <typename Memory>
+LAMINA_MESSAGE_CODE bool check_lines_size(const SlotView& slot,
+                                          const Plan& plan,
+                                          Stamp stamp,
+                                          Patience<Memory>& patience) {
+  Line line = Memory::load_line(slot.lines);
+  while (!has_mark(line, mark_of(stamp))) {
+    if (!patience.lasts(line.halves[0])) return false;
+    line = Memory::load_line(slot.lines);
+  }
+  return has_size(static_cast<uint32_t>(line.halves[0]), plan, patience);
+}
+
+// Some chunks of a message in lines: first, first + stride, ... below `end`, at most kLinesBatch of
+// them, which are asked for before one is looked at.
+struct LinesBatch {
+  uint32_t first = 0;
+  uint32_t stride = 0;
+  uint32_t end = 0;
+
+  // Chunk `b` of the batch, or the first again where there are fewer.
+  [[nodiscard]] LAMINA_MESSAGE_CODE uint32_t chunk(uint32_t b) const {
+    return has(b) ? first + b * stride : first;
+  }
+  [[nodiscard]] LAMINA_MESSAGE_CODE bool has(uint32_t b) const { return first + b * stride < end; }
+};
+
+// To sink(i, chunk), once all are there.
+template <typename Memory, typename Sink>
+LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
+                                       const LinesBatch& batch,
+                                       uint32_t mark,
+                                       Patience<Memory>& patience,
+                                       const Sink& sink) {
+  Line lines[kLinesBatch][kLinesOfChunk];
+  while (true) {
+    for (uint32_t b = 0; b < kLinesBatch; ++b) {
+      const Line* const from = slot.lines_of(batch.chunk(b));
+      lines[b][0] = Memory::load_line(from);
+      lines[b][1] = Memory::load_line(from + 1);
+    }
+    bool all_marked = true;
+    for (const auto& of_chunk : lines) {
+      all_marked = all_marked && has_mark(of_chunk[0], mark) && has_mark(of_chunk[1], mark);
+    }
+    if (all_marked) break;
+    if (!patience.lasts(lines[0][0].halves[0])) return false;
+  }
+  for (uint32_t b = 0; b < kLinesBatch; ++b) {
+    if (batch.has(b)) sink(batch.chunk(b), unpack_lines(lines[b]));
+  }
+  return true;
+}
+
+// This thread's share of part `part`. The size is looked at by the last thread, which in a small
+// message has nothing else to do: two waits of one thread would take twice as long.
+template <typename Memory, typename Team, typename Sink>
+LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
+                                       const SlotView& slot,
+                                       const Plan& plan,
+                                       uint32_t part,
+                                       Stamp stamp,
+                                       Patience<Memory>& patience,
+                                       const Sink& sink) {
+  const bool is_last = team.thread == team.num_threads - 1;
+  if (part == 0 && is_last && !check_lines_size(slot, plan, stamp, patience)) return false;
+  const uint32_t step = kLinesBatch * team.num_threads;
+  LinesBatch batch = {.first = plan.part_begin(part) + team.thread,
+                      .stride = team.num_threads,
+                      .end = plan.part_end(part)};
+  for (; batch.first < batch.end; batch.first += step) {
+    if (!receive_batch<Memory>(slot, batch, mark_of(stamp), patience, sink)) return false;
+  }
+  return true;
+}
+
+// --- Pushed parts --------------------------------------------------------------------------------
+
+// The barrier puts the block's stores before thread 0's release, which the receiver acquires:
+// causality is transitive, so one fence of one thread is enough for all of them.
+template <typename Memory, typename Team, typename Source>
+LAMINA_MESSAGE_CODE void push_part(const Team& team,
+                                   const SlotView& slot,
+                                   const Plan& plan,
+                                   uint32_t part,
+                                   Stamp stamp,
+                                   const Source& source) {
+  move_part(team, plan, part, source, [&](uint32_t i, const Chunk& chunk) {
+    Memory::store_chunk(slot.payload + i, chunk);
+  });
+  team.sync();
+  if (team.thread != 0) return;
+  if (part == 0) Memory::store_relaxed(&slot.words->num_chunks, plan.num_chunks);
+  Memory::store_release(&slot.words->parts[part], stamp);
+}
+
+// By one thread; others may read the part after a barrier with it.
+template <typename Memory>
+LAMINA_MESSAGE_CODE bool wait_for_part(const SlotView& slot,
+                                       const Plan& plan,
+                                       uint32_t part,
+                                       Stamp stamp,
+                                       Patience<Memory>& patience) {
+  Stamp seen = Memory::load_acquire(&slot.words->parts[part]);
+  while (seen < stamp) {
+    if (!patience.lasts(seen)) return false;
+    seen = Memory::load_acquire(&slot.words->parts[part]);
+  }
+  return part != 0 || has_size(Memory::load_relaxed(&slot.words->num_chunks), plan, patience);
+}
+
+// The whole of a pushed message is there; by all threads of the block.
+template <typename Memory, typename Team>
+LAMINA_MESSAGE_CODE bool wait_for_all_parts(
+    const Team& team, const SlotView& slot, const Plan& plan, Stamp stamp, const StepView& step) {
+  Patience<Memory> patience(step, stamp);
+  bool is_there = true;
+  for (uint32_t part = team.thread; part < plan.num_parts; part += team.num_threads) {
+    is_there = is_there && wait_for_part(slot, plan, part, stamp, patience);
+  }
+  return team.all(is_there);
+}
+
+template <typename Memory, typename Team, typename Sink>
+LAMINA_MESSAGE_CODE void read_part(
+    const Team& team, const SlotView& slot, const Plan& plan, uint32_t part, const Sink& sink) {
+  move_part(
+      team, plan, part, [&](uint32_t i) { return Memory::load_chunk(slot.payload + i); }, sink);
+}
+
+// --- Messages ------------------------------------------------------------------------------------
+
+// This block's parts of a message. The slot is free: the reply to what it held has been received.
+template <typename Memory, typename Team, typename Source>
+LAMINA_MESSAGE_CODE void send_message(
+    const Team& team, const SlotView& slot, const Plan& plan, Stamp stamp, const Source& source) {
+  for (uint32_t part = team.block; part < plan.num_parts; part += team.num_blocks) {
+    if (plan.form == Form::kLines) {
+      send_lines<Memory>(team, slot, plan, part, stamp, source);
+    } else {
+      push_part<Memory>(team, slot, plan, part, stamp, source);
+    }
+  }
+}
+
+// This block's parts of a message, each as it comes. False, the same for all threads of the block,
+// if the wait ended without it: the step has failed, and the sink may have had some chunks.
+template <typename Memory, typename Team, typename Sink>
+LAMINA_MESSAGE_CODE bool receive_message(const Team& team,
+                                         const SlotView& slot,
+                                         const Plan& plan,
+                                         Stamp stamp,
+                                         const StepView& step,
+                                         const Sink& sink) {
+  Patience<Memory> patience(step, stamp);
+  for (uint32_t part = team.block; part < plan.num_parts; part += team.num_blocks) {
+    if (plan.form == Form::kLines) {
+      if (!team.all(receive_lines(team, slot, plan, part, stamp, patience, sink))) return false;
+    } else {
+      const bool waits = team.thread == 0;
+      if (!team.all(!waits || wait_for_part(slot, plan, part, stamp, patience))) return false;
+      read_part<Memory>(team, slot, plan, part, sink);
+    }
+  }
+  return true;
+}
+
+}  // namespace lamina::cuda_p2p
