@@ -120,7 +120,7 @@ TEST(ConversionReportTest, Llama70B) {
 }
 
 // The limit is generous for a busy machine; it takes a tenth of this.
-TEST(ConversionReportTest, A405BModelConvertsInAnInstant) {
+TEST(ConversionReportTest, A405BModelConvertsWithinASecond) {
   const std::clock_t begin = std::clock();  // of this process: others may have the cores meanwhile
   const ConvertedModel model = convert_model(llama({.num_layers = 126,
                                                     .hidden = 16384,
@@ -132,7 +132,7 @@ TEST(ConversionReportTest, A405BModelConvertsInAnInstant) {
   const std::clock_t elapsed = std::clock() - begin;
   EXPECT_THAT(text, HasSubstr("1-125 (x125)"));
 #ifdef NDEBUG
-  EXPECT_LT(elapsed, 4 * CLOCKS_PER_SEC);  // 0.3 s on a core of one's own
+  EXPECT_LT(elapsed, 1 * CLOCKS_PER_SEC);
 #else
   EXPECT_LT(elapsed, 60 * CLOCKS_PER_SEC);
 #endif
