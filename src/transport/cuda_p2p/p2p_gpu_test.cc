@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <optional>
 #include <span>
-#include <thread>
 #include <vector>
 
 #include "base/rng.h"
@@ -120,7 +119,7 @@ void expect_death_is_told(bool host_watches) {
   ASSERT_TRUE(talker.enqueue_persistent(command).ok());
   std::optional<PeerWatch> watch;
   if (host_watches) watch.emplace(conversation.peer().socket(), std::vector{&talker.guard()});
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  ASSERT_TRUE(talker.wait_for_first_round(Deadline::after(kLongWait)).ok());
   EXPECT_TRUE(talker.guard().status().ok()) << "failed before its peer died";
   const auto killed = std::chrono::steady_clock::now();
   conversation.peer().kill();

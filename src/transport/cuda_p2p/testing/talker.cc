@@ -89,6 +89,7 @@ Status GpuTalker::begin(const Command& command) {
   times_us_.clear();
   std::memset(staged_.data(), 0, kMaxTripBytes);
   LAMINA_RETURN_IF_ERROR(copy(sink_.data(), staged_.data(), kMaxTripBytes, stream_.view()));
+  LAMINA_RETURN_IF_ERROR(copy(cycles_.data(), staged_.data(), sizeof(uint64_t), stream_.view()));
   LAMINA_RETURN_IF_ERROR(link_.clear_inbox());
   return guard_.begin_epoch(command.epoch);
 }
@@ -107,6 +108,18 @@ Status GpuTalker::run(const Command& command) {
       return run_stress(command);
   }
   return invalid_argument("an unknown command");
+}
+
+// By a stream of its own, beside the kernel that writes there.
+Status GpuTalker::wait_for_first_round(Deadline deadline) {
+  const GpuStream watching(stream_.view().device());
+  const auto& cycles = *reinterpret_cast<const uint64_t*>(staged_.data());
+  while (!deadline.has_passed()) {
+    LAMINA_RETURN_IF_ERROR(copy(staged_.data(), cycles_.data(), sizeof(uint64_t), watching.view()));
+    LAMINA_RETURN_IF_ERROR(synchronize(watching.view()));
+    if (cycles != 0) return {};
+  }
+  return deadline_exceeded("no round trip was made");
 }
 
 Status GpuTalker::wait() {

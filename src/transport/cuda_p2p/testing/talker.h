@@ -56,6 +56,8 @@ class GpuTalker {
   // if what came last is not what was sent.
   Status run(const Command& command);
   Status enqueue_persistent(const Command& command);
+  // Of the launch that is under way, as the asking side. kDeadlineExceeded.
+  Status wait_for_first_round(Deadline deadline);
   Status wait();
 
   // Of the last command that we asked: microseconds of round trips, in a graph the mean of its
