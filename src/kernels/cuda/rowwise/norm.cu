@@ -138,7 +138,7 @@ __device__ void finish(const NormParams& params,
 template <typename T, int kItems, bool kAdds>
 __global__ void __launch_bounds__(kMaxThreads)
     norm_kernel(const __grid_constant__ NormParams params) {
-  allow_next_kernel();
+  after_previous_kernel();
   constexpr int kCount = kVectorElements<T>;
   __shared__ float sum_partials[kMaxWarps];
   __shared__ float square_partials[kMaxWarps];
@@ -148,18 +148,13 @@ __global__ void __launch_bounds__(kMaxThreads)
                                 static_cast<int>(threadIdx.x)) *
            kCount;
   };
-  // No kernel writes weights: while the one before still runs they come from memory, which is busy.
-  float weight[kItems][kCount];
+  float x[kItems][kCount];
+  float weight[kItems][kCount];  // asked for before the sums are waited for
 #pragma unroll
   for (int item = 0; item < kItems; ++item) {
     const int64_t begin = begin_of(item);
+    load_values<kAdds>(row, begin, params.is_aligned, x[item]);
     load_upto(row.weight + begin, row.width - begin, params.is_aligned, weight[item]);
-  }
-  wait_for_previous_kernel();
-  float x[kItems][kCount];
-#pragma unroll
-  for (int item = 0; item < kItems; ++item) {
-    load_values<kAdds>(row, begin_of(item), params.is_aligned, x[item]);
   }
   const auto width = static_cast<float>(params.width);
   float mean = 0.0F;
