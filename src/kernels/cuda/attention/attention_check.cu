@@ -3,10 +3,10 @@
 //   lamina_attention_check [n]     one of n of them, for compute-sanitizer, which is slow
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <thread>
 
 #include "kernels/cuda/attention/swizzle.cuh"
+#include "kernels/cuda/testing/check_program.h"
 #include "kernels/cuda/testing/paged_case.cuh"
 
 namespace lamina::kernels::cuda::testing {
@@ -153,16 +153,11 @@ Difference compare(const PagedCase<Element, Cached>& c) {
   return {std::sqrt(all.error / all.norm), all.lse};
 }
 
-int num_failed = 0;
-int num_run = 0;
-int num_seen = 0;
-int every = 1;  // of which one is run
-
 // What dtypes allow: weights and results are rounded to them.
 template <typename Element, typename Cached = Element>
 void run(const char* name, const CaseShape& shape, bool drops_blocks = false) {
-  if (num_seen++ % every != 0) return;
-  PagedCase<Element, Cached> c(shape, static_cast<uint64_t>(++num_run));
+  if (!cases.takes_next()) return;
+  PagedCase<Element, Cached> c(shape, static_cast<uint64_t>(cases.num_run));
   if (drops_blocks) c.drop_blocks(3);
   c.poison_free_places();
   const double limit = std::is_same_v<Element, __half> ? 1e-3 : 8e-3;
@@ -173,7 +168,7 @@ void run(const char* name, const CaseShape& shape, bool drops_blocks = false) {
     LAMINA_REQUIRE_CUDA(cudaDeviceSynchronize());
     const Difference difference = compare(c);
     if (difference.out < limit && difference.lse < 2e-3) continue;
-    ++num_failed;
+    ++cases.num_failed;
     std::printf("FAILED %s, launch %d: head_dim %d, heads %d/%d, block %d: out %.2e, lse %.2e\n",
                 name,
                 launch,
@@ -246,18 +241,12 @@ void run_all() {
 int main(int argc, char** argv) {
   using namespace lamina::kernels::cuda;
   using namespace lamina::kernels::cuda::testing;
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) != cudaSuccess || num_devices == 0) {
-    std::printf("skipped: no GPU\n");
-    return 77;
-  }
-  if (argc > 1) every = std::max(1, std::atoi(argv[1]));
-  run_all<__nv_bfloat16>();
-  run_all<__half>();
-  run_all<__nv_bfloat16, E4M3>();
-  run_all<__nv_bfloat16, I8>();
-  run_latent<__nv_bfloat16>();
-  run_latent<__half>();
-  std::printf("%d steps of attention, %d failures\n", num_run, num_failed);
-  return num_failed == 0 ? 0 : 1;
+  return run_checks(argc, argv, "steps of attention", [] {
+    run_all<__nv_bfloat16>();
+    run_all<__half>();
+    run_all<__nv_bfloat16, E4M3>();
+    run_all<__nv_bfloat16, I8>();
+    run_latent<__nv_bfloat16>();
+    run_latent<__half>();
+  });
 }

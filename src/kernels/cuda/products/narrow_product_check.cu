@@ -7,11 +7,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 
 #include "kernels/cuda/products/narrow_product.h"
+#include "kernels/cuda/testing/check_program.h"
 #include "kernels/cuda/testing/device_memory.cuh"
 
 namespace lamina::kernels::cuda::testing {
@@ -144,22 +144,17 @@ double difference(const CaseShape& shape,
   return worst;
 }
 
-int num_run = 0;
-int num_failed = 0;
-int num_seen = 0;
-int every = 1;  // of which one is run
-
 template <typename Element, typename Out>
 void run(const CaseShape& shape, int32_t* queue) {
-  if (num_seen++ % every != 0) return;
-  const Case<Element, Out> c(shape, static_cast<uint64_t>(++num_run));
+  if (!cases.takes_next()) return;
+  const Case<Element, Out> c(shape, static_cast<uint64_t>(cases.num_run));
   const std::vector<double> expected = c.expected();
   const std::vector<Out> out = c.launch(queue);
   const double worst = difference(shape, out, expected);
   const std::vector<Out> again = c.launch(queue);
   const bool is_same = std::memcmp(out.data(), again.data(), out.size() * sizeof(Out)) == 0;
   if (worst <= 1.0 && is_same) return;
-  ++num_failed;
+  ++cases.num_failed;
   std::printf("FAILED T %d, N %d, K %d%s%s, stride %d: %.2e of what is allowed%s\n",
               static_cast<int>(shape.num_tokens),
               static_cast<int>(shape.width),
@@ -198,16 +193,10 @@ void run_all(int32_t* queue) {
 int main(int argc, char** argv) {
   using namespace lamina::kernels::cuda;
   using namespace lamina::kernels::cuda::testing;
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) != cudaSuccess || num_devices == 0) {
-    std::printf("skipped: no GPU\n");
-    return 77;
-  }
-  if (argc > 1) every = std::max(1, std::atoi(argv[1]));
-  const DeviceArray<int32_t> queue(kNarrowQueueBytes / sizeof(int32_t));
-  queue.fill_bytes(0);
-  run_all<__nv_bfloat16>(queue.data());
-  run_all<__half>(queue.data());
-  std::printf("%d products, %d failures\n", num_run, num_failed);
-  return num_failed == 0 ? 0 : 1;
+  return run_checks(argc, argv, "products", [] {
+    const DeviceArray<int32_t> queue(kNarrowQueueBytes / sizeof(int32_t));
+    queue.fill_bytes(0);
+    run_all<__nv_bfloat16>(queue.data());
+    run_all<__half>(queue.data());
+  });
 }
