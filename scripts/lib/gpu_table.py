@@ -4,7 +4,6 @@ import pathlib
 import re
 import sys
 
-SIZES = [(16, 4096), (64, 4096), (16, 16384), (128, 2048), (20, 1024)]
 ATTENTION = re.compile(
     r"^(?P<kind>even|ragged) +heads +64/ *(?P<kv_heads>\d+) .*block +(?P<block>\d+) +B +(?P<batch>\d+) +S +(?P<context>\d+)"
     r" +(?P<us>[\d.]+) us.*: (?P<share>[\d.]+)$")
