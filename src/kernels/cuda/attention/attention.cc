@@ -86,6 +86,7 @@ Status launch_fast(const RaggedAttentionArgs& args,
     const StepTables::Impl::Workspace& workspace = is_wide ? tables.wide : tables.narrow;
     const int32_t* counts = tables.device(items.counts);
     params.items = {tables.device(items.items),
+                    as_i32(items.items.capacity),
                     counts,
                     items.merges.size == 0 ? nullptr : tables.device(items.merges),
                     counts + 1};

@@ -20,13 +20,17 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
     attention_kernel(const __grid_constant__ AttentionParams params) {
   extern __shared__ __align__(128) unsigned char shared_bytes[];
   auto& shared = *reinterpret_cast<typename Traits::Shared*>(shared_bytes);
+  const int warp = threadIdx.x / 32;
+  if (warp == Traits::kComputeWarps) {
+    AttentionLoader<Traits> loader(params, shared);  // finds its first item meanwhile
+    __syncthreads();
+    loader.run();
+    return;
+  }
   if (threadIdx.x == 0) shared.init_barriers(params.num_stages);
   __syncthreads();
-  const int warp = threadIdx.x / 32;
   if (warp < Traits::kComputeWarps) {
     typename Traits::Multiplier(params, shared).run();
-  } else if (warp == Traits::kComputeWarps) {
-    AttentionLoader<Traits>(params, shared).run();
   } else if constexpr (Traits::kHasFinisher) {
     AttentionFinisher<Traits>(params, shared).run();
   }

@@ -14,28 +14,30 @@ class AttentionLoader {
         shared_(shared),
         lane_(threadIdx.x % 32),
         chunk_keys_(min(params.block_size, Traits::kTileKeys)),
-        chunks_(Traits::kTileKeys / chunk_keys_) {}
+        chunks_(Traits::kTileKeys / chunk_keys_),
+        queue_(params),
+        first_(queue_.first()),
+        first_block_(find_block(first_, first_chunk(first_))) {}
 
   // All work of this block, then the end of it. Keys of earlier steps do not wait for the kernel
   // before. What the next item needs is asked for while the tiles of the one before are copied:
   // under load, memory takes microseconds to answer.
   __device__ void run() {
-    WorkQueue queue(params_);
-    Work work = queue.first();
-    int block = find_block(work, first_chunk(work));
+    Work work = first_;
+    int block = first_block_;
     int chunk = copy_early_tiles(work, block);
     wait_for_previous_kernel();
     while (!work.is_end()) {
       copy_queries(work);
       Work next;
-      block = copy_tiles(work, chunk, block, queue, next);
+      block = copy_tiles(work, chunk, block, next);
       chunk = first_chunk(next);
       work = next;
     }
     // Not before: the next kernel's blocks would fill the multiprocessors that are done first, and
     // share them while others are idle.
     allow_next_kernel();
-    queue.leave();
+    queue_.leave();
     copy_queries(work);
   }
 
@@ -77,7 +79,7 @@ class AttentionLoader {
   // The tiles from `chunk` on; `block` is find_block() of the item's first chunk. Returns the same
   // of `next`, which is asked for and taken as late as it can be without a wait: until then it may
   // go to a block that is ready sooner.
-  __device__ int copy_tiles(const Work& work, int chunk, int block, WorkQueue& queue, Work& next) {
+  __device__ int copy_tiles(const Work& work, int chunk, int block, Work& next) {
     const int end = end_chunk(work);
     int known = first_chunk(work);
     int next_block = -1;
@@ -89,11 +91,11 @@ class AttentionLoader {
       }
       copy_keys_and_values(work, chunk, block, known);
       const int left = (end - 1 - chunk) / chunks_;
-      if (!is_taken && left <= kAskAhead) queue.ask();
+      if (!is_taken && left <= kAskAhead) queue_.ask();
       if (!is_taken && left <= kTakeAhead) {
-        next = queue.take();
+        next = queue_.take();
         is_taken = true;
-        if (!next.is_end() && left + num_tiles(next) <= kAskAhead) queue.ask();
+        if (!next.is_end() && left + num_tiles(next) <= kAskAhead) queue_.ask();
       }
       if (left == 0) next_block = find_block(next, first_chunk(next));
     }
@@ -206,6 +208,9 @@ class AttentionLoader {
   const int lane_;
   const int chunk_keys_;  // of what is copied at once: a block's, or a tile's where that is less
   const int chunks_;      // of a tile
+  WorkQueue queue_;
+  const Work first_;
+  const int first_block_;  // find_block() of it
   RingCounter counter_;
   RingCounter query_counter_;
 };

@@ -41,6 +41,7 @@ inline constexpr int32_t kNoPartial = -1;
 // memory.
 struct AttentionItems {
   const AttentionItem* items;
+  int32_t capacity;  // of items, of which num_items are this step's
   const int32_t* num_items;
   const AttentionItem* merges;  // keys: of all items together
   const int32_t* num_merges;

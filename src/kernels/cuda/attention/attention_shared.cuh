@@ -141,8 +141,13 @@ class WorkQueue {
   __device__ explicit WorkQueue(const AttentionParams& params)
       : params_(params), count_(*params.items.num_items * params.num_kv_heads) {}
 
-  // The first piece, which needs nothing of the kernel before.
-  __device__ Work first() const { return find(blockIdx.x); }
+  // The first piece, which needs nothing of the kernel before. It is asked for together with the
+  // number of items, whatever that is.
+  __device__ Work first() const {
+    const int item = static_cast<int>(blockIdx.x) / params_.num_kv_heads;
+    const Work work = load(min(item, params_.items.capacity - 1), blockIdx.x);
+    return static_cast<int>(blockIdx.x) < count_ ? work : Work::end();
+  }
 
   // Asks for the next piece, unless that has been done; not before the kernel before has ended,
   // whose queue this was.
@@ -169,10 +174,11 @@ class WorkQueue {
 
  private:
   __device__ Work find(int idx) const {
-    Work work = Work::end();
-    if (idx >= count_) return work;
-    const auto* from =
-        reinterpret_cast<const int4*>(params_.items.items + idx / params_.num_kv_heads);
+    return idx < count_ ? load(idx / params_.num_kv_heads, idx) : Work::end();
+  }
+  __device__ Work load(int item, int idx) const {
+    Work work;
+    const auto* from = reinterpret_cast<const int4*>(params_.items.items + item);
     auto* to = reinterpret_cast<int4*>(&work.item);
 #pragma unroll
     for (int i = 0; i < 3; ++i) to[i] = __ldg(from + i);

@@ -158,6 +158,7 @@ class PagedCase {
       if (width.num_items_on_host == 0) continue;
       AttentionParams params = base_params();
       params.items = {width.items.data(),
+                      width.num_items_on_host,
                       width.num_items.data(),
                       width.merges.size() == 0 ? nullptr : width.merges.data(),
                       width.num_merges.data()};
