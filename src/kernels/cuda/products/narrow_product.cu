@@ -172,7 +172,8 @@ template <typename Element>
 cudaError_t launch_for(const NarrowProduct& product, cudaStream_t stream) {
   if (product.num_tokens <= 8) return launch_tokens<Element, 8>(product, stream);
   if (product.num_tokens <= 16) return launch_tokens<Element, 16>(product, stream);
-  return launch_tokens<Element, 32>(product, stream);
+  if (product.num_tokens <= 32) return launch_tokens<Element, 32>(product, stream);
+  return launch_tokens<Element, 64>(product, stream);
 }
 
 bool has_aligned_rows(const void* data, int64_t num_rows, int64_t stride) {

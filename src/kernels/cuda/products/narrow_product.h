@@ -12,7 +12,7 @@
 
 namespace lamina::kernels::cuda {
 
-inline constexpr int64_t kMaxNarrowTokens = 32;
+inline constexpr int64_t kMaxNarrowTokens = 64;
 
 // out[t, n] = sum over k of x[t, k] weight[n, k], + bias[n].  x [T, K], weight [N, K] and bias [N],
 // which may be null, of `element`; out [T, N] of out_element, which is the same or kF32. Sums and

@@ -32,7 +32,7 @@ struct NarrowTraits {
   static constexpr int kRowGroups = kRowGroupCount;
   static constexpr int kColumnGroups = kNarrowWarps / kRowGroups;
   static constexpr int kTileRows = kRowGroups * kWarpRows;
-  static constexpr int kWarpBoxes = 4;
+  static constexpr int kWarpBoxes = kTokens > 32 ? 2 : 4;
   static constexpr int kBoxes = kWarpBoxes * kColumnGroups;  // of a chunk
   static constexpr int kChunk = kBoxes * kBoxColumns;
   static constexpr int kWeightBytes = kTileRows * kBoxRowBytes;  // of a box
