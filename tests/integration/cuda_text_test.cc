@@ -44,7 +44,7 @@ class Worker {
     const Device device = parse_device(name).value_or_throw();
     if (device.kind == DeviceKind::kCuda) gpu_ = std::make_unique<GpuStream>(device);
     app::AttentionServiceConfig config;
-    config.kv_memory_bytes = uint64_t{64} << 20;
+    config.kv_memory_bytes = uint64_t{512} << 20;
     service_ = std::make_unique<app::AttentionService>(
         config, gpu_ == nullptr ? StreamView(pool_) : gpu_->view());
     control::AttentionControlServerConfig control;

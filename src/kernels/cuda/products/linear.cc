@@ -12,9 +12,6 @@
 namespace lamina::kernels::cuda {
 namespace {
 
-// Up to so many rows products are narrow_product.h's.
-constexpr int64_t kNarrowRowsMax = kMaxNarrowTokens;
-
 // Elements between rows of `width`: a single row, whose stride says nothing, has its width, so that
 // views of it share a plan.
 int64_t row_stride_of(const TensorView& view, int64_t width) {
@@ -66,7 +63,7 @@ Status linear(const LinearArgs& args, StreamView stream) {
   Product product = product_of(args);
   if (product.num_rows == 0) return {};
   const NarrowProduct narrow = narrow_product_of(args, product);
-  if (product.num_rows <= kNarrowRowsMax && takes_narrow_product(narrow)) {
+  if (product.num_rows <= kMaxNarrowTokens && takes_narrow_product(narrow)) {
     return multiply_narrow(narrow, stream);
   }
   if (args.bias.empty()) return multiply(product, stream);

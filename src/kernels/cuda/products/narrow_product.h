@@ -41,7 +41,7 @@ inline constexpr size_t kNarrowQueueBytes = 2 * sizeof(int32_t);
 [[nodiscard]] bool takes_narrow_product(const NarrowProduct& product);
 
 // Enqueues on a stream of the current device; may be captured. The order of sums depends on N, K,
-// the card and into which of 8, 16, 32 the number of rows fits, and on nothing else: equal
+// the card and into which of 8, 16, 32, 64 the number of rows fits, and on nothing else: equal
 // products have equal bits. From Hopper on, the kernel may begin to read weights while the one
 // before it on the stream still runs, so nothing that writes a weight may precede it directly.
 // A launch that fails is the error it returns; cudaErrorInvalidValue for a product not taken.
