@@ -198,8 +198,7 @@ class LatentMultiplier {
   }
 
   __device__ void give_queries_back() {
-    __syncwarp();
-    if (lane_ == 0) shared_.queries_empty[query_counter_.idx].arrive();
+    shared_.queries_empty[query_counter_.idx].arrive();
     query_counter_.advance(Traits::kQuerySlots);
   }
 
@@ -423,8 +422,7 @@ class LatentMultiplier {
           shared_.missing[stage] != 0 ? 0 : key_end - key - idx * Traits::kTileKeys;
       if (num_seen < Traits::kTileKeys) clear_values(columns, num_seen);
       add_values(shared_address(columns), idx);
-      __syncwarp();
-      if (lane_ == 0) shared_.empty[stage].arrive();
+      shared_.empty[stage].arrive();
     }
   }
 

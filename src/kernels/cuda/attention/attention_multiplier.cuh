@@ -36,8 +36,7 @@ class AttentionMultiplier {
       const Work work = shared_.loaded[slot];
       if (work.is_end()) break;
       multiply(work);
-      __syncwarp();
-      if (lane_ == 0) shared_.queries_empty[slot].arrive();
+      shared_.queries_empty[slot].arrive();
       query_counter_.advance(Traits::kQuerySlots);
       if constexpr (Traits::kHasFinisher) {
         hand_on(work);
@@ -81,8 +80,7 @@ class AttentionMultiplier {
     return counter_.idx;
   }
   __device__ void give_back() {
-    __syncwarp();
-    if (lane_ == 0) shared_.empty[counter_.idx].arrive();
+    shared_.empty[counter_.idx].arrive();
     counter_.advance(params_.num_stages);
   }
 
@@ -371,8 +369,7 @@ class AttentionMultiplier {
     sums_parity_ ^= 1;
     if (threadIdx.x == 0) shared_.summed = work;
     if (!work.is_end()) add_warp_sums();
-    __syncwarp();
-    if (lane_ == 0) shared_.sums_full.arrive();
+    shared_.sums_full.arrive();
   }
 
   __device__ void add_warp_sums() {

@@ -182,8 +182,7 @@ class AttentionFinisher {
  private:
   __device__ void finish(const Work& work) {
     store_rows(work);
-    __syncwarp();
-    if (lane_ == 0) shared_.sums_empty.arrive();
+    shared_.sums_empty.arrive();
   }
 
   __device__ void store_rows(const Work& work) {

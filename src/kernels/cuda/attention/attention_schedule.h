@@ -17,7 +17,7 @@ namespace lamina::kernels::cuda {
 [[nodiscard]] int32_t narrow_item_keys(std::span<const int32_t> num_keys);
 // The same of latent keys, where one KV head alone has to fill a card.
 [[nodiscard]] int32_t latent_item_keys(std::span<const int32_t> num_keys, bool is_wide);
-inline constexpr int32_t kFewestItemKeys = 256;
+inline constexpr int32_t kFewestItemKeys = 128;
 inline constexpr int32_t kMostItemKeys = 8192;
 inline constexpr int32_t kWideItemKeys = 2048;
 

@@ -105,7 +105,7 @@ int32_t item_keys(size_t num_sequences, int32_t context_len) {
 }
 
 TEST(AttentionSchedule, SequencesAreCutWhereTheyAreFew) {
-  EXPECT_EQ(item_keys(1, 1024), 256);
+  EXPECT_EQ(item_keys(1, 1024), 128);
   EXPECT_EQ(item_keys(16, 4096), 2048);  // one for each block
   EXPECT_GE(item_keys(20, 1024), 1024);
   EXPECT_GE(item_keys(64, 4096), 4096);  // blocks have enough of them as they are

@@ -86,11 +86,11 @@ struct AttentionIntake {
 #endif
     for (int i = 0; i < num_stages; ++i) {
       full[i].init(kLoaders);
-      empty[i].init(Traits::kComputeWarps);
+      empty[i].init(Traits::kComputeThreads);
     }
     for (int i = 0; i < Traits::kQuerySlots; ++i) {
       queries_full[i].init(kLoaders);
-      queries_empty[i].init(Traits::kComputeWarps);
+      queries_empty[i].init(Traits::kComputeThreads);
     }
     fence_before_bulk_copies();
   }
@@ -128,8 +128,8 @@ struct alignas(128) AttentionShared : AttentionIntake<Traits> {
 
   // By one thread, before any role begins.
   __device__ void init_barriers(int num_stages) {
-    sums_full.init(Traits::kComputeWarps);
-    sums_empty.init(1);
+    sums_full.init(Traits::kComputeThreads);
+    sums_empty.init(32);
     AttentionIntake<Traits>::init_barriers(num_stages);
   }
 };

@@ -63,7 +63,7 @@ Status linear(const LinearArgs& args, StreamView stream) {
   Product product = product_of(args);
   if (product.num_rows == 0) return {};
   const NarrowProduct narrow = narrow_product_of(args, product);
-  if (product.num_rows <= kMaxNarrowTokens && takes_narrow_product(narrow)) {
+  if (takes_narrow_product(narrow) && is_fast_as_narrow(narrow)) {
     return multiply_narrow(narrow, stream);
   }
   if (args.bias.empty()) return multiply(product, stream);

@@ -143,6 +143,7 @@ cudaError_t launch_with(const NarrowProduct& product, cudaStream_t stream) {
 
 // The groups of rows, of a tile, with which a product takes the least time: multiprocessors are
 // idle while the last tiles are multiplied, and every tile reads x.
+constexpr int kMostTokensOfOneGroup = 32;
 int pick_row_groups(int64_t width, int num_tokens, int num_sms) {
   constexpr double kInputCost = 0.2;  // of a byte from the L2 cache, beside one from memory
   const auto cost_of = [&](int groups) {
@@ -150,22 +151,30 @@ int pick_row_groups(int64_t width, int num_tokens, int num_sms) {
     const int64_t rounds = ceil_div(ceil_div(width, rows), num_sms);
     return static_cast<double>(rounds * rows) * (1.0 + kInputCost * num_tokens / rows);
   };
-  return cost_of(2) < cost_of(4) ? 2 : 4;
+  const int best = cost_of(2) < cost_of(4) ? 2 : 4;
+  return num_tokens <= kMostTokensOfOneGroup && cost_of(1) < cost_of(best) ? 1 : best;
 }
 
-template <typename Element, int kTokens>
-cudaError_t launch_tokens(const NarrowProduct& product, cudaStream_t stream) {
+cudaError_t count_sms(int& num_sms) {
   static OfDevices<int> sms;
-  int num_sms = 0;
   const auto count = [](const Card& card, int& sms_of_card) {
     sms_of_card = card.num_sms;
     return cudaSuccess;
   };
-  const cudaError_t error = sms.find(count, num_sms);
+  return sms.find(count, num_sms);
+}
+
+template <typename Element, int kTokens>
+cudaError_t launch_tokens(const NarrowProduct& product, cudaStream_t stream) {
+  int num_sms = 0;
+  const cudaError_t error = count_sms(num_sms);
   if (error != cudaSuccess) return error;
-  return pick_row_groups(product.width, kTokens, num_sms) == 4
-             ? launch_with<NarrowTraits<Element, kTokens, 4>>(product, stream)
-             : launch_with<NarrowTraits<Element, kTokens, 2>>(product, stream);
+  const int groups = pick_row_groups(product.width, kTokens, num_sms);
+  if constexpr (kTokens <= kMostTokensOfOneGroup) {
+    if (groups == 1) return launch_with<NarrowTraits<Element, kTokens, 1>>(product, stream);
+  }
+  return groups == 4 ? launch_with<NarrowTraits<Element, kTokens, 4>>(product, stream)
+                     : launch_with<NarrowTraits<Element, kTokens, 2>>(product, stream);
 }
 
 template <typename Element>
@@ -193,6 +202,18 @@ bool takes_narrow_product(const NarrowProduct& product) {
          product.depth % 8 == 0 &&
          has_aligned_rows(product.x, product.num_tokens, product.x_stride) &&
          has_aligned_rows(product.weight, product.width, product.weight_stride);
+}
+
+// With more rows the copies of x cost so much that multiprocessors must not be idle besides.
+bool is_fast_as_narrow(const NarrowProduct& product) {
+  constexpr int kAlwaysFastTokens = 32;
+  constexpr double kLeastBusy = 0.9;
+  int num_sms = 0;
+  if (product.num_tokens <= kAlwaysFastTokens || count_sms(num_sms) != cudaSuccess) return true;
+  const int rows = pick_row_groups(product.width, kMaxNarrowTokens, num_sms) * kWarpRows;
+  const int64_t rounds = ceil_div(ceil_div(product.width, rows), num_sms);
+  return static_cast<double>(product.width) >=
+         kLeastBusy * static_cast<double>(rounds * rows * num_sms);
 }
 
 cudaError_t launch_narrow_product(const NarrowProduct& product, cudaStream_t stream) {

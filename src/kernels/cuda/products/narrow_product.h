@@ -40,6 +40,10 @@ inline constexpr size_t kNarrowQueueBytes = 2 * sizeof(int32_t);
 // weight at multiples of 16 bytes and of as many.
 [[nodiscard]] bool takes_narrow_product(const NarrowProduct& product);
 
+// Of a product that is taken, whether it is no slower than cuBLASLt's on the current device. A card
+// that cannot be asked has an error at the launch.
+[[nodiscard]] bool is_fast_as_narrow(const NarrowProduct& product);
+
 // Enqueues on a stream of the current device; may be captured. The order of sums depends on N, K,
 // the card and into which of 8, 16, 32, 64 the number of rows fits, and on nothing else: equal
 // products have equal bits. From Hopper on, the kernel may begin to read weights while the one

@@ -168,7 +168,7 @@ void run(const CaseShape& shape, int32_t* queue) {
 
 template <typename Element>
 void run_all(int32_t* queue) {
-  constexpr int64_t kNumTokens[] = {1, 2, 7, 8, 9, 15, 16, 17, 25, 31, 32};
+  constexpr int64_t kNumTokens[] = {1, 2, 7, 8, 9, 15, 16, 17, 25, 31, 32, 33, 48, 63, 64};
   constexpr std::pair<int64_t, int64_t> kSizes[] = {
       {1, 8}, {16, 16}, {63, 128}, {65, 136}, {129, 264}, {200, 520}, {1000, 1032}, {24, 8200}};
   for (const int64_t num_tokens : kNumTokens) {
@@ -178,7 +178,7 @@ void run_all(int32_t* queue) {
     }
   }
   // Those of models.
-  for (const int64_t num_tokens : {1, 16, 27}) {
+  for (const int64_t num_tokens : {1, 16, 27, 50}) {
     for (const auto& [width, depth] :
          {std::pair{4096, 4096}, {6144, 4096}, {28672, 4096}, {4096, 14336}, {19968, 6656}}) {
       run<Element, Element>({num_tokens, width, depth}, queue);

@@ -26,8 +26,7 @@ class NarrowMultiplier {
         multiply(shared_address(shared_.weights(stage, box)),
                  shared_address(shared_.input(stage, box)));
       }
-      __syncwarp();
-      if (lane_ == 0) shared_.empty[stage].arrive();
+      shared_.empty[stage].arrive();
       stages_.advance(params_.num_stages);
       if (!chunk.is_last) continue;
       end_tile(chunk.tile);

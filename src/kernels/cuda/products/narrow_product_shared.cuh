@@ -5,6 +5,8 @@
 // warps multiply: each has 16 of the tile's rows, and of the chunk's columns those of its group.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/products/narrow_product.h"
 
@@ -23,7 +25,7 @@ inline constexpr int kBoxRowBytes = 128;
 inline constexpr int kBoxAlignment = 8 * kBoxRowBytes;
 
 // Each tile reads all of x from the L2 cache: many rows keep that small beside the weights, few
-// rows give all multiprocessors the same work. With 16 alone the copies of x cost a fifth.
+// rows give all multiprocessors the same work.
 template <typename ElementType, int kMaxTokens, int kRowGroupCount>
 struct NarrowTraits {
   using Element = ElementType;
@@ -32,7 +34,7 @@ struct NarrowTraits {
   static constexpr int kRowGroups = kRowGroupCount;
   static constexpr int kColumnGroups = kNarrowWarps / kRowGroups;
   static constexpr int kTileRows = kRowGroups * kWarpRows;
-  static constexpr int kWarpBoxes = kTokens > 32 ? 2 : 4;
+  static constexpr int kWarpBoxes = kTokens > std::min(32, kRowGroups * 16) ? 2 : 4;
   static constexpr int kBoxes = kWarpBoxes * kColumnGroups;  // of a chunk
   static constexpr int kChunk = kBoxes * kBoxColumns;
   static constexpr int kWeightBytes = kTileRows * kBoxRowBytes;  // of a box
@@ -83,7 +85,7 @@ struct alignas(kBoxAlignment) NarrowShared {
 #endif
     for (int i = 0; i < num_stages; ++i) {
       full[i].init(kLoaders);
-      empty[i].init(kNarrowWarps);
+      empty[i].init(kNarrowWarps * 32);
     }
     fence_before_bulk_copies();
   }
