@@ -104,10 +104,11 @@ struct AppendKvArgs {
 // * Hkv * (D + Dv) elements per query chunk. Errors: kInvalidArgument as for append_kv; nothing is
 // written then. Sources: online softmax (arXiv 1805.02867) over paged KV (arXiv 2309.06180); ALiBi
 // (arXiv 2108.12409); sinks (arXiv 2309.17453); latent attention (arXiv 2405.04434). A call may be
-// split in two, bit for bit the same together: kCached, before this step's keys are appended, meets
-// most of the keys that were there before and leaves its sums in `state`; kRest goes on from there.
-// `out` and `lse` are empty views for kCached. On CUDA the batch needs its `tables`, which were
-// checked as the batch is here; phases are kUnimplemented.
+// split in two: kCached, before this step's keys are appended, meets keys that were there before,
+// most of them or none, and leaves its sums in `state`; kRest goes on from there. Together they
+// give the bits of the one call on the CPU, and on CUDA the same but for rounding. `out` and `lse`
+// are empty views for kCached. On CUDA the batch needs its `tables`, which were checked as the
+// batch is here, and are either for whole calls or for phases.
 //   state [T, Hq, attention_state_dim(Dv)] f32, its content private to the operator; an empty view
 //   for kWhole
 enum class AttentionPhase : uint8_t { kWhole, kCached, kRest };

@@ -41,6 +41,7 @@ struct StepTablesLimits {
   int32_t num_blocks = 0;  // of the cache
   int32_t block_size = 0;
   std::vector<int32_t> windows = {0};  // that layers have, each once; 0: none
+  bool in_phases = false;  // attention is called as kCached and kRest, and never as kWhole
   // Pieces of cut sequences there is room for, of value_dim * 4 bytes for each of 16 rows and KV
   // head (decoding) or 64 (more tokens). Sequences past that are not cut, which costs speed alone.
   int32_t max_partials = 1024;

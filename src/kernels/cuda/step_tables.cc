@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "device/cuda/error.h"
 #include "kernels/attention.h"
 #include "kernels/checks.h"
+#include "kernels/cuda/attention/new_tokens.h"
 
 namespace lamina::kernels {
 namespace {
@@ -87,6 +89,14 @@ Status upload_slots(StepTables::Impl& tables,
   return upload<int64_t>(tables, tables.slot_mapping, slots, stream);
 }
 
+Status upload_new_tokens(StepTables::Impl& tables, const RaggedBatch& batch, StreamView stream) {
+  cuda::find_new_tokens(batch, tables.limits.block_size, tables.found_tokens);
+  LAMINA_RETURN_IF_ERROR(
+      upload<cuda::NewToken>(tables, tables.new_tokens, tables.found_tokens, stream));
+  const std::array count = {tables.new_tokens.size};
+  return upload<int32_t>(tables, tables.num_new_tokens, count, stream);
+}
+
 Status check_slots(const StepTablesLimits& limits, std::span<const int64_t> slot_mapping) {
   const int64_t num_slots = int64_t{limits.num_blocks} * limits.block_size;
   const auto bad = std::ranges::find_if(
@@ -127,6 +137,11 @@ StepTables::Impl::Impl(const StepTablesLimits& wanted, StreamView stream) : limi
   layout.place(block_tables, int64_t{limits.max_sequences} * limits.max_blocks);
   layout.place(slot_mapping, limits.max_tokens);
   layout.place(progress, 2);
+  if (limits.in_phases) {
+    layout.place(new_tokens, limits.max_sequences);
+    layout.place(num_new_tokens, 1);
+    found_tokens.reserve(static_cast<size_t>(limits.max_sequences));
+  }
   const int64_t group = limits.num_heads / limits.num_kv_heads;
   const int64_t max_wide =
       ceil_div(limits.max_tokens * group, int64_t{cuda::kWideRows}) + limits.max_sequences;
@@ -188,13 +203,16 @@ Status StepTables::update(const RaggedBatch& batch,
   LAMINA_RETURN_IF_ERROR(upload(tables, tables.context_len, batch.context_len, stream));
   LAMINA_RETURN_IF_ERROR(upload(tables, tables.block_tables, batch.block_tables, stream));
   LAMINA_RETURN_IF_ERROR(upload_slots(tables, slot_mapping, stream));
+  tables.is_split = tables.limits.in_phases && cuda::has_single_tokens(batch.query_begin);
+  if (tables.is_split) LAMINA_RETURN_IF_ERROR(upload_new_tokens(tables, batch, stream));
   for (Impl::Window& window : tables.windows) {
     cuda::make_attention_schedule({.query_begin = batch.query_begin,
                                    .context_len = batch.context_len,
                                    .group = tables.limits.num_heads / tables.limits.num_kv_heads,
                                    .window = window.window,
                                    .max_partials = tables.limits.max_partials,
-                                   .latent = tables.limits.latent},
+                                   .latent = tables.limits.latent,
+                                   .cached_only = tables.is_split},
                                   tables.schedule);
     LAMINA_RETURN_IF_ERROR(upload(tables, window.narrow, tables.schedule.narrow, stream));
     LAMINA_RETURN_IF_ERROR(upload(tables, window.wide, tables.schedule.wide, stream));
@@ -204,16 +222,19 @@ Status StepTables::update(const RaggedBatch& batch,
 }
 
 std::optional<uint64_t> StepTables::launch_shape() const {
-  // Of a window: has narrow items, has wide items, the most rows of a merge of each.
-  constexpr uint64_t kBits = 16;
-  if (impl_->windows.size() * kBits > 64) return std::nullopt;
-  uint64_t shape = 0;
+  // Whether it is split; of a window: has narrow items, has wide items, the most rows of a merge of
+  // each.
+  constexpr uint64_t kNarrowBits = std::bit_width(static_cast<uint32_t>(cuda::kNarrowRows));
+  constexpr uint64_t kWideBits = std::bit_width(static_cast<uint32_t>(cuda::kWideRows));
+  if (1 + impl_->windows.size() * (1 + kNarrowBits + 1 + kWideBits) > 64) return std::nullopt;
+  uint64_t shape = impl_->is_split ? 1U : 0U;
+  const auto add = [&](const StepItems& items, uint64_t row_bits) {
+    shape = shape << 1U | (items.items.size > 0 ? 1U : 0U);
+    shape = shape << row_bits | static_cast<uint64_t>(items.merged_rows);
+  };
   for (const Impl::Window& window : impl_->windows) {
-    shape <<= kBits;
-    for (const StepItems* items : {&window.narrow, &window.wide}) {
-      shape = shape << 8U | static_cast<uint64_t>(items->merged_rows) << 1U |
-              (items->items.size > 0 ? 1U : 0U);
-    }
+    add(window.narrow, kNarrowBits);
+    add(window.wide, kWideBits);
   }
   return shape;
 }

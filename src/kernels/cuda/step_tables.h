@@ -6,6 +6,7 @@
 
 #include "device/buffer.h"
 #include "device/cuda/stream.h"
+#include "kernels/cuda/attention/attention_rest.cuh"
 #include "kernels/cuda/attention/attention_schedule.h"
 #include "kernels/step_tables.h"
 
@@ -61,6 +62,11 @@ struct StepTables::Impl {
   StepArray<int32_t> block_tables;
   StepArray<int64_t> slot_mapping;
   StepArray<int32_t> progress;  // see AttentionParams; zeros between launches
+  // The current step's attention is split: windows have what kCached does, kRest meets new_tokens.
+  // In other steps kRest does all of it.
+  bool is_split = false;
+  StepArray<cuda::NewToken> new_tokens;
+  StepArray<int32_t> num_new_tokens;  // one
   std::vector<Window> windows;
   Workspace narrow;
   Workspace wide;
@@ -71,6 +77,7 @@ struct StepTables::Impl {
   std::array<lamina::cuda::Event, 2> copied;
   size_t turn = 0;
   std::vector<int64_t> padded_slots;
+  std::vector<cuda::NewToken> found_tokens;
   cuda::AttentionSchedule schedule;
 };
 

@@ -8,6 +8,7 @@
 #include "kernels/cuda/attention/append_kv.cuh"
 #include "kernels/cuda/attention/attention_general.cuh"
 #include "kernels/cuda/attention/attention_launch.h"
+#include "kernels/cuda/attention/attention_rest.cuh"
 #include "kernels/cuda/operators.h"
 #include "kernels/cuda/step_tables.h"
 
@@ -41,23 +42,22 @@ int32_t as_i32(int64_t value) {
 }
 
 int64_t value_dim(const RaggedAttentionArgs& args) {
-  return args.v_cache.empty() ? args.out.shape[2] : args.v_cache.shape[3];
+  if (!args.v_cache.empty()) return args.v_cache.shape[3];
+  return args.phase == AttentionPhase::kCached ? attention_state_value_dim(args.state.shape[2])
+                                               : args.out.shape[2];
 }
 
-Status launch_fast(const RaggedAttentionArgs& args,
-                   const StepTables::Impl& tables,
-                   StreamView stream) {
-  if (args.v_cache.empty() && value_dim(args) != kLatentValueDim) {
-    return unimplemented(fmt::format("ragged_attention: values of {} in keys of {}: {} alone",
-                                     value_dim(args),
-                                     args.k_cache.shape[3],
-                                     kLatentValueDim));
-  }
-  const StepTables::Impl::Window* window = tables.find(args.window.value_or(0));
-  if (window == nullptr) {
-    return invalid_argument(fmt::format("ragged_attention: a window of {} has no work prepared",
-                                        args.window.value_or(0)));
-  }
+// What kCached leaves in the state: the attention over the keys that it meets, without sinks.
+struct CachedPartial {
+  float* outs;  // [T, Hq, Dv]
+  float* lses;  // [T, Hq]
+};
+CachedPartial cached_partial(const RaggedAttentionArgs& args) {
+  auto* outs = args.state.as<float>();
+  return {outs, outs + args.q.shape[0] * args.q.shape[1] * value_dim(args)};
+}
+
+AttentionParams fast_params(const RaggedAttentionArgs& args, const StepTables::Impl& tables) {
   AttentionParams params{};
   params.q = args.q.data;
   params.q_stride = args.q.row_stride;
@@ -74,11 +74,31 @@ Status launch_fast(const RaggedAttentionArgs& args,
   params.block_size = as_i32(args.k_cache.shape[2]);
   params.scale = args.scale;
   params.soft_cap = args.soft_cap.value_or(0.0F);
-  params.window = window->window;
+  params.window = args.window.value_or(0);
   params.alibi_slopes = args.alibi_slopes.empty() ? nullptr : args.alibi_slopes.data();
   params.sinks = args.sinks.empty() ? nullptr : args.sinks.data();
   params.out_is_f32 = args.out.dtype == DType::kF32;
   params.progress = tables.device(tables.progress);
+  if (args.phase == AttentionPhase::kCached) {
+    const CachedPartial partial = cached_partial(args);
+    params.out = partial.outs;
+    params.lse = partial.lses;
+    params.sinks = nullptr;
+    params.out_is_f32 = true;
+  }
+  return params;
+}
+
+// The items of a window: all of the step's attention, or what kCached does of it.
+Status launch_items(const RaggedAttentionArgs& args,
+                    const StepTables::Impl& tables,
+                    StreamView stream) {
+  const StepTables::Impl::Window* window = tables.find(args.window.value_or(0));
+  if (window == nullptr) {
+    return invalid_argument(fmt::format("ragged_attention: a window of {} has no work prepared",
+                                        args.window.value_or(0)));
+  }
+  AttentionParams params = fast_params(args, tables);
   const CacheElement cached = cache_element(args.k_cache.dtype);
   for (const bool is_wide : {false, true}) {
     const StepItems& items = is_wide ? window->wide : window->narrow;
@@ -100,6 +120,57 @@ Status launch_fast(const RaggedAttentionArgs& args,
         "ragged_attention"));
   }
   return {};
+}
+
+// What kRest does where kCached has done something.
+Status launch_rest(const RaggedAttentionArgs& args,
+                   const StepTables::Impl& tables,
+                   StreamView stream) {
+  const CachedPartial partial = cached_partial(args);
+  AttentionRestParams params{};
+  params.q = args.q.data;
+  params.q_stride = args.q.row_stride;
+  params.k_cache = args.k_cache.data;
+  params.v_cache = args.v_cache.data;
+  params.k_scales = scales_or_null(args.k_scales);
+  params.v_scales = scales_or_null(args.v_scales);
+  params.out = args.out.data;
+  params.lse = args.lse.empty() ? nullptr : args.lse.as<float>();
+  params.cached_outs = partial.outs;
+  params.cached_lses = partial.lses;
+  params.tokens = tables.device(tables.new_tokens);
+  params.num_tokens = tables.device(tables.num_new_tokens);
+  params.max_tokens = as_i32(args.q.shape[0]);
+  params.num_heads = as_i32(args.q.shape[1]);
+  params.num_kv_heads = as_i32(args.k_cache.shape[1]);
+  params.head_dim = as_i32(args.q.shape[2]);
+  params.value_dim = as_i32(value_dim(args));
+  params.block_size = as_i32(args.k_cache.shape[2]);
+  params.scale = args.scale;
+  params.soft_cap = args.soft_cap.value_or(0.0F);
+  params.window = args.window.value_or(0);
+  params.sinks = args.sinks.empty() ? nullptr : args.sinks.data();
+  params.out_is_f32 = args.out.dtype == DType::kF32;
+  return lamina::cuda::to_status(
+      launch_attention_rest(params, cache_element(args.k_cache.dtype), lamina::cuda::raw(stream)),
+      "ragged_attention");
+}
+
+// A step that is not split is all kRest's.
+Status launch_fast(const RaggedAttentionArgs& args,
+                   const StepTables::Impl& tables,
+                   StreamView stream) {
+  if (args.v_cache.empty() && value_dim(args) != kLatentValueDim) {
+    return unimplemented(fmt::format("ragged_attention: values of {} in keys of {}: {} alone",
+                                     value_dim(args),
+                                     args.k_cache.shape[3],
+                                     kLatentValueDim));
+  }
+  if (args.phase == AttentionPhase::kRest && tables.is_split) {
+    return launch_rest(args, tables, stream);
+  }
+  if (args.phase == AttentionPhase::kCached && !tables.is_split) return {};
+  return launch_items(args, tables, stream);
 }
 
 Status launch_general(const RaggedAttentionArgs& args,
@@ -130,9 +201,23 @@ Status launch_general(const RaggedAttentionArgs& args,
   params.window = args.window.value_or(0);
   params.alibi_slopes = args.alibi_slopes.empty() ? nullptr : args.alibi_slopes.data();
   params.sinks = args.sinks.empty() ? nullptr : args.sinks.data();
+  params.meets_cached = args.phase != AttentionPhase::kRest;
+  params.meets_new = args.phase != AttentionPhase::kCached;
+  DType out_dtype = args.out.dtype;
+  if (args.phase == AttentionPhase::kCached) {
+    const CachedPartial partial = cached_partial(args);
+    params.out = partial.outs;
+    params.lse = partial.lses;
+    params.sinks = nullptr;
+    out_dtype = DType::kF32;
+  } else if (args.phase == AttentionPhase::kRest) {
+    const CachedPartial partial = cached_partial(args);
+    params.cached_outs = partial.outs;
+    params.cached_lses = partial.lses;
+  }
   return lamina::cuda::to_status(
       launch_general_attention(
-          params, args.q.dtype, args.k_cache.dtype, args.out.dtype, lamina::cuda::raw(stream)),
+          params, args.q.dtype, args.k_cache.dtype, out_dtype, lamina::cuda::raw(stream)),
       "ragged_attention");
 }
 
@@ -228,11 +313,16 @@ Status append_kv(const AppendKvArgs& args, StreamView stream) {
 
 Status ragged_attention(const RaggedAttentionArgs& args, StreamView stream) {
   if (args.batch.tables == nullptr) return invalid_argument("ragged_attention: no step tables");
-  if (args.phase != AttentionPhase::kWhole) {
-    return unimplemented("ragged_attention: no phases on CUDA yet");
-  }
-  if (!args.out.is_contiguous()) return invalid_argument("ragged_attention: out has gaps");
   const StepTables::Impl& tables = args.batch.tables->impl();
+  if ((args.phase != AttentionPhase::kWhole) != tables.limits.in_phases) {
+    return invalid_argument(fmt::format("ragged_attention: a call {} phases by tables {} them",
+                                        tables.limits.in_phases ? "without" : "in",
+                                        tables.limits.in_phases ? "for" : "without"));
+  }
+  for (const TensorView& result : {args.out, args.state}) {
+    if (result.empty() || result.is_contiguous()) continue;
+    return invalid_argument("ragged_attention: out or state has gaps");
+  }
   if (args.order != KvOrder::kSwizzled) return launch_general(args, tables, stream);
   if (starts_at_vectors(args.q)) return launch_fast(args, tables, stream);
   return invalid_argument("ragged_attention: rows of q must start at multiples of 16 bytes");

@@ -51,7 +51,8 @@ class GeneralRow {
     sequence_ = find_sequence(params, token_);
     const int begin = params.query_begin[sequence_];
     const int num_tokens = params.query_begin[sequence_ + 1] - begin;
-    position_ = params.context_len[sequence_] - num_tokens + token_ - begin;
+    first_new_ = params.context_len[sequence_] - num_tokens;
+    position_ = first_new_ + token_ - begin;
   }
 
   __device__ void load_query() {
@@ -63,11 +64,28 @@ class GeneralRow {
     __syncthreads();
   }
 
+  // What was made of the cached keys is to the first warp one key more: the log-sum-exp is its
+  // score.
+  __device__ void meet_cached_partial() {
+    if (params_.cached_outs == nullptr || warp_ != 0) return;
+    const float lse = params_.cached_lses[place()];
+    if (lse == -INFINITY) return;
+    own_ = {lse, 1.0F};
+    const float* values = params_.cached_outs + place() * params_.value_dim;
+#pragma unroll
+    for (int i = 0; i < kLaneElements; ++i) {
+      const int element = i * 32 + lane_;
+      if (element < params_.value_dim) values_[i] = values[element];
+    }
+  }
+
   // Each warp meets every kWarps-th key.
   __device__ void meet_keys() {
-    const int first = params_.window > 0 ? max(0, position_ - params_.window + 1) : 0;
+    const int first_seen = params_.window > 0 ? max(0, position_ - params_.window + 1) : 0;
+    const int first = params_.meets_cached ? first_seen : max(first_seen, first_new_);
+    const int end = params_.meets_new ? position_ + 1 : first_new_;
     const int32_t* table = params_.block_tables + sequence_ * params_.max_blocks;
-    for (int key = first + warp_; key <= position_; key += kWarps) {
+    for (int key = first + warp_; key < end; key += kWarps) {
       const int block = table[key / params_.block_size];
       if (block < 0) continue;
       const int64_t row =
@@ -111,17 +129,21 @@ class GeneralRow {
       all = {greatest, all.total * factor + expf(sink - greatest)};
     }
     const float inverse = all.total > 0.0F ? factor / all.total : 0.0F;
-    const int64_t place = static_cast<int64_t>(token_) * params_.num_heads + head_;
-    Out* out = static_cast<Out*>(params_.out) + place * params_.value_dim;
+    Out* out = static_cast<Out*>(params_.out) + place() * params_.value_dim;
     for (int i = threadIdx.x; i < params_.value_dim; i += kThreads) {
       out[i] = narrow<Out>(shared_.sums[i] * inverse);
     }
     if (threadIdx.x == 0 && params_.lse != nullptr) {
-      params_.lse[place] = all.total > 0.0F ? all.greatest + logf(all.total) : -INFINITY;
+      params_.lse[place()] = all.total > 0.0F ? all.greatest + logf(all.total) : -INFINITY;
     }
   }
 
  private:
+  // Among the step's queries.
+  __device__ int64_t place() const {
+    return static_cast<int64_t>(token_) * params_.num_heads + head_;
+  }
+
   // What the elements of a cached row are multiplied by.
   __device__ static float scale_of(const float* scales, int64_t row) {
     if constexpr (is_code<Kv>) {
@@ -168,6 +190,7 @@ class GeneralRow {
   const int warp_;
   const int lane_;
   int sequence_;
+  int first_new_;  // position of the step's first token
   int position_;
   Sums own_ = {-INFINITY, 0.0F};
   float values_[kLaneElements] = {};
@@ -180,6 +203,7 @@ __global__ void __launch_bounds__(kThreads)
   if (static_cast<int>(blockIdx.x) >= params.query_begin[*params.num_sequences]) return;
   GeneralRow<Q, Kv> row(params, shared);
   row.load_query();
+  row.meet_cached_partial();
   row.meet_keys();
   row.template store<Out>(row.add_warps());
 }

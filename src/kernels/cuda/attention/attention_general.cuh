@@ -39,6 +39,11 @@ struct GeneralAttentionParams {
   int32_t window;  // 0: none
   const float* alibi_slopes;
   const float* sinks;
+  bool meets_cached;  // keys that were there before the step
+  bool meets_new;     // the step's own
+  // Where these were met before, else null: the attention over them, without sinks.
+  const float* cached_outs;  // [T, Hq, Dv]
+  const float* cached_lses;  // [T, Hq]
 };
 
 // q and out are floats, out f32 or of q's; the cache is of floats or codes.

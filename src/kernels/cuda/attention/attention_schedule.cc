@@ -32,7 +32,7 @@ void cut_keys(AttentionItem rows,
   width.merges.push_back(rows);
 }
 
-// The sets of rows of sequence `b`, all their keys in one item: calls use(rows).
+// The sets of rows of sequence `b` that have keys, all of them in one item: calls use(rows).
 template <typename Use>
 void for_each_rows(const AttentionLengths& lengths, size_t b, const Use& use) {
   AttentionItem rows{};
@@ -47,8 +47,9 @@ void for_each_rows(const AttentionLengths& lengths, size_t b, const Use& use) {
     rows.num_rows = std::min(max_rows, num_rows - row);
     const int32_t first_seen = rows.first_position + row / lengths.group - lengths.window + 1;
     rows.key_begin = lengths.window > 0 ? std::max(0, first_seen) / kTileKeys * kTileKeys : 0;
-    rows.key_end = rows.first_position + (row + rows.num_rows - 1) / lengths.group + 1;
-    use(rows, num_rows <= kNarrowRows);
+    const int32_t last_token = (row + rows.num_rows - 1) / lengths.group;
+    rows.key_end = rows.first_position + (lengths.cached_only ? 0 : last_token + 1);
+    if (rows.key_begin < rows.key_end) use(rows, num_rows <= kNarrowRows);
   }
 }
 

@@ -40,7 +40,8 @@ struct AttentionLengths {
   int32_t window = 0;                    // 0: none
   // Partials there is room for, of each width. Rows past that are not cut.
   int32_t max_partials = std::numeric_limits<int32_t>::max();
-  bool latent = false;  // values lie in the keys
+  bool latent = false;       // values lie in the keys
+  bool cached_only = false;  // keys that were there before the step; rows without any have no items
 };
 // Overwrites `schedule`; allocates only where it is too small.
 void make_attention_schedule(const AttentionLengths& lengths, AttentionSchedule& schedule);

@@ -141,6 +141,46 @@ TEST(AttentionSchedule, RowsWithoutRoomForPartialsAreNotCut) {
   EXPECT_EQ(num_keys(schedule.narrow.items.front()), 9000);
 }
 
+TEST(AttentionSchedule, CachedKeysEndBeforeTheStep) {
+  const std::vector<int32_t> query_begin = {0, 1, 2, 3, 4};
+  const std::vector<int32_t> context_len = {1, 65, 100, 20'000};
+  AttentionSchedule schedule;
+  AttentionLengths lengths = {
+      .query_begin = query_begin, .context_len = context_len, .group = 8, .cached_only = true};
+  make_attention_schedule(lengths, schedule);
+  expect_sound(schedule.narrow);
+  std::map<int32_t, int32_t> ends;  // by sequence
+  for (const AttentionItem& item : schedule.narrow.items) {
+    EXPECT_EQ(item.first_position, context_len[static_cast<size_t>(item.sequence)] - 1);
+    ends[item.sequence] = std::max(ends[item.sequence], item.key_end);
+  }
+  EXPECT_EQ(ends, (std::map<int32_t, int32_t>{{1, 64}, {2, 99}, {3, 19'999}}));
+  ASSERT_EQ(schedule.narrow.merges.size(), 1U);
+  EXPECT_EQ(schedule.narrow.merges[0].key_end, 19'999);
+}
+
+// Whoever sees a cached key has an item: the second phase relies on it.
+TEST(AttentionSchedule, CachedKeysMoveWithTheWindow) {
+  const std::vector<int32_t> query_begin = {0, 1};
+  for (const int32_t window : {1, 2, 64, 65, 100}) {
+    for (int32_t context = 1; context < 200; ++context) {
+      const std::vector<int32_t> context_len = {context};
+      AttentionSchedule schedule;
+      make_attention_schedule({.query_begin = query_begin,
+                               .context_len = context_len,
+                               .window = window,
+                               .cached_only = true},
+                              schedule);
+      const int32_t first_seen = std::max(0, context - window);
+      if (first_seen >= context - 1) continue;
+      ASSERT_FALSE(schedule.narrow.items.empty()) << window << ", " << context;
+      const auto& items = schedule.narrow.items;
+      EXPECT_EQ(std::ranges::min(items, {}, place).key_begin, first_seen / kTileKeys * kTileKeys);
+      EXPECT_EQ(std::ranges::max(items, {}, place).key_end, context - 1);
+    }
+  }
+}
+
 TEST(AttentionSchedule, NothingComesOfNothing) {
   const AttentionSchedule schedule = cut({0}, {64}, 8);
   EXPECT_TRUE(schedule.narrow.items.empty());
