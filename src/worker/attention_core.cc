@@ -32,14 +32,11 @@ AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView strea
       tables_(config.max_sequences, config.max_blocks_per_sequence, config.num_blocks),
       steps_(static_cast<size_t>(config.num_micro_batches)) {
   const bool is_gpu = stream.device().kind == DeviceKind::kCuda;
-  if (is_gpu && config.overlap) {
-    throw Error(StatusCode::kUnimplemented, "GPUs do not start attention before k and v are there");
-  }
   place_per_head();
   const auto max_sequences = static_cast<size_t>(config.max_sequences);
   for (Step& step : steps_) {
     if (is_gpu) step.tables = std::make_unique<kernels::StepTables>(table_limits(), stream);
-    step.state = Buffer(MemoryKind::kHost, config.state_bytes());
+    step.state = Buffer(memory_of(stream.device().kind), config.state_bytes());
     step.query_begin.reserve(max_sequences + 1);
     step.context_len.reserve(max_sequences);
     step.slot_mapping.reserve(static_cast<size_t>(config.max_tokens));
@@ -88,7 +85,8 @@ kernels::StepTablesLimits AttentionCore::table_limits() const {
           .latent = config_.kv.latent,
           .num_blocks = config_.num_blocks,
           .block_size = config_.kv.block_size,
-          .windows = std::move(windows)};
+          .windows = std::move(windows),
+          .in_phases = config_.overlap};
 }
 
 Status AttentionCore::begin_step(const wire::AttentionPlan& plan) {
@@ -230,21 +228,24 @@ kernels::RaggedAttentionArgs AttentionCore::attention_args(const Step& step,
           .v_scales = cache_.value_scales(layer_idx)};
 }
 
-TensorView AttentionCore::state_view(const Step& step) const {
-  const KvLayout& kv = config_.kv;
+TensorView AttentionCore::state_view(const Step& step, TensorView q) const {
+  LAMINA_CHECK_LE(q.shape[0], config_.max_tokens);
   return {step.state.data(),
           DType::kF32,
-          {step.query_begin.back(), config_.num_heads, kernels::attention_state_dim(kv.value_dim)}};
+          {q.shape[0], config_.num_heads, kernels::attention_state_dim(config_.kv.value_dim)}};
 }
 
 Status AttentionCore::start(int32_t micro_batch, int32_t layer_idx, TensorView q) {
-  Step& current = steps_[static_cast<size_t>(micro_batch)];
   LAMINA_CHECK(config_.overlap);
-  kernels::RaggedAttentionArgs args = attention_args(current, layer_idx, q);
+  return meet_cached_keys(steps_[static_cast<size_t>(micro_batch)], layer_idx, q);
+}
+
+Status AttentionCore::meet_cached_keys(Step& step, int32_t layer_idx, TensorView q) {
+  kernels::RaggedAttentionArgs args = attention_args(step, layer_idx, q);
   args.phase = kernels::AttentionPhase::kCached;
-  args.state = state_view(current);
+  args.state = state_view(step, q);
   LAMINA_RETURN_IF_ERROR(kernels::ragged_attention(args, stream_));
-  current.is_started = true;
+  step.is_started = true;
   return {};
 }
 
@@ -266,12 +267,16 @@ Status AttentionCore::append(int32_t micro_batch, int32_t layer_idx, TensorView 
 Status AttentionCore::attend(
     int32_t micro_batch, int32_t layer_idx, TensorView q, TensorView out, TensorView lse) {
   Step& current = steps_[static_cast<size_t>(micro_batch)];
+  // On a GPU one pass rounds otherwise than two: results would depend on whether q came first.
+  if (current.tables != nullptr && config_.overlap && !current.is_started) {
+    LAMINA_RETURN_IF_ERROR(meet_cached_keys(current, layer_idx, q));
+  }
   kernels::RaggedAttentionArgs args = attention_args(current, layer_idx, q);
   args.out = out;
   if (current.is_partial) args.lse = lse;
   if (std::exchange(current.is_started, false)) {
     args.phase = kernels::AttentionPhase::kRest;
-    args.state = state_view(current);
+    args.state = state_view(current, q);
   }
   return kernels::ragged_attention(args, stream_);
 }

@@ -34,15 +34,14 @@ struct AttentionCoreConfig {
   bool overlap = true;
   std::vector<wire::AttentionLayer> layers;
 
-  // Of each micro-batch, between start() and attend().
+  // Of each micro-batch, between start() and attend(), in memory of the device.
   [[nodiscard]] size_t state_bytes() const;
 };
 
 class AttentionCore {
  public:
   // Allocates the KV cache, in memory of the stream's device, where q, k, v and out of the calls
-  // lie too. Throws Error kResourceExhausted or kInvalidArgument; kUnimplemented for overlap on a
-  // GPU.
+  // lie too. Throws Error kResourceExhausted or kInvalidArgument.
   AttentionCore(const AttentionCoreConfig& config, StreamView stream);
   AttentionCore(const AttentionCore&) = delete;
   AttentionCore& operator=(const AttentionCore&) = delete;
@@ -108,7 +107,8 @@ class AttentionCore {
   [[nodiscard]] kernels::RaggedAttentionArgs attention_args(const Step& step,
                                                             int32_t layer_idx,
                                                             TensorView q) const;
-  [[nodiscard]] TensorView state_view(const Step& step) const;
+  [[nodiscard]] TensorView state_view(const Step& step, TensorView q) const;
+  Status meet_cached_keys(Step& step, int32_t layer_idx, TensorView q);
 
   AttentionCoreConfig config_;
   StreamView stream_;

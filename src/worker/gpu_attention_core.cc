@@ -28,6 +28,12 @@ TensorView GpuAttentionCore::place(const Buffer& memory, const TensorView& like)
   return like.empty() ? like : TensorView(memory.data(), like.dtype, like.shape);
 }
 
+Status GpuAttentionCore::start(int32_t micro_batch, int32_t layer_idx, TensorView q) {
+  const TensorView placed_q = place(q_, q);
+  LAMINA_RETURN_IF_ERROR(copy_tensor(placed_q, q, stream_));
+  return AttentionCore::start(micro_batch, layer_idx, placed_q);
+}
+
 // Waits: the message's memory is the peer's again once this returns.
 Status GpuAttentionCore::append(int32_t micro_batch,
                                 int32_t layer_idx,

@@ -1,0 +1,107 @@
+// An attention worker's core on a GPU against one on the CPU: whole steps of two layers, with and
+// without start().
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/testing/device_tensor.h"
+#include "worker/gpu_attention_core.h"
+
+namespace lamina {
+namespace {
+
+using kernels::TestTensor;
+
+constexpr int32_t kHeads = 4;
+constexpr int32_t kKvHeads = 2;
+constexpr int32_t kHeadDim = 64;
+
+AttentionCoreConfig config_of(DType dtype, bool overlap) {
+  return {.kv = {.num_layers = 2,
+                 .num_kv_heads = kKvHeads,
+                 .head_dim = kHeadDim,
+                 .value_dim = kHeadDim,
+                 .block_size = 16,
+                 .dtype = dtype},
+          .q_dtype = dtype,
+          .num_blocks = 16,
+          .num_heads = kHeads,
+          .max_sequences = 2,
+          .max_tokens = 48,
+          .max_blocks_per_sequence = 8,
+          .num_micro_batches = 1,
+          .overlap = overlap,
+          .layers = {{.scale = 0.3F}, {.scale = 0.3F, .window = 20, .sinks = {1, 0, -1, 2}}}};
+}
+
+// Two sequences come, then get one token each, step by step; the second has no cached keys first.
+std::vector<wire::AttentionPlan> plans() {
+  std::vector<wire::AttentionPlan> plans(1);
+  plans[0].sequences = {{.num_tokens = 33, .num_new_blocks = 3, .starts = 1}};
+  plans[0].new_blocks = {5, 2, 9};
+  for (uint32_t step = 0; step < 4; ++step) {
+    wire::AttentionPlan& plan = plans.emplace_back();
+    const bool starts = step == 0;
+    plan.sequences = {{.first_position = 33 + step, .num_tokens = 1},
+                      {.slot = 1,
+                       .first_position = step,
+                       .num_tokens = 1,
+                       .num_new_blocks = starts ? 1U : 0U,
+                       .starts = starts ? 1U : 0U}};
+    if (starts) plan.new_blocks = {7};
+  }
+  return plans;
+}
+
+// The outputs of all steps and layers.
+std::vector<TestTensor> run(AttentionCore& core, bool starts) {
+  Rng rng(3);
+  const DType dtype = core.config().q_dtype;
+  std::vector<TestTensor> outs;
+  for (const wire::AttentionPlan& plan : plans()) {
+    throw_if_error(core.begin_step(plan));
+    const int64_t num_tokens = core.num_tokens(0);
+    for (int32_t layer = 0; layer < 2; ++layer) {
+      const auto random = [&](int64_t num_heads) {
+        return TestTensor::random(dtype, {num_tokens, num_heads, kHeadDim}, rng);
+      };
+      const TestTensor q = random(kHeads);
+      const TestTensor k = random(kKvHeads);
+      const TestTensor v = random(kKvHeads);
+      const TestTensor& out = outs.emplace_back(DType::kF32, q.view().shape);
+      if (starts) throw_if_error(core.start(0, layer, q.view()));
+      throw_if_error(core.append(0, layer, k.view(), v.view()));
+      throw_if_error(core.attend(0, layer, q.view(), out.view()));
+    }
+  }
+  return outs;
+}
+
+class AttentionCoreOnGpu : public kernels::CudaTest {
+ protected:
+  [[nodiscard]] std::vector<TestTensor> run_on_gpu(DType dtype, bool overlap, bool starts) const {
+    GpuAttentionCore core(config_of(dtype, overlap), stream());
+    return run(core, starts);
+  }
+};
+
+TEST_F(AttentionCoreOnGpu, StartsAttentionBeforeKeysAreThere) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    ThreadPool pool(1);
+    AttentionCore on_cpu(config_of(dtype, true), StreamView(pool));
+    const std::vector<TestTensor> expected = run(on_cpu, true);
+    const std::vector<TestTensor> started = run_on_gpu(dtype, true, true);
+    const std::vector<TestTensor> not_started = run_on_gpu(dtype, true, false);
+    const std::vector<TestTensor> without_overlap = run_on_gpu(dtype, false, false);
+    const float rounding = dtype == DType::kBF16 ? 1.0F / 64 : 1e-5F;
+    const float magnitude = rounding / kernels::tolerance(DType::kF32);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const std::string what = fmt::format("{} call {}", dtype_name(dtype), i);
+      kernels::expect_near(started[i], expected[i], magnitude, what);
+      kernels::expect_near(without_overlap[i], expected[i], magnitude, what);
+      // Whether q came first changes no bit.
+      EXPECT_EQ(not_started[i], started[i]) << what;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lamina
