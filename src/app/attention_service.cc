@@ -50,7 +50,7 @@ AttentionWorkerConfig worker_config(const control::SessionConfig& session,
 
 }  // namespace
 
-void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats) {
+void add_stats(const TileWorkerStats& part, control::WorkerStats& stats) {
   const auto seconds = [](int64_t ns) {
     return std::chrono::duration<double>(Duration(ns)).count();
   };
@@ -200,10 +200,10 @@ void AttentionService::run_session(Session& session) {
   Status status;
   try {
     start_parts(session);
-    std::vector<AttentionWorker*> workers;
+    std::vector<TileWorker*> workers;
     workers.reserve(session.parts.size());
     for (const Part& part : session.parts) workers.push_back(part.worker.get());
-    status = AttentionWorker::serve(workers, session.should_stop, WaitPolicy{}, kIdleCheck);
+    status = TileWorker::serve(workers, session.should_stop, WaitPolicy{}, kIdleCheck);
   } catch (const Error& error) {
     status = error.status();
   } catch (const std::exception& error) {

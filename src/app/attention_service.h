@@ -24,7 +24,7 @@ struct AttentionServiceConfig {
 
 // Adds one part's counters to its session's. Steps and tokens are the same in all parts; progress
 // is that of the part in a step that has been without it for longest.
-void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats);
+void add_stats(const TileWorkerStats& part, control::WorkerStats& stats);
 
 class AttentionService final : public control::AttentionControlHandler {
  public:

@@ -77,6 +77,10 @@ class SliceExecutor {
 
   // Starts a step of a micro-batch. kInvalidArgument past the limits.
   Status begin(int32_t micro_batch, const StepInputs& inputs);
+  // Rows of the step's values: its tokens, and on a GPU's decoding steps padding.
+  [[nodiscard]] int64_t num_rows(int32_t micro_batch) const {
+    return micro_batches_[static_cast<size_t>(micro_batch)].num_tokens;
+  }
   // Runs slice `slice_idx`; a micro-batch's slices are run in order, here or, with the carried
   // values handed on, by executors of the same model elsewhere. An error ends the step.
   Status run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port);

@@ -54,6 +54,9 @@ class FakeRunner final : public SliceRunner {
   [[nodiscard]] int32_t num_slices() const override { return model_.config().num_layers + 1; }
   [[nodiscard]] int32_t num_ranks() const override { return 1; }
   Status begin(int32_t micro_batch, const StepInputs& inputs) override;
+  [[nodiscard]] int64_t num_rows(int32_t micro_batch) const override {
+    return std::ssize(batches_[static_cast<size_t>(micro_batch)].inputs.token_ids);
+  }
   Status run_slice(int32_t micro_batch,
                    int32_t slice_idx,
                    std::span<AttentionBackend* const> attention) override;

@@ -138,8 +138,10 @@ Status ModelReplica::begin_step(int32_t micro_batch) {
   ++last_step_;
   LAMINA_RETURN_IF_ERROR(sequences_.apply(b.step.plan, b.inputs));
   LAMINA_RETURN_IF_ERROR(runner_.begin(micro_batch, b.inputs.view()));
+  const StepStart start = {.first_replica = b.step.first_replica,
+                           .num_rows = runner_.num_rows(micro_batch)};
   for (AttentionBackend* backend : links_.attention) {
-    LAMINA_RETURN_IF_ERROR(backend->begin_step(micro_batch, b.step.first_replica, b.step.plan));
+    LAMINA_RETURN_IF_ERROR(backend->begin_step(micro_batch, start, b.step.plan));
   }
   b.next_slice = own_slice(b, 0);
   b.waits_since = clock_->now();
@@ -329,6 +331,9 @@ Status ModelReplica::finish(int32_t micro_batch) {
   LAMINA_ASSIGN_OR_RETURN(std::vector<SequenceOutput> outputs,
                           sequences_.sample(b.step.plan, b.inputs, runner_.logits(), stream_));
   LAMINA_RETURN_IF_ERROR(runner_.check_exchanges());
+  for (const AttentionBackend* backend : links_.attention) {
+    LAMINA_RETURN_IF_ERROR(backend->check_received());
+  }
   return send_result({.step = b.step.step,
                       .micro_batch = micro_batch,
                       .status = {},

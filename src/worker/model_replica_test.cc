@@ -45,7 +45,9 @@ struct TwoSlices final : SliceRunner {
 
 // Has no output, or fails.
 struct SilentAttention final : AttentionBackend {
-  Status begin_step(int32_t /*batch*/, int32_t /*replica*/, const StepPlan& /*plan*/) override {
+  Status begin_step(int32_t /*batch*/,
+                    const StepStart& /*start*/,
+                    const StepPlan& /*plan*/) override {
     return {};
   }
   Status send_q(int32_t /*batch*/, int32_t /*idx*/, TensorView /*q*/) override { return {}; }

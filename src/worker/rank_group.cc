@@ -126,6 +126,10 @@ Status RankGroup::begin(int32_t micro_batch, const StepInputs& inputs) {
   return {};
 }
 
+int64_t RankGroup::num_rows(int32_t micro_batch) const {
+  return ranks_[0]->executor.num_rows(micro_batch);
+}
+
 Status RankGroup::run_slice(int32_t micro_batch,
                             int32_t slice_idx,
                             std::span<AttentionBackend* const> attention) {

@@ -41,6 +41,7 @@ class RankGroup final : public SliceRunner {
   [[nodiscard]] int32_t num_ranks() const override { return static_cast<int32_t>(ranks_.size()); }
   // The calling thread computes for rank 0 from now on.
   Status begin(int32_t micro_batch, const StepInputs& inputs) override;
+  [[nodiscard]] int64_t num_rows(int32_t micro_batch) const override;
   // On every rank. The first error ends the step on all ranks; the next step is a new one.
   Status run_slice(int32_t micro_batch,
                    int32_t slice_idx,

@@ -73,7 +73,7 @@ void GoldenRunner::step() {
   ASSERT_NO_FATAL_FAILURE(
       check(ranks_.begin(0, {.token_ids = ids, .positions = positions, .logits_rows = rows})));
   for (AttentionBackend* backend : attention_) {
-    ASSERT_NO_FATAL_FAILURE(check(backend->begin_step(0, 0, plan)));
+    ASSERT_NO_FATAL_FAILURE(check(backend->begin_step(0, {}, plan)));
   }
   for (int32_t slice = 0; slice < ranks_.num_slices(); ++slice) {
     ASSERT_NO_FATAL_FAILURE(check(ranks_.run_slice(0, slice, attention_)));

@@ -45,7 +45,7 @@ void WorkerProcess::run_child(const Channel& channel) const {
   ThreadPool pool(1);
   std::vector<std::unique_ptr<Endpoint>> endpoints;
   std::vector<std::unique_ptr<AttentionWorker>> workers;
-  std::vector<AttentionWorker*> served;
+  std::vector<TileWorker*> served;
   for (size_t i = 0; i < parts_.size(); ++i) {
     std::vector<Endpoint*> replicas;
     for (int32_t replica = 0; replica < parts_[i].num_replicas; ++replica) {
@@ -57,7 +57,7 @@ void WorkerProcess::run_child(const Channel& channel) const {
     served.push_back(workers.back().get());
   }
   const std::atomic<bool> should_stop{false};
-  static_cast<void>(AttentionWorker::serve(served, should_stop, WaitPolicy{}, kChildTimeout));
+  static_cast<void>(TileWorker::serve(served, should_stop, WaitPolicy{}, kChildTimeout));
 }
 
 std::vector<std::unique_ptr<Endpoint>> WorkerProcess::connect() {

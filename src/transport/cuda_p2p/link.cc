@@ -89,7 +89,8 @@ std::unique_ptr<SharedMemory> exchange(const LinkConfig& config,
 }  // namespace
 
 Link::Link(const LinkConfig& config, int socket, Deadline deadline)
-    : limits_(config.limits),
+    : place_(config.place),
+      limits_(config.limits),
       inbox_(make_inbox(config)),
       outbox_(exchange(config, *inbox_, socket, deadline)),
       inbox_slots_(slot_views(inbox_->data(), config.receive_slots, config.limits)),
