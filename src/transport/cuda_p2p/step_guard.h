@@ -25,8 +25,9 @@ class StepGuard {
   // After the stream was waited for: kDeadlineExceeded, kUnavailable (aborted), kDataLoss (a
   // message of another size); ok if no wait has failed.
   [[nodiscard]] Status status() const;
-  // Forgets errors, and that it was aborted, and begins an epoch, with message 1. The stream is
-  // idle; both sides have cleared their inboxes since the other stopped sending. Waits for the GPU.
+  // Forgets errors, that it was aborted, and messages that were left half sent, and begins an
+  // epoch, with message 1. The stream is idle; both sides have cleared their inboxes since the
+  // other stopped sending. Waits for the GPU.
   [[nodiscard]] Status begin_epoch(uint32_t epoch);
 
  private:
