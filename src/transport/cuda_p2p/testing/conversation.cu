@@ -16,24 +16,30 @@ class Meeting {
  public:
   __device__ Meeting(uint64_t* word, const StepView& step) : word_(word), step_(step) {}
 
+  // After a barrier of the block, as receive_message() ends with: it puts what all of its threads
+  // have read before the count.
   __device__ bool all_come(const BlockTeam& team, Stamp stamp) {
-    team.sync();
-    bool came = true;
-    if (team.thread == 0) {
-      awaited_ += team.num_blocks;
-      __threadfence();
-      atomicAdd(reinterpret_cast<unsigned long long*>(word_), 1ULL);
-      Patience<DeviceMemory> patience(step_, stamp);
-      uint64_t seen = DeviceMemory::load_acquire(word_);
-      while (came && seen < awaited_) {
-        came = patience.lasts(seen);
-        seen = DeviceMemory::load_acquire(word_);
-      }
-    }
-    return team.all(came);
+    return team.num_blocks == 1 || team.all(team.thread != 0 || wait(team, stamp));
   }
 
  private:
+  __device__ bool wait(const BlockTeam& team, Stamp stamp) {
+    awaited_ += team.num_blocks;
+    Patience<DeviceMemory> patience(step_, stamp);
+    uint64_t seen = DeviceMemory::count_up(word_);
+    while (seen < awaited_) {
+      if (!patience.lasts(seen)) return false;
+      seen = load_acquire(word_);
+    }
+    return true;
+  }
+  // Of what this GPU's blocks know.
+  __device__ static uint64_t load_acquire(const uint64_t* from) {
+    uint64_t value = 0;
+    asm volatile("ld.acquire.gpu.global.b64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+    return value;
+  }
+
   uint64_t* word_;
   const StepView& step_;
   uint64_t awaited_ = 0;
