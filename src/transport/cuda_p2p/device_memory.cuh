@@ -14,6 +14,19 @@
 namespace lamina::cuda_p2p {
 
 struct DeviceMemory {
+  // A look is the better part of a microsecond: a wait hears of another's failure within some 20
+  // of them, and of the host's word and of time within a few hundred.
+  static constexpr uint32_t kLooksPerFailure = 32;
+  static constexpr uint32_t kLooksPerLimits = 512;
+
+  // Whether this thread is the lowest of those of its warp that run together here. The lowest of
+  // all that wait is that wherever it is: there is always one.
+  __device__ static bool is_leader() {
+    uint32_t lower = 0;
+    asm("mov.u32 %0, %lanemask_lt;" : "=r"(lower));
+    return (__activemask() & lower) == 0;
+  }
+
   __device__ static void store_line(Line* to, const Line& line) {
     asm volatile("st.relaxed.sys.global.v2.b64 [%0], {%1, %2};" ::"l"(to),
                  "l"(line.halves[0]),

@@ -12,6 +12,12 @@
 namespace lamina::cuda_p2p {
 
 struct HostMemory {
+  // A look may give the core away: nothing is far next to that.
+  static constexpr uint32_t kLooksPerFailure = 32;
+  static constexpr uint32_t kLooksPerLimits = 32;
+
+  static bool is_leader() { return true; }
+
   static void store_line(Line* to, const Line& line) {
     store_relaxed(&to->halves[0], line.halves[0]);
     store_relaxed(&to->halves[1], line.halves[1]);

@@ -22,8 +22,10 @@ namespace lamina::cuda_p2p {
 inline constexpr uint32_t kMoveBatch = 4;
 inline constexpr uint32_t kLinesBatch = 2;
 
-// A wait's limits: time, the host's word, and the failure of another wait of the stream. Looked at
-// once in a while, because the host's word is far away; the clock starts at the first look.
+// A wait's limits: the failure of another wait of the stream, the host's word, and time. The first
+// is near, and every thread looks there once in a while. The host's word is far away: thousands of
+// threads that ask for it slow each other down. So of threads that wait side by side one looks
+// there, seldom, and at the clock, which starts then; when it fails, the others see that.
 template <typename Memory>
 class Patience {
  public:
@@ -33,13 +35,13 @@ class Patience {
   // After a look that found nothing but `seen`: whether to look again.
   LAMINA_MESSAGE_CODE bool lasts(uint64_t seen) {
     Memory::pause();
-    if (++looks_ % kLooksBetween != 0) return true;
-    if (Memory::load_relaxed(&step_.state->failed) != 0) return false;
-    if (Memory::load_relaxed(&step_.control->abort) != 0) return fail(WaitError::kAborted, seen);
-    const uint64_t now_ns = Memory::now_ns();
-    if (begin_ns_ == 0) begin_ns_ = now_ns;
-    if (now_ns - begin_ns_ > step_.max_wait_ns) return fail(WaitError::kTimedOut, seen);
-    return true;
+    // Before the branches, which threads that have looked more or less often take apart.
+    const bool leads = Memory::is_leader();
+    ++looks_;
+    if (looks_ % Memory::kLooksPerFailure == 0 && Memory::load_relaxed(&step_.state->failed) != 0) {
+      return false;
+    }
+    return !leads || looks_ % Memory::kLooksPerLimits != 0 || is_within_limits(seen);
   }
 
   // Ends all waits of the stream; the first to come here says why. False.
@@ -52,7 +54,13 @@ class Patience {
   }
 
  private:
-  static constexpr uint32_t kLooksBetween = 32;
+  LAMINA_MESSAGE_CODE bool is_within_limits(uint64_t seen) {
+    if (Memory::load_relaxed(&step_.control->abort) != 0) return fail(WaitError::kAborted, seen);
+    const uint64_t now_ns = Memory::now_ns();
+    if (begin_ns_ == 0) begin_ns_ = now_ns;
+    if (now_ns - begin_ns_ > step_.max_wait_ns) return fail(WaitError::kTimedOut, seen);
+    return true;
+  }
 
   const StepView& step_;
   Stamp awaited_;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -218,6 +219,34 @@ TEST(Message, TheHostEndsWaits) {
   EXPECT_EQ(step.error(), WaitError::kAborted);
   EXPECT_FALSE(receive(region.slot(0), make_plan(kCapacity, kSmall), 2, step.view()));
   EXPECT_EQ(step.control.awaited, 1U);
+}
+
+// As threads of a GPU that leave the far looks to another one.
+struct Follower : HostMemory {
+  static bool is_leader() { return false; }
+};
+
+TEST(Message, WhoDoesNotLeadEndsWithThoseWhoDo) {
+  for (const uint32_t size : {16U, kCapacity}) {
+    const Region region({kCapacity}, kSmall);
+    const Plan plan = make_plan(size, kSmall);
+    Step step;
+    HostMemory::store_relaxed(&step.control.abort, 1);
+    std::atomic<bool> has_ended = false;
+    std::thread follower([&] {
+      const auto sink = [](uint32_t, const Chunk&) {};
+      const StepView view = step.view(0);
+      EXPECT_FALSE(receive_message<Follower>(
+          OneThread(), region.slot(0), plan, make_stamp(1, 1), view, sink));
+      has_ended = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    EXPECT_FALSE(has_ended);
+    EXPECT_FALSE(receive(region.slot(0), plan, make_stamp(1, 2), step.view()));
+    follower.join();
+    EXPECT_EQ(step.error(), WaitError::kAborted);
+    EXPECT_EQ(step.control.awaited, make_stamp(1, 2));
+  }
 }
 
 TEST(Message, ARotationSendsNoMoreThanItHasSlotsFor) {
