@@ -1,6 +1,6 @@
 // How a CPU reaches memory that it shares with a GPU or with another thread, for message.h: the
 // side of CPU workers, and the protocol's tests. Chunks are moved by plain accesses, which the
-// release words order.
+// release word orders.
 #pragma once
 
 #include <atomic>
@@ -12,6 +12,12 @@
 namespace lamina::cuda_p2p {
 
 struct HostMemory {
+  // A look may give the core away: nothing is far next to that.
+  static constexpr uint32_t kLooksPerFailure = 32;
+  static constexpr uint32_t kLooksPerLimits = 32;
+
+  static bool is_leader() { return true; }
+
   static void store_line(Line* to, const Line& line) {
     store_relaxed(&to->halves[0], line.halves[0]);
     store_relaxed(&to->halves[1], line.halves[1]);
@@ -37,6 +43,10 @@ struct HostMemory {
   // Whether the caller is the first to set it.
   static bool claim(uint64_t* word) {
     return std::atomic_ref(*word).exchange(1, std::memory_order_relaxed) == 0;
+  }
+  // The new count. Whoever counts later knows what those before knew.
+  static uint64_t count_up(uint64_t* word) {
+    return std::atomic_ref(*word).fetch_add(1, std::memory_order_acq_rel) + 1;
   }
   static uint64_t now_ns() {
     return static_cast<uint64_t>(steady_clock().now().time_since_epoch().count());

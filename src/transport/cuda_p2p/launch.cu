@@ -13,35 +13,39 @@
 namespace lamina::cuda_p2p {
 namespace {
 
-// A row of the grid for each message. Base and failure are one load; in a launch that receives the
-// failure may come at any time, so that a block's threads agree on it.
+// A row of the grid for each message. Base and failure are one load. The waits of kernels before
+// are over when one begins: a launch that sends does so with all of its blocks or with none, and
+// every block of a message is counted. In a launch that receives the failure may come at any time,
+// so that a block's threads agree on it.
 __global__ void __launch_bounds__(kThreads) send_kernel(const __grid_constant__ Transfers params) {
   allow_next_kernel();
   wait_for_previous_kernel();
   const Transfer& message = params.messages[blockIdx.y];
-  const StepState state = load_state(params.step);
-  if (state.failed != 0) return;
-  send_message<DeviceMemory>(
-      BlockTeam(), message.slot, message.plan, state.base + message.use, [&](uint32_t i) {
-        return *message.rows.chunk(i);
-      });
+  const StepBegin begin = load_begin(params.step);
+  if (begin.has_failed) return;
+  send_message<DeviceMemory>(BlockTeam(),
+                             message.slot,
+                             message.plan,
+                             begin.base + message.use,
+                             &params.step.state->num_stored[blockIdx.y],
+                             [&](uint32_t i) { return *message.rows.chunk(i); });
 }
 
 __global__ void __launch_bounds__(kThreads)
     receive_kernel(const __grid_constant__ Transfers params) {
   wait_for_previous_kernel();
   const Transfer& message = params.messages[blockIdx.y];
-  const StepState state = load_state(params.step);
+  const StepBegin begin = load_begin(params.step);
   const BlockTeam team;
-  if (!team.all(state.failed == 0)) return;
-  const Stamp stamp = state.base + message.use;
+  if (!team.all(!begin.has_failed)) return;
+  const Stamp stamp = begin.base + message.use;
   if (message.rows.data != nullptr) {
     receive_message<DeviceMemory>(
         team, message.slot, message.plan, stamp, params.step, [&](uint32_t i, const Chunk& chunk) {
           *message.rows.chunk(i) = chunk;
         });
   } else if (team.block == 0) {
-    wait_for_all_parts<DeviceMemory>(team, message.slot, message.plan, stamp, params.step);
+    wait_for_pushed<DeviceMemory>(team, message.slot, message.plan, stamp, params.step);
   }
 }
 
@@ -63,15 +67,15 @@ __device__ void store_merged(const Merge& params, uint32_t element, const Partia
 template <bool kOutIsBf16>
 __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ Merge params) {
   wait_for_previous_kernel();
-  const StepState state = load_state(params.step);
+  const StepBegin begin = load_begin(params.step);
   const BlockTeam team;
-  if (!team.all(state.failed == 0)) return;
+  if (!team.all(!begin.has_failed)) return;
   merge_messages<DeviceMemory>(team,
                                params.sources,
                                params.num_sources,
                                params.shape,
                                params.step,
-                               state.base,
+                               begin.base,
                                [&](uint32_t element, const PartialChunk& merged) {
                                  store_merged<kOutIsBf16>(params, element, merged);
                                });

@@ -16,7 +16,6 @@
 
 namespace lamina::cuda_p2p {
 
-inline constexpr uint32_t kMaxPeers = 16;
 inline constexpr uint32_t kThreads = 512;
 inline constexpr uint32_t kMaxMergeBlocks = 32;
 

@@ -12,7 +12,7 @@ namespace lamina::cuda_p2p {
 namespace {
 
 constexpr uint64_t kMagic = 0x5032504E494D414CULL;  // "LAMINP2P"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // What goes beside the descriptor of an inbox. Between processes of one host alone.
 struct Hello {

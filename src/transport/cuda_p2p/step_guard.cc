@@ -61,7 +61,7 @@ Status StepGuard::begin_epoch(uint32_t epoch) {
   for (uint64_t* const word : {&control.abort, &control.error, &control.awaited, &control.seen}) {
     HostMemory::store_relaxed(word, 0);
   }
-  const StepState begin = {.base = make_stamp(epoch, 0), .failed = 0};
+  const StepState begin = {.base = make_stamp(epoch, 0)};
   std::memcpy(staged_.data(), &begin, sizeof(begin));
   LAMINA_RETURN_IF_ERROR(copy(state_.data(), staged_.data(), sizeof(begin), stream_));
   return synchronize(stream_);
