@@ -192,9 +192,10 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
   flags
       .add("--transport",
            options.transport,
-           "Data plane: auto, shm, tcp or loopback: local attention workers are threads of this "
-           "process then, and compute on those of the model worker")
-      ->check(CLI::IsMember({"auto", "shm", "tcp", "loopback"}));
+           "Data plane: auto, shm, tcp; loopback: local attention workers are threads of this "
+           "process, and compute on those of the model worker; cuda_p2p: devices of one host send "
+           "each other q, k, v and outputs without it, over NVLink, PCIe or pinned memory")
+      ->check(CLI::IsMember({"auto", "shm", "tcp", "loopback", "cuda_p2p"}));
   flags
       .add("--partition",
            options.partition,

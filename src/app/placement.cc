@@ -21,10 +21,24 @@ std::optional<TransportKind> parse_transport(const std::string& name) {
   if (name == "shm") return TransportKind::kShm;
   if (name == "tcp") return TransportKind::kTcp;
   if (name == "loopback") return TransportKind::kLoopback;
+  if (name == "cuda_p2p") return TransportKind::kCudaP2p;
   return std::nullopt;
 }
 
-ClusterBackendConfig cluster_config(const PlacementOptions& options) {
+// What devices that send by themselves can do so far: heads are split over them.
+void adapt_to_devices(ClusterBackendConfig& config, const ModelProgram& program) {
+  if (config.transport != TransportKind::kCudaP2p) return;
+  if (config.partition == PartitionKind::kAuto) config.partition = PartitionKind::kHead;
+  if (config.partition != PartitionKind::kHead) {
+    throw Error(StatusCode::kInvalidArgument,
+                "--transport cuda_p2p splits the KV cache by heads: --partition head or auto");
+  }
+  if (program.rotation.num_replicas > 1) {
+    throw Error(StatusCode::kInvalidArgument, "--transport cuda_p2p has one replica: --replicas 1");
+  }
+}
+
+ClusterBackendConfig cluster_config(const PlacementOptions& options, const ModelProgram& program) {
   ClusterBackendConfig config;
   config.security = to_control_security(options.security);
   config.transport = parse_transport(options.transport);
@@ -38,6 +52,7 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options) {
   for (const std::string& address : options.attention_worker) {
     config.workers.push_back(control::parse_control_address(address).value_or_throw());
   }
+  adapt_to_devices(config, program);
   return config;
 }
 
@@ -151,7 +166,7 @@ std::unique_ptr<StepBackend> place_backend(const PlacementOptions& options,
     return std::make_unique<LocalBackend>(
         model.program, colocated_kv_bytes(options, model), streams, placement.trace.get());
   }
-  ClusterBackendConfig config = cluster_config(options);
+  ClusterBackendConfig config = cluster_config(options, model.program);
   config.trace = placement.trace.get();
   if (!model.gpus.empty()) config.host_stream = StreamView(*placement.pools.front());
   if (config.workers.empty()) start_workers(options, pools, log_level, config, placement);

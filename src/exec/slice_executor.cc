@@ -133,25 +133,47 @@ TensorView SliceExecutor::input_view(const MicroBatch& batch, std::string_view n
   return {data, DType::kI32, {num_rows}};
 }
 
-Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port) {
+Status SliceExecutor::run_slices(int32_t micro_batch,
+                                 int32_t begin,
+                                 int32_t end,
+                                 AttentionPort& port) {
   current_ = &micro_batches_[static_cast<size_t>(micro_batch)];
-  slice_idx_ = slice_idx;
-  padding_is_sent_ = false;
-  if (current_->is_padded) return run_captured(micro_batch, port);
-  return run(model_->slices[static_cast<size_t>(slice_idx)].program, port);
+  const std::optional<uint64_t> shape = current_->is_padded ? port.launch_shape() : std::nullopt;
+  padding_is_sent_ = shape.has_value();
+  if (!shape) return run_programs(micro_batch, begin, end, port);
+  const SliceGraphs::Key key = {.micro_batch = micro_batch,
+                                .slice_idx = begin,
+                                .end_slice = end,
+                                .num_rows = current_->num_tokens,
+                                .launch_shape = *shape};
+  LAMINA_RETURN_IF_ERROR(
+      graphs_.run(key, stream_, [&] { return run_programs(micro_batch, begin, end, port); }));
+  slice_idx_ = end - 1;
+  return {};
 }
 
-// The whole slice where attention's calls may be captured with it, else what lies between them.
-Status SliceExecutor::run_captured(int32_t micro_batch, AttentionPort& port) {
-  const std::span<const Instruction> program =
-      model_->slices[static_cast<size_t>(slice_idx_)].program;
-  SliceGraphs::Key key = {
-      .micro_batch = micro_batch, .slice_idx = slice_idx_, .num_rows = current_->num_tokens};
-  if (const std::optional<uint64_t> shape = port.launch_shape()) {
-    key.launch_shape = *shape;
-    padding_is_sent_ = true;
-    return graphs_.run(key, stream_, [&] { return run(program, port); });
+Status SliceExecutor::run_programs(int32_t micro_batch,
+                                   int32_t begin,
+                                   int32_t end,
+                                   AttentionPort& port) {
+  for (slice_idx_ = begin; slice_idx_ < end; ++slice_idx_) {
+    const Slice& slice = model_->slices[static_cast<size_t>(slice_idx_)];
+    const bool is_captured_apart = current_->is_padded && !padding_is_sent_;
+    LAMINA_RETURN_IF_ERROR(is_captured_apart ? run_between_calls(micro_batch, slice.program, port)
+                                             : run(slice.program, port));
   }
+  slice_idx_ = end - 1;
+  return {};
+}
+
+// What lies between attention's calls is captured, but not they.
+Status SliceExecutor::run_between_calls(int32_t micro_batch,
+                                        std::span<const Instruction> program,
+                                        AttentionPort& port) {
+  SliceGraphs::Key key = {.micro_batch = micro_batch,
+                          .slice_idx = slice_idx_,
+                          .end_slice = slice_idx_ + 1,
+                          .num_rows = current_->num_tokens};
   for (size_t begin = 0; begin < program.size();) {
     size_t end = begin;
     while (end < program.size() && program[end].kind == InstructionKind::kCompute) ++end;

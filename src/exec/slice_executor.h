@@ -83,7 +83,12 @@ class SliceExecutor {
   }
   // Runs slice `slice_idx`; a micro-batch's slices are run in order, here or, with the carried
   // values handed on, by executors of the same model elsewhere. An error ends the step.
-  Status run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port);
+  Status run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port) {
+    return run_slices(micro_batch, slice_idx, slice_idx + 1, port);
+  }
+  // Slices [begin, end) one after the other: where attention's calls only enqueue, a decoding
+  // step's are one graph.
+  Status run_slices(int32_t micro_batch, int32_t begin, int32_t end, AttentionPort& port);
   [[nodiscard]] int32_t num_slices() const { return static_cast<int32_t>(model_->slices.size()); }
   // Before `collective` starts anew: captured graphs hold on to what it was. Nothing is under way.
   void forget_graphs() { graphs_ = {}; }
@@ -114,7 +119,10 @@ class SliceExecutor {
   Status stage_inputs(MicroBatch& batch) const;
   [[nodiscard]] TensorView input_view(const MicroBatch& batch, std::string_view name) const;
   void set_rows(MicroBatch& batch) const;
-  Status run_captured(int32_t micro_batch, AttentionPort& port);
+  Status run_programs(int32_t micro_batch, int32_t begin, int32_t end, AttentionPort& port);
+  Status run_between_calls(int32_t micro_batch,
+                           std::span<const Instruction> program,
+                           AttentionPort& port);
   Status run(std::span<const Instruction> instructions, AttentionPort& port);
   Status run(const Instruction& instruction, AttentionPort& port);
   Status compute(const Node& node);

@@ -20,7 +20,8 @@ class SliceGraphs {
   // All that launches depend on, apart from the model.
   struct Key {
     int32_t micro_batch = 0;
-    int32_t slice_idx = 0;
+    int32_t slice_idx = 0;  // of the first, the last is before end_slice
+    int32_t end_slice = 0;
     size_t first_instruction = 0;
     int64_t num_rows = 0;       // of the step, padded: tokens, and logits rows where they are made
     uint64_t launch_shape = 0;  // attention's, where its calls are among the instructions

@@ -42,6 +42,15 @@ Status FakeRunner::begin(int32_t micro_batch, const StepInputs& inputs) {
   return {};
 }
 
+Status FakeRunner::run_slices(int32_t micro_batch,
+                              SliceRange slices,
+                              std::span<AttentionBackend* const> attention) {
+  for (int32_t slice = slices.begin; slice < slices.end; ++slice) {
+    LAMINA_RETURN_IF_ERROR(run_slice(micro_batch, slice, attention));
+  }
+  return {};
+}
+
 Status FakeRunner::run_slice(int32_t micro_batch,
                              int32_t slice_idx,
                              std::span<AttentionBackend* const> attention) {

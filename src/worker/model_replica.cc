@@ -170,7 +170,7 @@ Result<bool> ModelReplica::run_next_slice() {
     Status status = runnable.status();
     if (status.ok() && !*runnable) status = check_patience(batch(i));
     if (status.ok() && !*runnable) continue;
-    if (status.ok()) status = run_slice(i);
+    if (status.ok()) status = run_slices(i);
     if (status.ok()) return true;
     report(i, status);
     return status;
@@ -214,32 +214,48 @@ Result<bool> ModelReplica::is_runnable(int32_t micro_batch) {
   return has_all;
 }
 
-Status ModelReplica::run_slice(int32_t micro_batch) {
+Status ModelReplica::run_slices(int32_t micro_batch) {
   MicroBatch& b = batch(micro_batch);
-  const int32_t slice = *b.next_slice;
+  const SliceRange slices = next_run(micro_batch);
   const TimePoint begin = clock_->now();
   b.last_turn = ++num_turns_;
-  if (comes_from_elsewhere(b, slice)) LAMINA_RETURN_IF_ERROR(take_carried(micro_batch));
-  LAMINA_RETURN_IF_ERROR(runner_.run_slice(micro_batch, slice, links_.attention));
-  const bool is_last = slice + 1 == runner_.num_slices();
-  LAMINA_RETURN_IF_ERROR(is_last ? finish(micro_batch) : hand_on(micro_batch, slice));
-  b.next_slice = own_slice(b, slice + 1);
+  if (comes_from_elsewhere(b, slices.begin)) LAMINA_RETURN_IF_ERROR(take_carried(micro_batch));
+  LAMINA_RETURN_IF_ERROR(runner_.run_slices(micro_batch, slices, links_.attention));
+  const bool is_last = slices.end == runner_.num_slices();
+  LAMINA_RETURN_IF_ERROR(is_last ? finish(micro_batch) : hand_on(micro_batch, slices.end - 1));
+  b.next_slice = own_slice(b, slices.end);
   b.waits_since = clock_->now();
-  note_slice(b, micro_batch, slice, begin);
+  note_slices(b, micro_batch, slices, begin);
   return {};
 }
 
-void ModelReplica::note_slice(const MicroBatch& b,
-                              int32_t micro_batch,
-                              int32_t slice_idx,
-                              TimePoint begin) {
+// The next slice, and those after it that need nothing of the host: where attention's calls only
+// enqueue, all that this replica runs in a row.
+SliceRange ModelReplica::next_run(int32_t micro_batch) const {
+  const MicroBatch& b = batch(micro_batch);
+  SliceRange slices = {.begin = *b.next_slice, .end = *b.next_slice + 1};
+  const bool only_enqueues =
+      std::ranges::all_of(links_.attention, [&](const AttentionBackend* backend) {
+        return backend->launch_shape(micro_batch).has_value();
+      });
+  if (!only_enqueues) return slices;
+  while (slices.end < runner_.num_slices() && replica_of(b, slices.end) == config_.replica_idx) {
+    ++slices.end;
+  }
+  return slices;
+}
+
+void ModelReplica::note_slices(const MicroBatch& b,
+                               int32_t micro_batch,
+                               SliceRange slices,
+                               TimePoint begin) {
   const TimePoint end = clock_->now();
   const auto num_tokens = static_cast<int32_t>(b.inputs.token_ids.size());
-  ++stats_.num_slices;
+  stats_.num_slices += static_cast<uint64_t>(slices.count());
   stats_.slice_ns += (end - begin).count();
-  if (links_.meter != nullptr) {
+  if (links_.meter != nullptr && slices.count() == 1) {
     const SendTimes sends = links_.meter->noted_sends(micro_batch);
-    const bool sent_q = sends.layer == slice_idx && sends.q >= begin;
+    const bool sent_q = sends.layer == slices.begin && sends.q >= begin;
     links_.meter->add_slice(b.step.plan.is_decoding(),
                             num_tokens,
                             end - begin,
@@ -253,8 +269,8 @@ void ModelReplica::note_slice(const MicroBatch& b,
                           .end = end,
                           .step = b.step.step,
                           .micro_batch = micro_batch,
-                          .layer = std::min(slice_idx, runner_.num_slices() - 2),
-                          .slice = slice_idx,
+                          .layer = std::min(slices.begin, runner_.num_slices() - 2),
+                          .slice = slices.begin,
                           .num_tokens = num_tokens});
 }
 

@@ -91,14 +91,18 @@ class ModelReplica {
   void sort_by_turn();
   [[nodiscard]] Status check_patience(const MicroBatch& batch) const;
   Result<bool> is_runnable(int32_t micro_batch);
-  Status run_slice(int32_t micro_batch);
+  Status run_slices(int32_t micro_batch);
+  [[nodiscard]] SliceRange next_run(int32_t micro_batch) const;
   [[nodiscard]] bool comes_from_elsewhere(const MicroBatch& batch, int32_t slice_idx) const;
   [[nodiscard]] AwaitedMessage carried_into(int32_t micro_batch) const;
   Status take_carried(int32_t micro_batch);
   void trace_carried(int32_t sender, int64_t sent_ns);
   Status hand_on(int32_t micro_batch, int32_t slice_idx);
   Status finish(int32_t micro_batch);
-  void note_slice(const MicroBatch& batch, int32_t micro_batch, int32_t slice_idx, TimePoint begin);
+  void note_slices(const MicroBatch& batch,
+                   int32_t micro_batch,
+                   SliceRange slices,
+                   TimePoint begin);
   void report(int32_t micro_batch, const Status& failure);
   Status send_result(const StepResult& result, uint64_t seq);
   // The first slice from `from` on that this replica runs.

@@ -25,9 +25,10 @@ struct TwoSlices final : SliceRunner {
   [[nodiscard]] int32_t num_slices() const override { return 2; }
   [[nodiscard]] int32_t num_ranks() const override { return 1; }
   Status begin(int32_t /*micro_batch*/, const StepInputs& /*inputs*/) override { return {}; }
-  Status run_slice(int32_t /*micro_batch*/,
-                   int32_t /*slice_idx*/,
-                   std::span<AttentionBackend* const> /*attention*/) override {
+  [[nodiscard]] int64_t num_rows(int32_t /*micro_batch*/) const override { return 0; }
+  Status run_slices(int32_t /*micro_batch*/,
+                    SliceRange /*slices*/,
+                    std::span<AttentionBackend* const> /*attention*/) override {
     return {};
   }
   [[nodiscard]] TensorView logits() const override { return {}; }

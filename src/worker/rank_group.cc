@@ -80,6 +80,10 @@ RankGroup::~RankGroup() {
   changed_.notify_all();
   stopped_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  forget_graphs();
+}
+
+void RankGroup::forget_graphs() {
   for (const auto& rank : ranks_) rank->executor.forget_graphs();
 }
 
@@ -130,11 +134,11 @@ int64_t RankGroup::num_rows(int32_t micro_batch) const {
   return ranks_[0]->executor.num_rows(micro_batch);
 }
 
-Status RankGroup::run_slice(int32_t micro_batch,
-                            int32_t slice_idx,
-                            std::span<AttentionBackend* const> attention) {
+Status RankGroup::run_slices(int32_t micro_batch,
+                             SliceRange slices,
+                             std::span<AttentionBackend* const> attention) {
   LAMINA_CHECK_EQ(attention.size(), ranks_.size());
-  const Job job = {micro_batch, slice_idx, attention};
+  const Job job = {micro_batch, slices, attention};
   if (threads_.empty()) return ranks_[0]->status = run_and_report(0, job);
   {
     const std::lock_guard lock(mutex_);
@@ -190,7 +194,8 @@ void RankGroup::rank_loop(size_t rank) {
 
 Status RankGroup::run_and_report(size_t rank, const Job& job) {
   MicroBatchPort port(*job.attention[rank], job.micro_batch);
-  Status status = ranks_[rank]->executor.run_slice(job.micro_batch, job.slice_idx, port);
+  Status status =
+      ranks_[rank]->executor.run_slices(job.micro_batch, job.slices.begin, job.slices.end, port);
   if (status.ok()) return status;
   const std::lock_guard lock(mutex_);
   break_off();

@@ -17,9 +17,9 @@ Status wait_for_news(std::span<TileWorker* const> workers,
 
 // Waits of all workers' stats grow by what it took.
 Status TileWorker::serve(std::span<TileWorker* const> workers,
-                          const std::atomic<bool>& should_stop,
-                          WaitPolicy policy,
-                          Duration idle_check) {
+                         const std::atomic<bool>& should_stop,
+                         WaitPolicy policy,
+                         Duration idle_check) {
   std::vector<AwaitedMessage> awaited;
   while (!should_stop) {
     bool did_something = false;

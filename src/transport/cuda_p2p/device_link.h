@@ -1,6 +1,6 @@
-// DeviceLink: an endpoint's link between devices, and what ends the waits on it. Waits of a stream's
-// kernels, or of a CPU thread, are ended by its StepGuard: from guard() on also when the peer's
-// process leaves and when the endpoint is aborted.
+// DeviceLink: an endpoint's link between devices, and what ends the waits on it. Waits of a
+// stream's kernels, or of a CPU thread, are ended by its StepGuard: from guard() on also when the
+// peer's process leaves and when the endpoint is aborted.
 #pragma once
 
 #include <memory>

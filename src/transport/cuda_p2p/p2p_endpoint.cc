@@ -79,12 +79,11 @@ class PendingP2p final : public PendingEndpoint {
         region_(ShmRegion::create(SlotRegion::total_bytes(config.receive_slots))),
         socket_name_(config.listens ? random_name() : ""),
         listener_(config.listens ? listen_at(socket_name_) : FileHandle()),
-        blob_(encode_blob(make_blob(config,
-                                    token_,
-                                    Locator{.region = region_->name(),
-                                            .socket = socket_name_,
-                                            .is_gpu = is_gpu()}
-                                        .encode()))) {
+        blob_(encode_blob(
+            make_blob(config,
+                      token_,
+                      Locator{.region = region_->name(), .socket = socket_name_, .is_gpu = is_gpu()}
+                          .encode()))) {
     SlotRegion(region_->data(), config_.receive_slots).initialise(token_);
   }
 

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/check.h"
 #include "transport/cuda_p2p/host_memory.h"
 
 namespace lamina::cuda_p2p {
@@ -35,6 +36,15 @@ StepView StepGuard::view() const {
 
 void StepGuard::abort() {
   HostMemory::store_relaxed(&control_in(control_).abort, 1);
+}
+
+bool StepGuard::is_aborted() const {
+  return HostMemory::load_relaxed(&control_in(control_).abort) != 0;
+}
+
+Stamp StepGuard::stamp_of(uint32_t use) const {
+  LAMINA_CHECK(stream_.device().kind == DeviceKind::kCpu);
+  return view().state->base + use;
 }
 
 Status StepGuard::status() const {

@@ -23,6 +23,9 @@ class StepGuard {
 
   // Any thread: ends all waits, also those to come, within a few milliseconds.
   void abort();
+  [[nodiscard]] bool is_aborted() const;
+  // Of a CPU: of the step's message `use`.
+  [[nodiscard]] Stamp stamp_of(uint32_t use) const;
   // After the stream was waited for: kDeadlineExceeded, kUnavailable (aborted), kDataLoss (a
   // message of another size); ok if no wait has failed.
   [[nodiscard]] Status status() const;
