@@ -95,8 +95,7 @@ Status DeviceAttention::send_kv(int32_t micro_batch,
                                 TensorView k,
                                 TensorView v) {
   const MicroBatch& step = batch(micro_batch);
-  DeviceTransfers transfers(
-      DeviceTransfers::Direction::kSend, *step.guard, attention_idx, stream_);
+  DeviceTransfers transfers(DeviceTransfers::Direction::kSend, *step.guard, attention_idx, stream_);
   const auto slot_of = [&](DeviceMessage kind) {
     return wire::device_slot_of(
         kind, static_cast<uint32_t>(micro_batch), static_cast<uint32_t>(attention_idx));
@@ -104,14 +103,13 @@ Status DeviceAttention::send_kv(int32_t micro_batch,
   for (const AttentionPeer& peer : peers()) {
     const HeadRange heads = query_heads(peer);
     const HeadRange kv = peer.kv_heads;
-    LAMINA_RETURN_IF_ERROR(transfers.add(link_of(peer),
-                                         slot_of(DeviceMessage::kQ),
-                                         step.q.columns(heads.begin, heads.count())));
     LAMINA_RETURN_IF_ERROR(transfers.add(
-        link_of(peer), slot_of(DeviceMessage::kK), k.columns(kv.begin, kv.count())));
+        link_of(peer), slot_of(DeviceMessage::kQ), step.q.columns(heads.begin, heads.count())));
+    LAMINA_RETURN_IF_ERROR(
+        transfers.add(link_of(peer), slot_of(DeviceMessage::kK), k.columns(kv.begin, kv.count())));
     if (config_.latent) continue;
-    LAMINA_RETURN_IF_ERROR(transfers.add(
-        link_of(peer), slot_of(DeviceMessage::kV), v.columns(kv.begin, kv.count())));
+    LAMINA_RETURN_IF_ERROR(
+        transfers.add(link_of(peer), slot_of(DeviceMessage::kV), v.columns(kv.begin, kv.count())));
   }
   return transfers.enqueue();
 }
@@ -134,8 +132,7 @@ Status DeviceAttention::receive(int32_t micro_batch, int32_t attention_idx, Tens
     return reason.ok() ? received : reason;
   }
   if (attention_idx + 1 < config_.num_layers) return {};
-  return cuda_p2p::advance(
-      step.guard->view(), static_cast<uint32_t>(config_.num_layers), stream_);
+  return cuda_p2p::advance(step.guard->view(), static_cast<uint32_t>(config_.num_layers), stream_);
 }
 
 // Whoever may want this core gets it: the caller asks again at once.
@@ -149,9 +146,10 @@ Result<bool> DeviceAttention::has_output(int32_t micro_batch, int32_t attention_
   for (const AttentionPeer& peer : peers()) {
     const int64_t elements = step.num_rows * query_heads(peer).count() * config_.value_dim;
     const size_t size_bytes = static_cast<size_t>(elements) * dtype_bytes(config_.dtype);
-    const bool has_begun = cuda_p2p::has_begun(link_of(peer).inbox(slot),
-                                               link_of(peer).plan(static_cast<uint32_t>(size_bytes)),
-                                               step.guard->stamp_of(static_cast<uint32_t>(attention_idx) + 1));
+    const bool has_begun =
+        cuda_p2p::has_begun(link_of(peer).inbox(slot),
+                            link_of(peer).plan(static_cast<uint32_t>(size_bytes)),
+                            step.guard->stamp_of(static_cast<uint32_t>(attention_idx) + 1));
     if (has_begun) continue;
     if (step.guard->is_aborted()) return unavailable("an attention worker is gone");
     std::this_thread::yield();

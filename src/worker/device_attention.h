@@ -24,7 +24,7 @@ struct DeviceAttentionConfig {
   int32_t num_heads = 0;  // of the model, or of this tensor-parallel rank
   int32_t num_kv_heads = 0;
   int32_t value_dim = 0;
-  bool latent = false;          // k alone is sent
+  bool latent = false;         // k alone is sent
   DType dtype = DType::kBF16;  // of q, k, v and out
   int32_t block_size = 16;
   int32_t max_sequences = 0;

@@ -138,7 +138,8 @@ bool DeviceAttentionWorker::has_begun(uint32_t micro_batch) const {
   const auto layer = static_cast<uint32_t>(step.next_layer);
   const cuda_p2p::Link& link = model_.device_link()->link();
   const int64_t elements = step.num_rows * config_.core.num_heads * config_.core.kv.head_dim;
-  const auto size_bytes = static_cast<uint32_t>(elements) * static_cast<uint32_t>(dtype_bytes(config_.dtype));
+  const auto size_bytes =
+      static_cast<uint32_t>(elements) * static_cast<uint32_t>(dtype_bytes(config_.dtype));
   return cuda_p2p::has_begun(
       link.inbox(wire::device_slot_of(DeviceMessage::kQ, micro_batch, layer)),
       link.plan(size_bytes),
@@ -202,10 +203,9 @@ Status DeviceAttentionWorker::run_step(uint32_t micro_batch) {
   const std::optional<uint64_t> shape = core_.launch_shape(idx);
   const bool is_decoding = step.num_tokens == static_cast<int32_t>(plan_.sequences.size());
   if (!shape || !is_decoding) return run_layers(micro_batch);
-  return graphs_.run(
-      {.micro_batch = idx, .num_rows = step.num_rows, .launch_shape = *shape},
-      stream_,
-      [&] { return run_layers(micro_batch); });
+  return graphs_.run({.micro_batch = idx, .num_rows = step.num_rows, .launch_shape = *shape},
+                     stream_,
+                     [&] { return run_layers(micro_batch); });
 }
 
 Status DeviceAttentionWorker::run_layers(uint32_t micro_batch) {
@@ -217,9 +217,8 @@ Status DeviceAttentionWorker::run_layers(uint32_t micro_batch) {
 }
 
 Status DeviceAttentionWorker::end_layers(uint32_t micro_batch) {
-  return cuda_p2p::advance(batch(micro_batch).guard->view(),
-                           static_cast<uint32_t>(config_.core.kv.num_layers),
-                           stream_);
+  return cuda_p2p::advance(
+      batch(micro_batch).guard->view(), static_cast<uint32_t>(config_.core.kv.num_layers), stream_);
 }
 
 Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {

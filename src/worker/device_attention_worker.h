@@ -1,8 +1,8 @@
 // DeviceAttentionWorker: an attention worker's end of DeviceAttention. A plan is all that its host
-// is told of a step. On a GPU it brings block tables and lengths there and enqueues all layers, each
-// of which waits for q, k and v, appends, attends and sends the output by itself; decoding steps are
-// captured, once for each number of rows. On a CPU the thread polls for the next layer of each
-// micro-batch while steps are under way. Confined to one thread, but for stats.
+// is told of a step. On a GPU it brings block tables and lengths there and enqueues all layers,
+// each of which waits for q, k and v, appends, attends and sends the output by itself; decoding
+// steps are captured, once for each number of rows. On a CPU the thread polls for the next layer of
+// each micro-batch while steps are under way. Confined to one thread, but for stats.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ class DeviceAttentionWorker final : public TileWorker {
  public:
   // `model` leads to the rank of the model and outlives this; it has a device link. config.core is
   // without overlap. `stream`: the pool that computes, or names the GPU, where this has a stream of
-  // its own: tiles wait for each other by way of the model's ranks. Throws what AttentionCore throws; kUnimplemented for more than one replica, or
-  // rows that devices do not send.
+  // its own: tiles wait for each other by way of the model's ranks. Throws what AttentionCore
+  // throws; kUnimplemented for more than one replica, or rows that devices do not send.
   DeviceAttentionWorker(const AttentionWorkerConfig& config, Endpoint& model, StreamView stream);
   // Ends what waits, and waits for the stream.
   ~DeviceAttentionWorker() override;

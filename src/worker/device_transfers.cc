@@ -17,8 +17,7 @@ uint32_t chunks_of_bytes(size_t size_bytes) {
 
 // Rows without gaps are one long row.
 cuda_p2p::Rows rows_of(const TensorView& tensor) {
-  const size_t stride_bytes =
-      static_cast<size_t>(tensor.row_stride) * dtype_bytes(tensor.dtype);
+  const size_t stride_bytes = static_cast<size_t>(tensor.row_stride) * dtype_bytes(tensor.dtype);
   return {.data = reinterpret_cast<cuda_p2p::Chunk*>(tensor.data),
           .row_chunks = chunks_of_bytes(tensor.row_bytes()),
           .stride_chunks = chunks_of_bytes(stride_bytes)};
