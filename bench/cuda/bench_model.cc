@@ -76,7 +76,7 @@ class Decoder {
     throw_if_error(
         ranks_.begin(0, {.token_ids = ids_, .positions = positions_, .logits_rows = rows_}));
     for (AttentionBackend* backend : backends_) throw_if_error(backend->begin_step(0, {}, plan));
-    throw_if_error(ranks_.run_slices(0, {0, ranks_.num_slices()}, backends_));
+    throw_if_error(ranks_.run_slices(std::array{SliceRun{0, 0, ranks_.num_slices()}}, backends_));
   }
 
  private:

@@ -133,36 +133,65 @@ TensorView SliceExecutor::input_view(const MicroBatch& batch, std::string_view n
   return {data, DType::kI32, {num_rows}};
 }
 
-Status SliceExecutor::run_slices(int32_t micro_batch,
-                                 int32_t begin,
-                                 int32_t end,
-                                 AttentionPort& port) {
-  current_ = &micro_batches_[static_cast<size_t>(micro_batch)];
-  const std::optional<uint64_t> shape = current_->is_padded ? port.launch_shape() : std::nullopt;
-  padding_is_sent_ = shape.has_value();
-  if (!shape) return run_programs(micro_batch, begin, end, port);
-  const SliceGraphs::Key key = {.micro_batch = micro_batch,
-                                .slice_idx = begin,
-                                .end_slice = end,
-                                .num_rows = current_->num_tokens,
-                                .launch_shape = *shape};
-  LAMINA_RETURN_IF_ERROR(
-      graphs_.run(key, stream_, [&] { return run_programs(micro_batch, begin, end, port); }));
-  slice_idx_ = end - 1;
+Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port) {
+  const SliceRun run = {micro_batch, slice_idx, slice_idx + 1};
+  AttentionPort* const only = &port;
+  return run_slices(std::span(&run, 1), std::span(&only, 1));
+}
+
+Status SliceExecutor::run_slices(std::span<const SliceRun> runs,
+                                 std::span<AttentionPort* const> ports) {
+  const std::optional<SliceGraphs::Key> key = whole_key(runs, ports);
+  if (!key) return run_in_turn(runs, ports);
+  LAMINA_RETURN_IF_ERROR(graphs_.run(*key, stream_, [&] { return run_in_turn(runs, ports); }));
+  note_last(runs);
   return {};
 }
 
-Status SliceExecutor::run_programs(int32_t micro_batch,
-                                   int32_t begin,
-                                   int32_t end,
-                                   AttentionPort& port) {
-  for (slice_idx_ = begin; slice_idx_ < end; ++slice_idx_) {
-    const Slice& slice = model_->slices[static_cast<size_t>(slice_idx_)];
-    const bool is_captured_apart = current_->is_padded && !padding_is_sent_;
-    LAMINA_RETURN_IF_ERROR(is_captured_apart ? run_between_calls(micro_batch, slice.program, port)
-                                             : run(slice.program, port));
+// A replayed graph's last slice: of the longest run, the last of them.
+void SliceExecutor::note_last(std::span<const SliceRun> runs) {
+  const SliceRun* last = &runs.front();
+  for (const SliceRun& run : runs) {
+    if (run.count() >= last->count()) last = &run;
   }
-  slice_idx_ = end - 1;
+  current_ = &micro_batches_[static_cast<size_t>(last->micro_batch)];
+  slice_idx_ = last->end - 1;
+}
+
+// Of a graph with attention's calls in it, if there may be one.
+std::optional<SliceGraphs::Key> SliceExecutor::whole_key(
+    std::span<const SliceRun> runs, std::span<AttentionPort* const> ports) const {
+  SliceGraphs::Key key;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const MicroBatch& batch = micro_batches_[static_cast<size_t>(runs[i].micro_batch)];
+    const std::optional<uint64_t> shape = ports[i]->launch_shape();
+    if (!batch.is_padded || !shape) return std::nullopt;
+    key.parts.push_back({.micro_batch = runs[i].micro_batch,
+                         .begin = runs[i].begin,
+                         .end = runs[i].end,
+                         .num_rows = batch.num_tokens,
+                         .launch_shape = *shape});
+  }
+  return key;
+}
+
+Status SliceExecutor::run_in_turn(std::span<const SliceRun> runs,
+                                  std::span<AttentionPort* const> ports) {
+  int32_t most = 0;
+  for (const SliceRun& run : runs) most = std::max(most, run.count());
+  for (int32_t turn = 0; turn < most; ++turn) {
+    for (size_t i = 0; i < runs.size(); ++i) {
+      if (turn >= runs[i].count()) continue;
+      current_ = &micro_batches_[static_cast<size_t>(runs[i].micro_batch)];
+      slice_idx_ = runs[i].begin + turn;
+      const Slice& slice = model_->slices[static_cast<size_t>(slice_idx_)];
+      const bool only_enqueues = ports[i]->launch_shape().has_value();
+      padding_is_sent_ = current_->is_padded && only_enqueues;
+      LAMINA_RETURN_IF_ERROR(current_->is_padded && !only_enqueues
+                                 ? run_between_calls(runs[i].micro_batch, slice.program, *ports[i])
+                                 : run(slice.program, *ports[i]));
+    }
+  }
   return {};
 }
 
@@ -170,10 +199,10 @@ Status SliceExecutor::run_programs(int32_t micro_batch,
 Status SliceExecutor::run_between_calls(int32_t micro_batch,
                                         std::span<const Instruction> program,
                                         AttentionPort& port) {
-  SliceGraphs::Key key = {.micro_batch = micro_batch,
-                          .slice_idx = slice_idx_,
-                          .end_slice = slice_idx_ + 1,
-                          .num_rows = current_->num_tokens};
+  SliceGraphs::Key key = {.parts = {{.micro_batch = micro_batch,
+                                     .begin = slice_idx_,
+                                     .end = slice_idx_ + 1,
+                                     .num_rows = current_->num_tokens}}};
   for (size_t begin = 0; begin < program.size();) {
     size_t end = begin;
     while (end < program.size() && program[end].kind == InstructionKind::kCompute) ++end;

@@ -42,11 +42,12 @@ Status FakeRunner::begin(int32_t micro_batch, const StepInputs& inputs) {
   return {};
 }
 
-Status FakeRunner::run_slices(int32_t micro_batch,
-                              SliceRange slices,
+// One at a time: simulated attention has no launch shape.
+Status FakeRunner::run_slices(std::span<const SliceRun> runs,
                               std::span<AttentionBackend* const> attention) {
-  for (int32_t slice = slices.begin; slice < slices.end; ++slice) {
-    LAMINA_RETURN_IF_ERROR(run_slice(micro_batch, slice, attention));
+  for (const SliceRun& run : runs) {
+    LAMINA_CHECK_EQ(run.count(), 1);
+    LAMINA_RETURN_IF_ERROR(run_slice(run.micro_batch, run.begin, attention));
   }
   return {};
 }

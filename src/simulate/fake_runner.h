@@ -57,8 +57,7 @@ class FakeRunner final : public SliceRunner {
   [[nodiscard]] int64_t num_rows(int32_t micro_batch) const override {
     return std::ssize(batches_[static_cast<size_t>(micro_batch)].inputs.token_ids);
   }
-  Status run_slices(int32_t micro_batch,
-                    SliceRange slices,
+  Status run_slices(std::span<const SliceRun> runs,
                     std::span<AttentionBackend* const> attention) override;
   [[nodiscard]] TensorView logits() const override;
   [[nodiscard]] size_t carried_bytes(int32_t micro_batch, int32_t slice_idx) const override;

@@ -41,9 +41,12 @@ struct AttentionCoreConfig {
 class AttentionCore {
  public:
   // Allocates the KV cache, in memory of the stream's device, where q, k, v and out of the calls
-  // lie too. Throws Error kResourceExhausted or kInvalidArgument; kUnimplemented for overlap on a
-  // GPU.
-  AttentionCore(const AttentionCoreConfig& config, StreamView stream);
+  // lie too. Micro-batches whose calls do not wait for each other have streams of their own, of one
+  // device; else `streams` is one for all. Throws Error kResourceExhausted or kInvalidArgument;
+  // kUnimplemented for overlap on a GPU.
+  AttentionCore(const AttentionCoreConfig& config, std::span<const StreamView> streams);
+  AttentionCore(const AttentionCoreConfig& config, StreamView stream)
+      : AttentionCore(config, std::span(&stream, 1)) {}
   AttentionCore(const AttentionCore&) = delete;
   AttentionCore& operator=(const AttentionCore&) = delete;
   virtual ~AttentionCore() = default;
@@ -94,6 +97,9 @@ class AttentionCore {
     std::span<const float> sinks;
   };
 
+  [[nodiscard]] StreamView stream(int32_t micro_batch) const {
+    return streams_[streams_.size() == 1 ? 0 : static_cast<size_t>(micro_batch)];
+  }
   [[nodiscard]] const Step& step(int32_t micro_batch) const {
     return steps_[static_cast<size_t>(micro_batch)];
   }
@@ -111,7 +117,7 @@ class AttentionCore {
   [[nodiscard]] TensorView state_view(const Step& step) const;
 
   AttentionCoreConfig config_;
-  StreamView stream_;
+  std::vector<StreamView> streams_;
   KvCache cache_;
   kernels::KvOrder order_;
   BlockTables tables_;

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "transport/cuda_p2p/device_link.h"
 #include "transport/cuda_p2p/host_messages.h"
+#include "transport/cuda_p2p/poll_pace.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
 
@@ -152,9 +152,10 @@ Result<bool> DeviceAttention::has_output(int32_t micro_batch, int32_t attention_
                             step.guard->stamp_of(static_cast<uint32_t>(attention_idx) + 1));
     if (has_begun) continue;
     if (step.guard->is_aborted()) return unavailable("an attention worker is gone");
-    std::this_thread::yield();
+    cuda_p2p::pause_after(num_vain_looks_++);
     return false;
   }
+  num_vain_looks_ = 0;
   return true;
 }
 

@@ -78,6 +78,7 @@ class DeviceAttention final : public OffloadedBackend {
   StreamView stream_;
   StepPartitioner partitioner_;
   std::vector<MicroBatch> batches_;
+  uint32_t num_vain_looks_ = 0;  // of has_output() in a row, on a CPU
 };
 
 }  // namespace lamina

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "transport/cuda_p2p/device_link.h"
 #include "transport/cuda_p2p/host_messages.h"
+#include "transport/cuda_p2p/poll_pace.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
 
@@ -43,6 +43,25 @@ AttentionWorkerConfig checked(const AttentionWorkerConfig& config) {
   return config;
 }
 
+std::vector<std::unique_ptr<GpuStream>> make_gpu_streams(const AttentionWorkerConfig& config,
+                                                         StreamView stream) {
+  std::vector<std::unique_ptr<GpuStream>> streams;
+  if (stream.device().kind == DeviceKind::kCpu) return streams;
+  for (int32_t i = 0; i < config.core.num_micro_batches; ++i) {
+    streams.push_back(std::make_unique<GpuStream>(stream.device()));
+  }
+  return streams;
+}
+
+// The pool for all micro-batches, where there are no GPU's streams.
+std::vector<StreamView> views_of(const std::vector<std::unique_ptr<GpuStream>>& gpu_streams,
+                                 const AttentionWorkerConfig& config,
+                                 StreamView stream) {
+  std::vector<StreamView> views(static_cast<size_t>(config.core.num_micro_batches), stream);
+  for (size_t i = 0; i < gpu_streams.size(); ++i) views[i] = gpu_streams[i]->view();
+  return views;
+}
+
 }  // namespace
 
 DeviceAttentionWorker::DeviceAttentionWorker(const AttentionWorkerConfig& config,
@@ -50,35 +69,41 @@ DeviceAttentionWorker::DeviceAttentionWorker(const AttentionWorkerConfig& config
                                              StreamView stream)
     : config_(checked(config)),
       model_(model),
-      own_stream_(stream.device().kind == DeviceKind::kCuda
-                      ? std::make_unique<GpuStream>(stream.device())
-                      : nullptr),
-      stream_(own_stream_ == nullptr ? stream : own_stream_->view()),
-      core_(config.core, stream_),
+      gpu_streams_(make_gpu_streams(config, stream)),
+      streams_(views_of(gpu_streams_, config, stream)),
+      core_(config.core, streams_),
       plans_(config.plans(), {&model}),
-      batches_(static_cast<size_t>(config.core.num_micro_batches)),
-      q_(for_rows(int64_t{config.core.num_heads} * config.core.kv.head_dim)),
-      k_(for_rows(int64_t{config.core.kv.num_kv_heads} * config.core.kv.head_dim)),
-      v_(for_rows(int64_t{config.core.kv.num_kv_heads} * config.core.kv.value_dim)),
-      out_(for_rows(int64_t{config.core.num_heads} * config.core.kv.value_dim)) {
+      batches_(static_cast<size_t>(config.core.num_micro_batches)) {
+  make_batches();
   std::vector<cuda_p2p::StepGuard*> guards;
-  for (MicroBatch& each : batches_) {
-    each.guard = std::make_unique<cuda_p2p::StepGuard>(stream_, kMaxWait);
-    throw_if_error(each.guard->begin_epoch(kLinkEpoch));
-    guards.push_back(each.guard.get());
-  }
+  for (const MicroBatch& each : batches_) guards.push_back(each.guard.get());
   model_.device_link()->guard(std::move(guards));
+}
+
+void DeviceAttentionWorker::make_batches() {
+  const KvLayout& kv = config_.core.kv;
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    MicroBatch& each = batches_[i];
+    each.guard = std::make_unique<cuda_p2p::StepGuard>(streams_[i], kMaxWait);
+    throw_if_error(each.guard->begin_epoch(kLinkEpoch));
+    each.q = for_rows(int64_t{config_.core.num_heads} * kv.head_dim);
+    each.k = for_rows(int64_t{kv.num_kv_heads} * kv.head_dim);
+    each.v = for_rows(int64_t{kv.num_kv_heads} * kv.value_dim);
+    each.out = for_rows(int64_t{config_.core.num_heads} * kv.value_dim);
+  }
 }
 
 DeviceAttentionWorker::~DeviceAttentionWorker() {
   for (const MicroBatch& each : batches_) each.guard->abort();
-  const Status ended = synchronize(stream_);
-  if (!ended.ok()) log_error("ending an attention worker's session: {}", ended.to_string());
+  for (const StreamView stream : streams_) {
+    const Status ended = synchronize(stream);
+    if (!ended.ok()) log_error("ending an attention worker's session: {}", ended.to_string());
+  }
   model_.device_link()->unguard();
 }
 
 Buffer DeviceAttentionWorker::for_rows(int64_t width) const {
-  return {memory_of(stream_.device().kind),
+  return {memory_of(streams_.front().device().kind),
           static_cast<size_t>(config_.core.max_tokens * width) * dtype_bytes(config_.dtype)};
 }
 
@@ -112,8 +137,7 @@ Status DeviceAttentionWorker::check_waits() const {
 
 // ---- the CPU's layers ----
 
-// There is nothing to sleep on: while steps are under way the caller comes back at once, and cores
-// go to whoever wants them.
+// There is nothing to sleep on: while steps are under way the caller comes back.
 Result<bool> DeviceAttentionWorker::run_next_layer() {
   const auto count = static_cast<uint32_t>(batches_.size());
   bool is_under_way = false;
@@ -121,15 +145,14 @@ Result<bool> DeviceAttentionWorker::run_next_layer() {
     MicroBatch& step = batch(i);
     is_under_way |= step.is_under_way;
     if (!step.is_under_way || !has_begun(i)) continue;
+    num_vain_looks_ = 0;
     LAMINA_RETURN_IF_ERROR(run_layer(i, step.next_layer));
     if (++step.next_layer < config_.core.kv.num_layers) return true;
     LAMINA_RETURN_IF_ERROR(end_layers(i));
     end_step(step);
     return true;
   }
-  if (is_under_way) {
-    std::this_thread::yield();
-  }
+  if (is_under_way) cuda_p2p::pause_after(num_vain_looks_++);
   return is_under_way;
 }
 
@@ -149,12 +172,13 @@ bool DeviceAttentionWorker::has_begun(uint32_t micro_batch) const {
 // ---- steps ----
 
 Result<bool> DeviceAttentionWorker::end_steps() {
-  const auto is_under_way = [](const MicroBatch& each) { return each.is_under_way; };
-  if (std::ranges::none_of(batches_, is_under_way) || has_pending_work(stream_)) return false;
-  for (MicroBatch& each : batches_) {
-    if (each.is_under_way) end_step(each);
+  bool has_ended = false;
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    if (!batches_[i].is_under_way || has_pending_work(streams_[i])) continue;
+    end_step(batches_[i]);
+    has_ended = true;
   }
-  return true;
+  return has_ended;
 }
 
 void DeviceAttentionWorker::end_step(MicroBatch& batch) {
@@ -203,9 +227,10 @@ Status DeviceAttentionWorker::run_step(uint32_t micro_batch) {
   const std::optional<uint64_t> shape = core_.launch_shape(idx);
   const bool is_decoding = step.num_tokens == static_cast<int32_t>(plan_.sequences.size());
   if (!shape || !is_decoding) return run_layers(micro_batch);
-  return graphs_.run({.micro_batch = idx, .num_rows = step.num_rows, .launch_shape = *shape},
-                     stream_,
-                     [&] { return run_layers(micro_batch); });
+  return graphs_.run(
+      {.parts = {{.micro_batch = idx, .num_rows = step.num_rows, .launch_shape = *shape}}},
+      streams_[micro_batch],
+      [&] { return run_layers(micro_batch); });
 }
 
 Status DeviceAttentionWorker::run_layers(uint32_t micro_batch) {
@@ -217,8 +242,9 @@ Status DeviceAttentionWorker::run_layers(uint32_t micro_batch) {
 }
 
 Status DeviceAttentionWorker::end_layers(uint32_t micro_batch) {
-  return cuda_p2p::advance(
-      batch(micro_batch).guard->view(), static_cast<uint32_t>(config_.core.kv.num_layers), stream_);
+  return cuda_p2p::advance(batch(micro_batch).guard->view(),
+                           static_cast<uint32_t>(config_.core.kv.num_layers),
+                           streams_[micro_batch]);
 }
 
 Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
@@ -226,15 +252,16 @@ Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
   const MicroBatch& step = batch(micro_batch);
   const KvLayout& kv = config_.core.kv;
   const int32_t num_heads = config_.core.num_heads;
-  const TensorView q(q_.data(), config_.dtype, {step.num_rows, num_heads, kv.head_dim});
-  const TensorView k(k_.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.head_dim});
-  const TensorView v(v_.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.value_dim});
-  const TensorView out(out_.data(), config_.dtype, {step.num_rows, num_heads, kv.value_dim});
+  const TensorView q(step.q.data(), config_.dtype, {step.num_rows, num_heads, kv.head_dim});
+  const TensorView k(step.k.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.head_dim});
+  const TensorView v(step.v.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.value_dim});
+  const TensorView out(step.out.data(), config_.dtype, {step.num_rows, num_heads, kv.value_dim});
   const cuda_p2p::Link& link = model_.device_link()->link();
   const auto slot_of = [&](DeviceMessage kind) {
     return wire::device_slot_of(kind, micro_batch, static_cast<uint32_t>(layer));
   };
-  DeviceTransfers in(DeviceTransfers::Direction::kReceive, *step.guard, layer, stream_);
+  DeviceTransfers in(
+      DeviceTransfers::Direction::kReceive, *step.guard, layer, streams_[micro_batch]);
   LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kQ), q));
   LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kK), k));
   if (!kv.latent) LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kV), v));
@@ -245,7 +272,8 @@ Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
   };
   LAMINA_RETURN_IF_ERROR(core_.append(idx, layer, given(k), given(v)));
   LAMINA_RETURN_IF_ERROR(core_.attend(idx, layer, given(q), given(out)));
-  DeviceTransfers back(DeviceTransfers::Direction::kSend, *step.guard, layer, stream_);
+  DeviceTransfers back(
+      DeviceTransfers::Direction::kSend, *step.guard, layer, streams_[micro_batch]);
   LAMINA_RETURN_IF_ERROR(back.add(link, slot_of(DeviceMessage::kOut), out));
   return back.enqueue();
 }

@@ -21,9 +21,10 @@ namespace lamina {
 class DeviceAttentionWorker final : public TileWorker {
  public:
   // `model` leads to the rank of the model and outlives this; it has a device link. config.core is
-  // without overlap. `stream`: the pool that computes, or names the GPU, where this has a stream of
-  // its own: tiles wait for each other by way of the model's ranks. Throws what AttentionCore
-  // throws; kUnimplemented for more than one replica, or rows that devices do not send.
+  // without overlap. `stream`: the pool that computes, or names the GPU, where each micro-batch has
+  // a stream: tiles and micro-batches wait for each other by way of the model. Throws what
+  // AttentionCore throws; kUnimplemented for more than one replica, or rows that devices do not
+  // send.
   DeviceAttentionWorker(const AttentionWorkerConfig& config, Endpoint& model, StreamView stream);
   // Ends what waits, and waits for the stream.
   ~DeviceAttentionWorker() override;
@@ -35,14 +36,19 @@ class DeviceAttentionWorker final : public TileWorker {
  private:
   struct MicroBatch {
     std::unique_ptr<cuda_p2p::StepGuard> guard;  // counts its messages
-    int32_t num_tokens = 0;                      // of the step
-    int64_t num_rows = 0;                        // of its tensors
+    // Of a layer; layers follow each other.
+    Buffer q;
+    Buffer k;
+    Buffer v;
+    Buffer out;
+    int32_t num_tokens = 0;  // of the step
+    int64_t num_rows = 0;    // of its tensors
     bool is_under_way = false;
     int32_t next_layer = 0;  // on a CPU
   };
 
   [[nodiscard]] MicroBatch& batch(uint32_t idx) { return batches_[idx]; }
-  [[nodiscard]] bool is_on_gpu() const { return stream_.device().kind == DeviceKind::kCuda; }
+  [[nodiscard]] bool is_on_gpu() const { return !gpu_streams_.empty(); }
   Result<bool> end_steps();
   Result<bool> run_next_layer();
   [[nodiscard]] bool has_begun(uint32_t micro_batch) const;
@@ -54,22 +60,19 @@ class DeviceAttentionWorker final : public TileWorker {
   Status end_layers(uint32_t micro_batch);
   Status run_layer(uint32_t micro_batch, int32_t layer);
   Status check_waits() const;
+  void make_batches();
   [[nodiscard]] Buffer for_rows(int64_t width) const;
 
   AttentionWorkerConfig config_;
   Endpoint& model_;
-  std::unique_ptr<GpuStream> own_stream_;  // on a GPU
-  StreamView stream_;
+  std::vector<std::unique_ptr<GpuStream>> gpu_streams_;  // on a GPU
+  std::vector<StreamView> streams_;                      // of each micro-batch
   AttentionCore core_;
   PlanReceiver plans_;
   wire::AttentionPlan plan_;
   std::vector<MicroBatch> batches_;
-  // Of a layer; layers follow each other.
-  Buffer q_;
-  Buffer k_;
-  Buffer v_;
-  Buffer out_;
   SliceGraphs graphs_;
+  uint32_t num_vain_looks_ = 0;  // for layers, in a row, on a CPU
 };
 
 }  // namespace lamina

@@ -134,11 +134,10 @@ int64_t RankGroup::num_rows(int32_t micro_batch) const {
   return ranks_[0]->executor.num_rows(micro_batch);
 }
 
-Status RankGroup::run_slices(int32_t micro_batch,
-                             SliceRange slices,
+Status RankGroup::run_slices(std::span<const SliceRun> runs,
                              std::span<AttentionBackend* const> attention) {
   LAMINA_CHECK_EQ(attention.size(), ranks_.size());
-  const Job job = {micro_batch, slices, attention};
+  const Job job = {runs, attention};
   if (threads_.empty()) return ranks_[0]->status = run_and_report(0, job);
   {
     const std::lock_guard lock(mutex_);
@@ -193,9 +192,13 @@ void RankGroup::rank_loop(size_t rank) {
 }
 
 Status RankGroup::run_and_report(size_t rank, const Job& job) {
-  MicroBatchPort port(*job.attention[rank], job.micro_batch);
-  Status status =
-      ranks_[rank]->executor.run_slices(job.micro_batch, job.slices.begin, job.slices.end, port);
+  std::vector<MicroBatchPort> own;
+  std::vector<AttentionPort*> ports;
+  own.reserve(job.runs.size());
+  for (const SliceRun& run : job.runs) {
+    ports.push_back(&own.emplace_back(*job.attention[rank], run.micro_batch));
+  }
+  Status status = ranks_[rank]->executor.run_slices(job.runs, ports);
   if (status.ok()) return status;
   const std::lock_guard lock(mutex_);
   break_off();

@@ -43,8 +43,7 @@ class RankGroup final : public SliceRunner {
   Status begin(int32_t micro_batch, const StepInputs& inputs) override;
   [[nodiscard]] int64_t num_rows(int32_t micro_batch) const override;
   // On every rank. The first error ends the step on all ranks; the next step is a new one.
-  Status run_slices(int32_t micro_batch,
-                    SliceRange slices,
+  Status run_slices(std::span<const SliceRun> runs,
                     std::span<AttentionBackend* const> attention) override;
   // Captured graphs hold on to what attention was. Nothing is under way.
   void forget_graphs();
@@ -61,8 +60,7 @@ class RankGroup final : public SliceRunner {
  private:
   // What run_slices() hands to the other ranks' threads.
   struct Job {
-    int32_t micro_batch = 0;
-    SliceRange slices;
+    std::span<const SliceRun> runs;
     std::span<AttentionBackend* const> attention;
   };
   struct Rank;

@@ -11,14 +11,6 @@
 
 namespace lamina {
 
-// Slices [begin, end) of a step, one after the other.
-struct SliceRange {
-  int32_t begin = 0;
-  int32_t end = 0;
-
-  [[nodiscard]] int32_t count() const { return end - begin; }
-};
-
 class SliceRunner {
  public:
   virtual ~SliceRunner() = default;
@@ -29,10 +21,9 @@ class SliceRunner {
   virtual Status begin(int32_t micro_batch, const StepInputs& inputs) = 0;
   // Rows of the step's values: its tokens, and padding.
   [[nodiscard]] virtual int64_t num_rows(int32_t micro_batch) const = 0;
-  // Runs some slices, attention of rank r through attention[r]. Its output for the first is there;
-  // more than one where all backends have a launch shape.
-  virtual Status run_slices(int32_t micro_batch,
-                            SliceRange slices,
+  // Runs slices of some micro-batches in turn, attention of rank r through attention[r]. Its output
+  // for the first ones is there; more than one slice where all backends have a launch shape.
+  virtual Status run_slices(std::span<const SliceRun> runs,
                             std::span<AttentionBackend* const> attention) = 0;
   // [S, V] f32 after a last slice, writable, valid until the next slice.
   [[nodiscard]] virtual TensorView logits() const = 0;

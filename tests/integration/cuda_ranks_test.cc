@@ -66,7 +66,8 @@ class CudaRanksTest : public ::testing::Test {
       LAMINA_RETURN_IF_ERROR(backend->begin_step(0, {}, plan));
     }
     for (int32_t slice = 0; slice < group_->num_slices(); ++slice) {
-      LAMINA_RETURN_IF_ERROR(group_->run_slices(0, {slice, slice + 1}, attention));
+      LAMINA_RETURN_IF_ERROR(
+          group_->run_slices(std::array{SliceRun{0, slice, slice + 1}}, attention));
     }
     return {};
   }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace lamina::test {
@@ -76,7 +77,8 @@ void GoldenRunner::step() {
     ASSERT_NO_FATAL_FAILURE(check(backend->begin_step(0, {.num_rows = ranks_.num_rows(0)}, plan)));
   }
   for (int32_t slice = 0; slice < ranks_.num_slices(); ++slice) {
-    ASSERT_NO_FATAL_FAILURE(check(ranks_.run_slices(0, {slice, slice + 1}, attention_)));
+    ASSERT_NO_FATAL_FAILURE(
+        check(ranks_.run_slices(std::array{SliceRun{0, slice, slice + 1}}, attention_)));
   }
   collect(plan);
 }

@@ -97,7 +97,7 @@ struct DeviceMemory {
     asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
     return ns;
   }
-  __device__ static void pause() {}
+  __device__ static void pause(uint32_t /*looks*/) {}
 };
 
 // Where a step's messages begin and whether it has failed, in one load past the L1 cache.

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <atomic>
-#include <thread>
 
 #include "base/clock.h"
+#include "transport/cuda_p2p/poll_pace.h"
 #include "transport/cuda_p2p/protocol.h"
 
 namespace lamina::cuda_p2p {
@@ -51,8 +51,7 @@ struct HostMemory {
   static uint64_t now_ns() {
     return static_cast<uint64_t>(steady_clock().now().time_since_epoch().count());
   }
-  // Cores may be shared, and whoever is waited for may want this one.
-  static void pause() { std::this_thread::yield(); }
+  static void pause(uint32_t looks) { pause_after(looks); }
 
  private:
   // std::atomic_ref takes no const object before C++26.

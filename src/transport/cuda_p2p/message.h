@@ -34,7 +34,7 @@ class Patience {
 
   // After a look that found nothing but `seen`: whether to look again.
   LAMINA_MESSAGE_CODE bool lasts(uint64_t seen) {
-    Memory::pause();
+    Memory::pause(looks_);
     // Before the branches, which threads that have looked more or less often take apart.
     const bool leads = Memory::is_leader();
     ++looks_;
