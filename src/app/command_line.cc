@@ -186,6 +186,10 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
       ->check(CLI::IsMember({"disaggregated", "colocated"}));
   flags.add("--attention-workers", options.attention_workers, "Local attention workers to start")
       ->check(CLI::Range(1, 64));
+  flags.add_list("--attention-device",
+                 options.attention_device,
+                 "Device of the local attention workers, cpu or cuda:N; may be repeated: they take "
+                 "them in turn");
   flags.add_list("--attention-worker",
                  options.attention_worker,
                  "host:port of a running attention worker; may be repeated");

@@ -46,6 +46,7 @@ struct PlacementOptions {
   std::string mode = "disaggregated";
   int32_t attention_workers = 2;              // local ones to spawn where no remote one is named
   std::vector<std::string> attention_worker;  // host:port of remote ones
+  std::vector<std::string> attention_device;  // of local ones, in turn; none: the CPU
   std::string transport = "auto";
   std::string partition = "auto";
   bool no_overlap = false;

@@ -67,7 +67,15 @@ void start_workers(const PlacementOptions& options,
   if (secret.empty()) secret = random_secret();
   config.security.tls = {};  // they are on this machine
   const int32_t count = options.attention_workers;
-  const uint64_t kv_memory_bytes = kv_budget_bytes(options.kv_cache_memory_bytes, count);
+  const bool uses_gpus = std::ranges::any_of(
+      options.attention_device, [](const std::string& device) { return device != "cpu"; });
+  const uint64_t kv_memory_bytes = uses_gpus
+                                       ? options.kv_cache_memory_bytes
+                                       : kv_budget_bytes(options.kv_cache_memory_bytes, count);
+  if (uses_gpus && options.transport == "loopback") {
+    throw Error(StatusCode::kInvalidArgument,
+                "--transport loopback has attention on CPUs: not with --attention-device");
+  }
   if (options.transport == "loopback") {
     placement.in_process_workers = std::make_unique<InProcessWorkers>(
         InProcessWorkersConfig{
@@ -75,11 +83,13 @@ void start_workers(const PlacementOptions& options,
         placement.pools);
     config.workers = placement.in_process_workers->addresses();
   } else {
-    placement.local_workers =
-        std::make_unique<LocalWorkers>(LocalWorkersConfig{.cpus = shares_of_workers(cpus, count),
-                                                          .kv_memory_bytes = kv_memory_bytes,
-                                                          .secret = secret,
-                                                          .log_level = log_level});
+    placement.local_workers = std::make_unique<LocalWorkers>(
+        LocalWorkersConfig{.cpus = shares_of_workers(cpus, count),
+                           .devices = options.attention_device,
+                           .kv_memory_bytes = kv_memory_bytes,
+                           .gpu_memory_utilization = options.gpu_memory_utilization,
+                           .secret = secret,
+                           .log_level = log_level});
     config.workers = placement.local_workers->addresses();
   }
 }
