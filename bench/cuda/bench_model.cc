@@ -75,10 +75,8 @@ class Decoder {
     is_first_ = false;
     throw_if_error(
         ranks_.begin(0, {.token_ids = ids_, .positions = positions_, .logits_rows = rows_}));
-    for (AttentionBackend* backend : backends_) throw_if_error(backend->begin_step(0, 0, plan));
-    for (int32_t slice = 0; slice < ranks_.num_slices(); ++slice) {
-      throw_if_error(ranks_.run_slice(0, slice, backends_));
-    }
+    for (AttentionBackend* backend : backends_) throw_if_error(backend->begin_step(0, {}, plan));
+    throw_if_error(ranks_.run_slices(std::array{SliceRun{0, 0, ranks_.num_slices()}}, backends_));
   }
 
  private:

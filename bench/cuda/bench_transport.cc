@@ -102,20 +102,36 @@ void bench_peer(const std::string& name, const std::string& kind, Place place, C
   }
 }
 
-// Which share of a message a block should have.
+// Sizes of parts between which the best ones are to be found.
+struct PartRange {
+  Form form;
+  uint32_t least_bytes;
+  uint32_t most_bytes;
+};
+constexpr std::array<PartRange, 2> kPartRanges = {PartRange{Form::kLines, 2 << 10, 16 << 10},
+                                                  PartRange{Form::kPushed, 8 << 10, 128 << 10}};
+
+// Which share of a message a block should have: each number of blocks once.
 void bench_parts() {
   Ends ends("gpu", Place::kGpuMemory);
-  for (const Form form : {Form::kLines, Form::kPushed}) {
+  for (const PartRange& range : kPartRanges) {
     for (const uint32_t size_bytes : kSizes) {
-      if (!can_travel(form, size_bytes)) continue;
-      for (uint32_t part_bytes = 4 << 10; part_bytes <= (128 << 10); part_bytes *= 2) {
-        print(fmt::format("{}, parts of {} KiB, one launch", name_of(form), part_bytes >> 10),
+      if (!can_travel(range.form, size_bytes)) continue;
+      uint32_t num_parts = 0;
+      for (uint32_t bytes = range.least_bytes; bytes <= range.most_bytes; bytes *= 2) {
+        const Command command = {.op = Op::kPersistent,
+                                 .form = range.form,
+                                 .size_bytes = size_bytes,
+                                 .count = 2000,
+                                 .part_bytes = bytes};
+        if (command.plan().num_parts == num_parts) continue;
+        num_parts = command.plan().num_parts;
+        print(fmt::format("{}, {} of {} KiB, one launch",
+                          name_of(range.form),
+                          num_parts,
+                          command.plan().part_chunks * sizeof(cuda_p2p::Chunk) >> 10),
               size_bytes,
-              ends.times_us({.op = Op::kPersistent,
-                             .form = form,
-                             .size_bytes = size_bytes,
-                             .count = 2000,
-                             .part_bytes = part_bytes}));
+              ends.times_us(command));
       }
     }
   }

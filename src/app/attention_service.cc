@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "wire/slots.h"
+#include "worker/device_attention_worker.h"
 #include "worker/gpu_attention_core.h"
 
 namespace lamina::app {
@@ -50,7 +51,7 @@ AttentionWorkerConfig worker_config(const control::SessionConfig& session,
 
 }  // namespace
 
-void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats) {
+void add_stats(const TileWorkerStats& part, control::WorkerStats& stats) {
   const auto seconds = [](int64_t ns) {
     return std::chrono::duration<double>(Duration(ns)).count();
   };
@@ -132,17 +133,9 @@ Result<std::vector<std::string>> AttentionService::configure(const control::Sess
   session->config = config;
   std::vector<std::string> blobs;
   for (const control::SessionPart& part : config.parts) {
-    const wire::SlotGeometry geometry = control::slot_geometry(config, part);
     Part& added = session->parts.emplace_back();
     for (int32_t replica = 0; replica < config.num_replicas; ++replica) {
-      added.pending.push_back(
-          prepare_endpoint({.kind = config.transport,
-                            .self = {.id = control::worker_peer_id(part), .epoch = config.epoch},
-                            .peer = {.id = config.engine_id, .epoch = config.epoch},
-                            .receive_slots = wire::attention_worker_slots(geometry),
-                            .send_slots = wire::model_worker_slots(geometry),
-                            .listens = true,
-                            .host = config_.data_host}));
+      added.pending.push_back(prepare_endpoint(endpoint_config(config, part)));
       blobs.push_back(added.pending.back()->blob());
     }
   }
@@ -162,9 +155,31 @@ Result<std::vector<std::string>> AttentionService::configure(const control::Sess
   return blobs;
 }
 
+EndpointConfig AttentionService::endpoint_config(const control::SessionConfig& config,
+                                                 const control::SessionPart& part) const {
+  const wire::SlotGeometry geometry = control::slot_geometry(config, part);
+  EndpointConfig endpoint{.kind = config.transport,
+                          .self = {.id = control::worker_peer_id(part), .epoch = config.epoch},
+                          .peer = {.id = config.engine_id, .epoch = config.epoch},
+                          .receive_slots = wire::attention_worker_slots(geometry),
+                          .send_slots = wire::model_worker_slots(geometry),
+                          .listens = true,
+                          .host = config_.data_host};
+  if (config.transport != TransportKind::kCudaP2p) return endpoint;
+  endpoint.device = stream_.device();
+  endpoint.receive_slots = wire::attention_worker_slots(wire::without_tensors(geometry));
+  endpoint.send_slots = wire::model_worker_slots(wire::without_tensors(geometry));
+  endpoint.device_receive_slots = wire::attention_device_slots(geometry);
+  endpoint.device_send_slots = wire::model_device_slots(geometry);
+  return endpoint;
+}
+
 // A GPU meets q and the cached keys when k and v are there, whatever the session's overlap.
-std::unique_ptr<AttentionWorker> AttentionService::make_worker(
-    const AttentionWorkerConfig& config, std::vector<Endpoint*> replicas) const {
+std::unique_ptr<TileWorker> AttentionService::make_worker(const AttentionWorkerConfig& config,
+                                                          std::vector<Endpoint*> replicas) const {
+  if (replicas.front()->device_link() != nullptr) {
+    return std::make_unique<DeviceAttentionWorker>(config, *replicas.front(), stream_);
+  }
   if (stream_.device().kind == DeviceKind::kCpu) {
     return std::make_unique<AttentionWorker>(config, std::move(replicas), stream_);
   }
@@ -200,10 +215,10 @@ void AttentionService::run_session(Session& session) {
   Status status;
   try {
     start_parts(session);
-    std::vector<AttentionWorker*> workers;
+    std::vector<TileWorker*> workers;
     workers.reserve(session.parts.size());
     for (const Part& part : session.parts) workers.push_back(part.worker.get());
-    status = AttentionWorker::serve(workers, session.should_stop, WaitPolicy{}, kIdleCheck);
+    status = TileWorker::serve(workers, session.should_stop, WaitPolicy{}, kIdleCheck);
   } catch (const Error& error) {
     status = error.status();
   } catch (const std::exception& error) {

@@ -24,7 +24,7 @@ struct AttentionServiceConfig {
 
 // Adds one part's counters to its session's. Steps and tokens are the same in all parts; progress
 // is that of the part in a step that has been without it for longest.
-void add_stats(const AttentionWorkerStats& part, control::WorkerStats& stats);
+void add_stats(const TileWorkerStats& part, control::WorkerStats& stats);
 
 class AttentionService final : public control::AttentionControlHandler {
  public:
@@ -45,7 +45,7 @@ class AttentionService final : public control::AttentionControlHandler {
   struct Part {
     std::vector<std::unique_ptr<PendingEndpoint>> pending;  // by model replica
     std::vector<std::unique_ptr<Endpoint>> endpoints;
-    std::unique_ptr<AttentionWorker> worker;
+    std::unique_ptr<TileWorker> worker;
   };
   // `thread` uses the others and is joined before they go.
   struct Session {
@@ -58,8 +58,10 @@ class AttentionService final : public control::AttentionControlHandler {
   };
 
   [[nodiscard]] Status check_memory(const control::SessionConfig& config) const;
-  [[nodiscard]] std::unique_ptr<AttentionWorker> make_worker(const AttentionWorkerConfig& config,
-                                                             std::vector<Endpoint*> replicas) const;
+  [[nodiscard]] EndpointConfig endpoint_config(const control::SessionConfig& config,
+                                               const control::SessionPart& part) const;
+  [[nodiscard]] std::unique_ptr<TileWorker> make_worker(const AttentionWorkerConfig& config,
+                                                        std::vector<Endpoint*> replicas) const;
   void start_parts(Session& session);
   void run_session(Session& session);
   void stop_session();

@@ -11,9 +11,9 @@ int64_t now_ns() {
 
 // A part without a block of any step hears nothing for as long as it lasts: that is not hanging.
 TEST(AttentionServiceStats, AnIdlePartIsNotStuck) {
-  AttentionWorkerStats idle;
+  TileWorkerStats idle;
   idle.last_progress_ns = now_ns() - Duration(std::chrono::minutes(10)).count();
-  AttentionWorkerStats busy;
+  TileWorkerStats busy;
   busy.is_in_step = true;
   busy.last_progress_ns = now_ns();
   control::WorkerStats stats;
@@ -24,10 +24,10 @@ TEST(AttentionServiceStats, AnIdlePartIsNotStuck) {
 }
 
 TEST(AttentionServiceStats, ThePartThatHangsCounts) {
-  AttentionWorkerStats hanging;
+  TileWorkerStats hanging;
   hanging.is_in_step = true;
   hanging.last_progress_ns = now_ns() - Duration(std::chrono::minutes(10)).count();
-  AttentionWorkerStats busy;
+  TileWorkerStats busy;
   busy.is_in_step = true;
   busy.last_progress_ns = now_ns();
   control::WorkerStats stats;

@@ -186,21 +186,30 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
       ->check(CLI::IsMember({"disaggregated", "colocated"}));
   flags.add("--attention-workers", options.attention_workers, "Local attention workers to start")
       ->check(CLI::Range(1, 64));
+  flags.add_list("--attention-device",
+                 options.attention_device,
+                 "Device of the local attention workers, cpu or cuda:N; may be repeated: they take "
+                 "them in turn");
   flags.add_list("--attention-worker",
                  options.attention_worker,
                  "host:port of a running attention worker; may be repeated");
   flags
       .add("--transport",
            options.transport,
-           "Data plane: auto, shm, tcp or loopback: local attention workers are threads of this "
-           "process then, and compute on those of the model worker")
-      ->check(CLI::IsMember({"auto", "shm", "tcp", "loopback"}));
+           "Data plane: auto, shm, tcp; loopback: local attention workers are threads of this "
+           "process, and compute on those of the model worker; cuda_p2p: devices of one host send "
+           "each other q, k, v and outputs without it, over NVLink, PCIe or pinned memory")
+      ->check(CLI::IsMember({"auto", "shm", "tcp", "loopback", "cuda_p2p"}));
   flags
       .add("--partition",
            options.partition,
            "How the KV cache is shared out over the attention workers: auto, head, request, "
            "sequence or head-sequence")
       ->check(CLI::IsMember({"auto", "head", "request", "sequence", "head-sequence"}));
+  flags.add_switch("--overlap",
+                   options.overlap,
+                   "Attention starts on the cached tokens before k and v are there, also on GPUs, "
+                   "where the last bits of results may differ then (on CPUs it does so anyway)");
   flags.add_switch("--no-overlap",
                    options.no_overlap,
                    "Attention waits for k and v before it starts on the cached tokens");

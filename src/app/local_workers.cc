@@ -143,14 +143,12 @@ LocalWorkers::~LocalWorkers() {
   for (size_t i = 0; i < children_.size(); ++i) reap(i);
 }
 
-uint16_t LocalWorkers::spawn(size_t idx, uint16_t port) {
+std::vector<std::string> LocalWorkers::arguments_of(size_t idx, uint16_t port) const {
   const CpuShare& cpus = config_.cpus[idx];
   std::vector<std::string> arguments = {"lamina",
                                         "attention-worker",
                                         "--listen",
                                         fmt::format("127.0.0.1:{}", port),
-                                        "--kv-cache-memory-bytes",
-                                        fmt::format("{}", config_.kv_memory_bytes),
                                         "--threads",
                                         fmt::format("{}", cpus.num_threads),
                                         "--cpu-bind",
@@ -160,7 +158,22 @@ uint16_t LocalWorkers::spawn(size_t idx, uint16_t port) {
                                         "--log-level",
                                         config_.log_level,
                                         "--parent-pid",
-                                        fmt::format("{}", ::getpid())};
+                                        fmt::format("{}", ::getpid()),
+                                        "--gpu-memory-utilization",
+                                        fmt::format("{}", config_.gpu_memory_utilization)};
+  const auto add = [&](std::string flag, std::string value) {
+    arguments.push_back(std::move(flag));
+    arguments.push_back(std::move(value));
+  };
+  if (!config_.devices.empty()) add("--device", config_.devices[idx % config_.devices.size()]);
+  if (config_.kv_memory_bytes != 0) {
+    add("--kv-cache-memory-bytes", fmt::format("{}", config_.kv_memory_bytes));
+  }
+  return arguments;
+}
+
+uint16_t LocalWorkers::spawn(size_t idx, uint16_t port) {
+  std::vector<std::string> arguments = arguments_of(idx, port);
   if (port != 0) {  // a restart: nobody waits, the engine asks until the worker answers
     children_[idx].pid = spawn_process(arguments, config_.secret, STDERR_FILENO);
     return port;

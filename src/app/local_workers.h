@@ -17,9 +17,11 @@
 namespace lamina::app {
 
 struct LocalWorkersConfig {
-  std::vector<CpuShare> cpus;    // of each worker, at least one
-  uint64_t kv_memory_bytes = 0;  // of each
-  std::string secret;            // reaches them through their environment
+  std::vector<CpuShare> cpus;        // of each worker, at least one
+  std::vector<std::string> devices;  // that they take in turn; none: the CPU
+  uint64_t kv_memory_bytes = 0;      // of each; 0: what each finds on its GPU
+  double gpu_memory_utilization = 0.9;
+  std::string secret;  // reaches them through their environment
   std::string log_level = "info";
 };
 
@@ -40,6 +42,7 @@ class LocalWorkers {
     int32_t num_restarts = 0;
   };
 
+  [[nodiscard]] std::vector<std::string> arguments_of(size_t idx, uint16_t port) const;
   // Starts child `idx`; port 0 at first, the same port again after that. Returns its port.
   uint16_t spawn(size_t idx, uint16_t port);
   void supervise();

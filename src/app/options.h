@@ -46,8 +46,10 @@ struct PlacementOptions {
   std::string mode = "disaggregated";
   int32_t attention_workers = 2;              // local ones to spawn where no remote one is named
   std::vector<std::string> attention_worker;  // host:port of remote ones
+  std::vector<std::string> attention_device;  // of local ones, in turn; none: the CPU
   std::string transport = "auto";
   std::string partition = "auto";
+  bool overlap = false;  // neither: where it gives the same bits
   bool no_overlap = false;
   std::string trace;                    // a file; empty: none
   uint64_t kv_cache_memory_bytes = 0;   // 0: half of the free memory, shared by the local workers

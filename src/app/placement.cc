@@ -21,10 +21,24 @@ std::optional<TransportKind> parse_transport(const std::string& name) {
   if (name == "shm") return TransportKind::kShm;
   if (name == "tcp") return TransportKind::kTcp;
   if (name == "loopback") return TransportKind::kLoopback;
+  if (name == "cuda_p2p") return TransportKind::kCudaP2p;
   return std::nullopt;
 }
 
-ClusterBackendConfig cluster_config(const PlacementOptions& options) {
+// What devices that send by themselves can do so far: heads are split over them.
+void adapt_to_devices(ClusterBackendConfig& config, const ModelProgram& program) {
+  if (config.transport != TransportKind::kCudaP2p) return;
+  if (config.partition == PartitionKind::kAuto) config.partition = PartitionKind::kHead;
+  if (config.partition != PartitionKind::kHead) {
+    throw Error(StatusCode::kInvalidArgument,
+                "--transport cuda_p2p splits the KV cache by heads: --partition head or auto");
+  }
+  if (program.rotation.num_replicas > 1) {
+    throw Error(StatusCode::kInvalidArgument, "--transport cuda_p2p has one replica: --replicas 1");
+  }
+}
+
+ClusterBackendConfig cluster_config(const PlacementOptions& options, const ModelProgram& program) {
   ClusterBackendConfig config;
   config.security = to_control_security(options.security);
   config.transport = parse_transport(options.transport);
@@ -34,10 +48,11 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options) {
                 "--attention-worker");
   }
   config.partition = parse_partition(options.partition).value();
-  config.overlap = !options.no_overlap;
+  if (options.overlap || options.no_overlap) config.overlap = !options.no_overlap;
   for (const std::string& address : options.attention_worker) {
     config.workers.push_back(control::parse_control_address(address).value_or_throw());
   }
+  adapt_to_devices(config, program);
   return config;
 }
 
@@ -52,7 +67,15 @@ void start_workers(const PlacementOptions& options,
   if (secret.empty()) secret = random_secret();
   config.security.tls = {};  // they are on this machine
   const int32_t count = options.attention_workers;
-  const uint64_t kv_memory_bytes = kv_budget_bytes(options.kv_cache_memory_bytes, count);
+  const bool uses_gpus = std::ranges::any_of(
+      options.attention_device, [](const std::string& device) { return device != "cpu"; });
+  const uint64_t kv_memory_bytes = uses_gpus
+                                       ? options.kv_cache_memory_bytes
+                                       : kv_budget_bytes(options.kv_cache_memory_bytes, count);
+  if (uses_gpus && options.transport == "loopback") {
+    throw Error(StatusCode::kInvalidArgument,
+                "--transport loopback has attention on CPUs: not with --attention-device");
+  }
   if (options.transport == "loopback") {
     placement.in_process_workers = std::make_unique<InProcessWorkers>(
         InProcessWorkersConfig{
@@ -60,11 +83,13 @@ void start_workers(const PlacementOptions& options,
         placement.pools);
     config.workers = placement.in_process_workers->addresses();
   } else {
-    placement.local_workers =
-        std::make_unique<LocalWorkers>(LocalWorkersConfig{.cpus = shares_of_workers(cpus, count),
-                                                          .kv_memory_bytes = kv_memory_bytes,
-                                                          .secret = secret,
-                                                          .log_level = log_level});
+    placement.local_workers = std::make_unique<LocalWorkers>(
+        LocalWorkersConfig{.cpus = shares_of_workers(cpus, count),
+                           .devices = options.attention_device,
+                           .kv_memory_bytes = kv_memory_bytes,
+                           .gpu_memory_utilization = options.gpu_memory_utilization,
+                           .secret = secret,
+                           .log_level = log_level});
     config.workers = placement.local_workers->addresses();
   }
 }
@@ -151,7 +176,7 @@ std::unique_ptr<StepBackend> place_backend(const PlacementOptions& options,
     return std::make_unique<LocalBackend>(
         model.program, colocated_kv_bytes(options, model), streams, placement.trace.get());
   }
-  ClusterBackendConfig config = cluster_config(options);
+  ClusterBackendConfig config = cluster_config(options, model.program);
   config.trace = placement.trace.get();
   if (!model.gpus.empty()) config.host_stream = StreamView(*placement.pools.front());
   if (config.workers.empty()) start_workers(options, pools, log_level, config, placement);

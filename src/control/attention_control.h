@@ -18,7 +18,7 @@
 namespace lamina::control {
 
 // Raised whenever the meaning of a message here or in wire/ changes. Both sides must agree.
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 
 // A worker process, before and during a session.
 struct WorkerInfo {

@@ -74,6 +74,8 @@ v1::Transport to_message(TransportKind kind) {
       return v1::TRANSPORT_SHM;
     case TransportKind::kTcp:
       return v1::TRANSPORT_TCP;
+    case TransportKind::kCudaP2p:
+      return v1::TRANSPORT_CUDA_P2P;
   }
   return v1::TRANSPORT_UNSPECIFIED;
 }
@@ -86,6 +88,8 @@ Result<TransportKind> from_message(v1::Transport kind) {
       return TransportKind::kShm;
     case v1::TRANSPORT_TCP:
       return TransportKind::kTcp;
+    case v1::TRANSPORT_CUDA_P2P:
+      return TransportKind::kCudaP2p;
     default:
       return invalid_argument(
           fmt::format("session config: unknown transport {}", static_cast<int>(kind)));

@@ -185,8 +185,30 @@ void ClusterBackend::log_session(const SessionPlan& plan) const {
   }
 }
 
-std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(size_t idx,
-                                                             std::vector<AttentionPeer> peers) {
+std::unique_ptr<OffloadedBackend> ClusterBackend::make_device_attention(
+    size_t idx, std::vector<AttentionPeer> peers) {
+  const AttentionAttrs& attention = program_.attention();
+  const bool overlap = std::ranges::any_of(
+      members_, [this](const Member& member) { return overlaps(member.worker_idx); });
+  return std::make_unique<DeviceAttention>(
+      DeviceAttentionConfig{.epoch = epoch_,
+                            .num_layers = program_.num_layers(),
+                            .num_heads = attention.num_heads,
+                            .num_kv_heads = attention.num_kv_heads,
+                            .value_dim = attention.value_dim,
+                            .latent = attention.latent,
+                            .dtype = program_.dtype,
+                            .overlap = overlap,
+                            .block_size = program_.block_size,
+                            .max_sequences = program_.max_num_seqs,
+                            .num_micro_batches = program_.rotation.num_micro_batches},
+      std::move(peers),
+      streams_[idx]);
+}
+
+std::unique_ptr<OffloadedBackend> ClusterBackend::make_remote(size_t idx,
+                                                              std::vector<AttentionPeer> peers) {
+  if (uses_devices()) return make_device_attention(idx, std::move(peers));
   const AttentionAttrs& attention = program_.attention();
   const size_t num_ranks = program_.ranks.size();
   std::vector<TraceRow> trace_rows;
@@ -218,8 +240,8 @@ std::unique_ptr<RemoteAttention> ClusterBackend::make_remote(size_t idx,
 }
 
 // `remote` as a model worker on `stream` talks to it.
-AttentionBackend* ClusterBackend::stage(RemoteAttention& remote, StreamView stream) {
-  if (stream.device().kind == DeviceKind::kCpu) return &remote;
+AttentionBackend* ClusterBackend::stage(OffloadedBackend& remote, StreamView stream) {
+  if (stream.device().kind == DeviceKind::kCpu || uses_devices()) return &remote;
   staged_.push_back(
       std::make_unique<StagedAttention>(remote, program_.max_num_batched_tokens, stream));
   return staged_.back().get();
@@ -227,7 +249,7 @@ AttentionBackend* ClusterBackend::stage(RemoteAttention& remote, StreamView stre
 
 // Makes the joined peers the session, unless one of them was lost meanwhile.
 Status ClusterBackend::publish(const PlannedPartition& planned, RankPeers peers) {
-  std::vector<std::unique_ptr<RemoteAttention>> remote;
+  std::vector<std::unique_ptr<OffloadedBackend>> remote;
   for (std::vector<AttentionPeer>& of_rank : peers) {
     remote.push_back(make_remote(remote.size(), std::move(of_rank)));
   }
@@ -367,15 +389,9 @@ Status ClusterBackend::join(const Member& member, int32_t num_blocks, RankPeers&
     const auto num_replicas = static_cast<size_t>(program_.rotation.num_replicas);
     std::vector<std::unique_ptr<PendingEndpoint>> pending;  // part after part, by replica
     for (control::SessionPart& part : session.parts) {
-      const wire::SlotGeometry geometry = control::slot_geometry(session, part);
       for (size_t replica = 0; replica < num_replicas; ++replica) {
-        pending.push_back(prepare_endpoint({.kind = session.transport,
-                                            .self = {.id = engine_id_, .epoch = epoch_},
-                                            .peer = {.id = worker_peer_id(part), .epoch = epoch_},
-                                            .receive_slots = wire::model_worker_slots(geometry),
-                                            .send_slots = wire::attention_worker_slots(geometry),
-                                            .listens = false,
-                                            .host = config_.workers[member.worker_idx].host}));
+        pending.push_back(
+            prepare_endpoint(endpoint_config(session, part, member.worker_idx, replica)));
         part.transport_blobs.push_back(pending.back()->blob());
       }
     }
@@ -401,6 +417,38 @@ Status ClusterBackend::join(const Member& member, int32_t num_blocks, RankPeers&
   }
 }
 
+// Over hosts q leaves a GPU with k and v.
+bool ClusterBackend::overlaps(size_t worker_idx) const {
+  const bool from_gpu = streams_.front().device().kind == DeviceKind::kCuda;
+  if (from_gpu && !uses_devices()) return false;
+  const std::lock_guard lock(mutex_);
+  const std::optional<control::WorkerInfo>& info = candidates_[worker_idx].info;
+  const bool on_gpu = info && info->device_name.starts_with("cuda");
+  return config_.overlap.value_or(!on_gpu);
+}
+
+EndpointConfig ClusterBackend::endpoint_config(const control::SessionConfig& session,
+                                               const control::SessionPart& part,
+                                               size_t worker_idx,
+                                               size_t replica) const {
+  const wire::SlotGeometry geometry = control::slot_geometry(session, part);
+  EndpointConfig config{.kind = session.transport,
+                        .self = {.id = engine_id_, .epoch = epoch_},
+                        .peer = {.id = worker_peer_id(part), .epoch = epoch_},
+                        .receive_slots = wire::model_worker_slots(geometry),
+                        .send_slots = wire::attention_worker_slots(geometry),
+                        .listens = false,
+                        .host = config_.workers[worker_idx].host};
+  if (!uses_devices()) return config;
+  const auto rank = static_cast<size_t>(part.kv_head_begin / program_.attention().num_kv_heads);
+  config.device = streams_[replica * program_.ranks.size() + rank].device();
+  config.receive_slots = wire::model_worker_slots(wire::without_tensors(geometry));
+  config.send_slots = wire::attention_worker_slots(wire::without_tensors(geometry));
+  config.device_receive_slots = wire::model_device_slots(geometry);
+  config.device_send_slots = wire::attention_device_slots(geometry);
+  return config;
+}
+
 control::SessionConfig ClusterBackend::session_config(const Member& member,
                                                       int32_t num_blocks) const {
   control::SessionConfig session;
@@ -424,8 +472,7 @@ control::SessionConfig ClusterBackend::session_config(const Member& member,
   session.transport = transport_for(member.worker_idx);
   session.num_micro_batches = program_.rotation.num_micro_batches;
   session.num_replicas = program_.rotation.num_replicas;
-  // From a GPU q leaves with k and v.
-  session.overlap = config_.overlap && streams_.front().device().kind == DeviceKind::kCpu;
+  session.overlap = overlaps(member.worker_idx);
   for (const KvTile& tile : member.tiles) add_parts(tile, session);
   return session;
 }
@@ -468,7 +515,7 @@ void ClusterBackend::exclude(size_t worker_idx) {
 void ClusterBackend::close_session() {
   replicas_.close();
   staged_.clear();
-  std::vector<std::unique_ptr<RemoteAttention>> ended;
+  std::vector<std::unique_ptr<OffloadedBackend>> ended;
   {
     const std::lock_guard lock(mutex_);
     ended = std::exchange(remote_, {});

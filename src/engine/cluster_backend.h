@@ -22,6 +22,7 @@
 #include "engine/step_backend.h"
 #include "kv/head_partition.h"
 #include "plan/partition.h"
+#include "worker/device_attention.h"
 #include "worker/remote_attention.h"
 #include "worker/staged_attention.h"
 
@@ -30,10 +31,14 @@ namespace lamina {
 struct ClusterBackendConfig {
   std::vector<control::ControlAddress> workers;  // at least one
   control::ControlSecurity security;
-  // None: shared memory where a worker's address is a loopback one, TCP elsewhere.
+  // None: shared memory where a worker's address is a loopback one, TCP elsewhere. kCudaP2p:
+  // devices send each other q, k, v and outputs by themselves; for one replica, and heads split
+  // over workers.
   std::optional<TransportKind> transport;
   PartitionKind partition = PartitionKind::kAuto;
-  bool overlap = true;  // attention starts on cached keys before k and v are there
+  // Attention starts on cached keys before k and v are there. None: where that gives the same bits,
+  // which is on CPUs.
+  std::optional<bool> overlap = std::nullopt;
   control::WorkerMonitorConfig monitor;
   Duration start_timeout =
       std::chrono::seconds(30);  // the first session waits this long for all workers
@@ -105,10 +110,12 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   void log_session(const SessionPlan& plan) const;
   // The peers of each rank of replica 0, then of replica 1, ...
   using RankPeers = std::vector<std::vector<AttentionPeer>>;
-  [[nodiscard]] std::unique_ptr<RemoteAttention> make_remote(size_t idx,
-                                                             std::vector<AttentionPeer> peers);
+  [[nodiscard]] std::unique_ptr<OffloadedBackend> make_remote(size_t idx,
+                                                              std::vector<AttentionPeer> peers);
+  [[nodiscard]] std::unique_ptr<OffloadedBackend> make_device_attention(
+      size_t idx, std::vector<AttentionPeer> peers);
   Status publish(const PlannedPartition& planned, RankPeers peers);
-  [[nodiscard]] AttentionBackend* stage(RemoteAttention& remote, StreamView stream);
+  [[nodiscard]] AttentionBackend* stage(OffloadedBackend& remote, StreamView stream);
   // Called with mutex_ held.
   [[nodiscard]] bool is_usable(const Candidate& candidate) const;
   [[nodiscard]] size_t num_usable() const;
@@ -119,6 +126,12 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
                                                       int32_t num_blocks) const;
   void add_parts(const KvTile& tile, control::SessionConfig& session) const;
   [[nodiscard]] TransportKind transport_for(size_t worker_idx) const;
+  [[nodiscard]] bool overlaps(size_t worker_idx) const;
+  [[nodiscard]] EndpointConfig endpoint_config(const control::SessionConfig& session,
+                                               const control::SessionPart& part,
+                                               size_t worker_idx,
+                                               size_t replica) const;
+  [[nodiscard]] bool uses_devices() const { return config_.transport == TransportKind::kCudaP2p; }
   Status lose_session(const Status& status);
   void exclude(size_t worker_idx);
   void close_session();
@@ -140,7 +153,7 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   uint64_t epoch_ = 0;  // of the latest session; changed by the engine's thread alone
   std::vector<Candidate> candidates_;  // by worker
   // As RankPeers; replaced under mutex_ by the engine's thread alone.
-  std::vector<std::unique_ptr<RemoteAttention>> remote_;
+  std::vector<std::unique_ptr<OffloadedBackend>> remote_;
   // Between those and model workers on GPUs. The engine's thread's.
   std::vector<std::unique_ptr<StagedAttention>> staged_;
   std::optional<Status> lost_;

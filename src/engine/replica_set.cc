@@ -170,6 +170,7 @@ void ReplicaSet::close() {
     replica->ended.waiting += Duration(stats.wait_ns.load());
     replica->ended.bytes_carried += stats.bytes_carried;
     replica->session.reset();
+    replica->runner.forget_graphs();
     replica->to_replicas.clear();
     replica->to_engine.reset();
   }

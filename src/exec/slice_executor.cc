@@ -134,24 +134,75 @@ TensorView SliceExecutor::input_view(const MicroBatch& batch, std::string_view n
 }
 
 Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port) {
-  current_ = &micro_batches_[static_cast<size_t>(micro_batch)];
-  slice_idx_ = slice_idx;
-  padding_is_sent_ = false;
-  if (current_->is_padded) return run_captured(micro_batch, port);
-  return run(model_->slices[static_cast<size_t>(slice_idx)].program, port);
+  const SliceRun run = {micro_batch, slice_idx, slice_idx + 1};
+  AttentionPort* const only = &port;
+  return run_slices(std::span(&run, 1), std::span(&only, 1));
 }
 
-// The whole slice where attention's calls may be captured with it, else what lies between them.
-Status SliceExecutor::run_captured(int32_t micro_batch, AttentionPort& port) {
-  const std::span<const Instruction> program =
-      model_->slices[static_cast<size_t>(slice_idx_)].program;
-  SliceGraphs::Key key = {
-      .micro_batch = micro_batch, .slice_idx = slice_idx_, .num_rows = current_->num_tokens};
-  if (const std::optional<uint64_t> shape = port.launch_shape()) {
-    key.launch_shape = *shape;
-    padding_is_sent_ = true;
-    return graphs_.run(key, stream_, [&] { return run(program, port); });
+Status SliceExecutor::run_slices(std::span<const SliceRun> runs,
+                                 std::span<AttentionPort* const> ports) {
+  const std::optional<SliceGraphs::Key> key = whole_key(runs, ports);
+  if (!key) return run_in_turn(runs, ports);
+  LAMINA_RETURN_IF_ERROR(graphs_.run(*key, stream_, [&] { return run_in_turn(runs, ports); }));
+  note_last(runs);
+  return {};
+}
+
+// A replayed graph's last slice: of the longest run, the last of them.
+void SliceExecutor::note_last(std::span<const SliceRun> runs) {
+  const SliceRun* last = &runs.front();
+  for (const SliceRun& run : runs) {
+    if (run.count() >= last->count()) last = &run;
   }
+  current_ = &micro_batches_[static_cast<size_t>(last->micro_batch)];
+  slice_idx_ = last->end - 1;
+}
+
+// Of a graph with attention's calls in it, if there may be one.
+std::optional<SliceGraphs::Key> SliceExecutor::whole_key(
+    std::span<const SliceRun> runs, std::span<AttentionPort* const> ports) const {
+  SliceGraphs::Key key;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const MicroBatch& batch = micro_batches_[static_cast<size_t>(runs[i].micro_batch)];
+    const std::optional<uint64_t> shape = ports[i]->launch_shape();
+    if (!batch.is_padded || !shape) return std::nullopt;
+    key.parts.push_back({.micro_batch = runs[i].micro_batch,
+                         .begin = runs[i].begin,
+                         .end = runs[i].end,
+                         .num_rows = batch.num_tokens,
+                         .launch_shape = *shape});
+  }
+  return key;
+}
+
+Status SliceExecutor::run_in_turn(std::span<const SliceRun> runs,
+                                  std::span<AttentionPort* const> ports) {
+  int32_t most = 0;
+  for (const SliceRun& run : runs) most = std::max(most, run.count());
+  for (int32_t turn = 0; turn < most; ++turn) {
+    for (size_t i = 0; i < runs.size(); ++i) {
+      if (turn >= runs[i].count()) continue;
+      current_ = &micro_batches_[static_cast<size_t>(runs[i].micro_batch)];
+      slice_idx_ = runs[i].begin + turn;
+      const Slice& slice = model_->slices[static_cast<size_t>(slice_idx_)];
+      const bool only_enqueues = ports[i]->launch_shape().has_value();
+      padding_is_sent_ = current_->is_padded && only_enqueues;
+      LAMINA_RETURN_IF_ERROR(current_->is_padded && !only_enqueues
+                                 ? run_between_calls(runs[i].micro_batch, slice.program, *ports[i])
+                                 : run(slice.program, *ports[i]));
+    }
+  }
+  return {};
+}
+
+// What lies between attention's calls is captured, but not they.
+Status SliceExecutor::run_between_calls(int32_t micro_batch,
+                                        std::span<const Instruction> program,
+                                        AttentionPort& port) {
+  SliceGraphs::Key key = {.parts = {{.micro_batch = micro_batch,
+                                     .begin = slice_idx_,
+                                     .end = slice_idx_ + 1,
+                                     .num_rows = current_->num_tokens}}};
   for (size_t begin = 0; begin < program.size();) {
     size_t end = begin;
     while (end < program.size() && program[end].kind == InstructionKind::kCompute) ++end;

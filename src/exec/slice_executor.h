@@ -61,6 +61,16 @@ struct StepInputs {
   std::span<const int32_t> logits_rows;  // [S], indices into the T tokens
 };
 
+// Slices [begin, end) of a micro-batch's step.
+struct SliceRun {
+  int32_t micro_batch = 0;
+  int32_t begin = 0;
+  int32_t end = 0;
+
+  [[nodiscard]] int32_t count() const { return end - begin; }
+  friend bool operator==(const SliceRun&, const SliceRun&) = default;
+};
+
 class SliceExecutor {
  public:
   // `model`, `weights` and `collective` outlive the executor. `weights` lie in memory of the
@@ -77,9 +87,17 @@ class SliceExecutor {
 
   // Starts a step of a micro-batch. kInvalidArgument past the limits.
   Status begin(int32_t micro_batch, const StepInputs& inputs);
+  // Rows of the step's values: its tokens, and on a GPU's decoding steps padding.
+  [[nodiscard]] int64_t num_rows(int32_t micro_batch) const {
+    return micro_batches_[static_cast<size_t>(micro_batch)].num_tokens;
+  }
   // Runs slice `slice_idx`; a micro-batch's slices are run in order, here or, with the carried
   // values handed on, by executors of the same model elsewhere. An error ends the step.
   Status run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port);
+  // Slices of some micro-batches, each with its port: a slice of the first, one of the second and
+  // so on, then the next ones. Where attention's calls only enqueue and all decode, that is one
+  // graph.
+  Status run_slices(std::span<const SliceRun> runs, std::span<AttentionPort* const> ports);
   [[nodiscard]] int32_t num_slices() const { return static_cast<int32_t>(model_->slices.size()); }
   // Before `collective` starts anew: captured graphs hold on to what it was. Nothing is under way.
   void forget_graphs() { graphs_ = {}; }
@@ -110,7 +128,13 @@ class SliceExecutor {
   Status stage_inputs(MicroBatch& batch) const;
   [[nodiscard]] TensorView input_view(const MicroBatch& batch, std::string_view name) const;
   void set_rows(MicroBatch& batch) const;
-  Status run_captured(int32_t micro_batch, AttentionPort& port);
+  [[nodiscard]] std::optional<SliceGraphs::Key> whole_key(
+      std::span<const SliceRun> runs, std::span<AttentionPort* const> ports) const;
+  Status run_in_turn(std::span<const SliceRun> runs, std::span<AttentionPort* const> ports);
+  void note_last(std::span<const SliceRun> runs);
+  Status run_between_calls(int32_t micro_batch,
+                           std::span<const Instruction> program,
+                           AttentionPort& port);
   Status run(std::span<const Instruction> instructions, AttentionPort& port);
   Status run(const Instruction& instruction, AttentionPort& port);
   Status compute(const Node& node);

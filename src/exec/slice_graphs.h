@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <vector>
 
 #include "base/status.h"
 #include "device/gpu_graph.h"
@@ -17,13 +18,20 @@ namespace lamina {
 
 class SliceGraphs {
  public:
-  // All that launches depend on, apart from the model.
-  struct Key {
+  // Slices [begin, end) of a micro-batch.
+  struct Part {
     int32_t micro_batch = 0;
-    int32_t slice_idx = 0;
-    size_t first_instruction = 0;
+    int32_t begin = 0;
+    int32_t end = 0;
     int64_t num_rows = 0;       // of the step, padded: tokens, and logits rows where they are made
     uint64_t launch_shape = 0;  // attention's, where its calls are among the instructions
+
+    friend auto operator<=>(const Part&, const Part&) = default;
+  };
+  // All that launches depend on, apart from the model.
+  struct Key {
+    std::vector<Part> parts;
+    size_t first_instruction = 0;
 
     friend auto operator<=>(const Key&, const Key&) = default;
   };

@@ -42,6 +42,16 @@ Status FakeRunner::begin(int32_t micro_batch, const StepInputs& inputs) {
   return {};
 }
 
+// One at a time: simulated attention has no launch shape.
+Status FakeRunner::run_slices(std::span<const SliceRun> runs,
+                              std::span<AttentionBackend* const> attention) {
+  for (const SliceRun& run : runs) {
+    LAMINA_CHECK_EQ(run.count(), 1);
+    LAMINA_RETURN_IF_ERROR(run_slice(run.micro_batch, run.begin, attention));
+  }
+  return {};
+}
+
 Status FakeRunner::run_slice(int32_t micro_batch,
                              int32_t slice_idx,
                              std::span<AttentionBackend* const> attention) {

@@ -54,9 +54,11 @@ class FakeRunner final : public SliceRunner {
   [[nodiscard]] int32_t num_slices() const override { return model_.config().num_layers + 1; }
   [[nodiscard]] int32_t num_ranks() const override { return 1; }
   Status begin(int32_t micro_batch, const StepInputs& inputs) override;
-  Status run_slice(int32_t micro_batch,
-                   int32_t slice_idx,
-                   std::span<AttentionBackend* const> attention) override;
+  [[nodiscard]] int64_t num_rows(int32_t micro_batch) const override {
+    return std::ssize(batches_[static_cast<size_t>(micro_batch)].inputs.token_ids);
+  }
+  Status run_slices(std::span<const SliceRun> runs,
+                    std::span<AttentionBackend* const> attention) override;
   [[nodiscard]] TensorView logits() const override;
   [[nodiscard]] size_t carried_bytes(int32_t micro_batch, int32_t slice_idx) const override;
   void pack_carried(int32_t micro_batch, int32_t slice_idx, std::span<std::byte> to) const override;
@@ -72,6 +74,9 @@ class FakeRunner final : public SliceRunner {
     std::vector<FakeModel::State> states;  // [T]
   };
 
+  Status run_slice(int32_t micro_batch,
+                   int32_t slice_idx,
+                   std::span<AttentionBackend* const> attention);
   Status absorb(MicroBatch& batch, int32_t micro_batch, int32_t layer, AttentionBackend& attention);
   [[nodiscard]] int64_t sum_of(float mean, int32_t num_seen) const;
   Status send(const MicroBatch& batch,

@@ -87,7 +87,7 @@ class AttentionProcess final : public Process {
   AttentionProcess(SimHost& host, std::vector<Part> parts)
       : Process(host), parts_(std::move(parts)) {}
 
-  // As AttentionWorker::serve() takes them in turn.
+  // As TileWorker::serve() takes them in turn.
   Result<bool> step() override {
     for (size_t i = 0; i < parts_.size(); ++i) {
       const size_t part = (next_ + i) % parts_.size();

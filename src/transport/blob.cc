@@ -51,7 +51,10 @@ Token parse_token(std::string_view hex) {
 }
 
 TransportKind parse_kind(std::string_view name) {
-  for (const auto kind : {TransportKind::kLoopback, TransportKind::kShm, TransportKind::kTcp}) {
+  for (const auto kind : {TransportKind::kLoopback,
+                          TransportKind::kShm,
+                          TransportKind::kTcp,
+                          TransportKind::kCudaP2p}) {
     if (name == transport_name(kind)) return kind;
   }
   bad_blob(fmt::format("unknown transport '{}'", name));

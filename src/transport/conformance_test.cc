@@ -19,11 +19,15 @@ using transport_testing::Slots;
 
 class Conformance : public testing::TestWithParam<TransportKind> {};
 
-INSTANTIATE_TEST_SUITE_P(
-    Backends,
-    Conformance,
-    testing::Values(TransportKind::kLoopback, TransportKind::kShm, TransportKind::kTcp),
-    [](const auto& tested) { return std::string(transport_name(tested.param)); });
+INSTANTIATE_TEST_SUITE_P(Backends,
+                         Conformance,
+                         testing::Values(TransportKind::kLoopback,
+                                         TransportKind::kShm,
+                                         TransportKind::kTcp,
+                                         TransportKind::kCudaP2p),
+                         [](const auto& tested) {
+                           return std::string(transport_name(tested.param));
+                         });
 
 // Waits in one of the ways there are; false when it did not come to kReady.
 bool await(Endpoint& endpoint, SlotIdx slot, uint64_t seq, Rng& rng) {

@@ -6,6 +6,7 @@
 
 #include "base/checked_math.h"
 #include "base/error.h"
+#include "transport/cuda_p2p/p2p_endpoint.h"
 #include "transport/loopback/loopback.h"
 #include "transport/shm/shm.h"
 #include "transport/tcp/tcp.h"
@@ -47,6 +48,8 @@ std::string_view transport_name(TransportKind kind) {
       return "shm";
     case TransportKind::kTcp:
       return "tcp";
+    case TransportKind::kCudaP2p:
+      return "cuda_p2p";
   }
   return "unknown";
 }
@@ -61,6 +64,8 @@ std::unique_ptr<PendingEndpoint> prepare_endpoint(const EndpointConfig& config) 
       return prepare_shm(config);
     case TransportKind::kTcp:
       return prepare_tcp(config);
+    case TransportKind::kCudaP2p:
+      return cuda_p2p::prepare_cuda_p2p(config);
   }
   throw Error(StatusCode::kInvalidArgument, "unknown transport");
 }

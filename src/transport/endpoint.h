@@ -20,12 +20,16 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "device/device.h"
 
 namespace lamina {
 
 using SlotIdx = uint32_t;
 
 class HostEndpoint;
+namespace cuda_p2p {
+class DeviceLink;
+}
 
 // Who is at the other end. A new epoch for every incarnation of a session; old epochs are refused
 // at connection.
@@ -92,13 +96,16 @@ class Endpoint {
   // For wait_any(): the form of the endpoint on which a thread can block. Null: nothing may ever
   // wait on it, as in a simulation.
   virtual HostEndpoint* as_host_endpoint() { return nullptr; }
+  // What the devices at both ends send each other without their hosts (cuda_p2p/device_link.h).
+  // Null on backends of hosts alone.
+  virtual cuda_p2p::DeviceLink* device_link() { return nullptr; }
 
  protected:
   Endpoint() = default;
 };
 
-enum class TransportKind : uint8_t { kLoopback, kShm, kTcp };
-// "loopback", "shm", "tcp".
+enum class TransportKind : uint8_t { kLoopback, kShm, kTcp, kCudaP2p };
+// "loopback", "shm", "tcp", "cuda_p2p".
 std::string_view transport_name(TransportKind kind);
 
 // Both sides fill one in from the same configuration.
@@ -108,8 +115,13 @@ struct EndpointConfig {
   PeerId peer;
   std::vector<size_t> receive_slots;  // capacity in bytes of each of our slots
   std::vector<size_t> send_slots;     // and of each of the peer's
-  bool listens = false;  // tcp: this side listens (the attention worker), the other connects
+  bool listens =
+      false;  // tcp, cuda_p2p: this side listens (the attention worker), the other connects
   std::string host = "127.0.0.1";  // tcp: address to listen on, or to connect to
+  // cuda_p2p: this side's device, and the slots of messages between devices, at least one in all.
+  Device device{};
+  std::vector<uint32_t> device_receive_slots = {};
+  std::vector<uint32_t> device_send_slots = {};
 };
 
 // One side of an endpoint being set up. Blobs travel on the control plane, which authenticates

@@ -50,13 +50,17 @@ std::string receive_blob(int socket) {
 
 }  // namespace
 
+constexpr uint32_t kDeviceSlotBytes = 4096;  // cuda_p2p alone
+
 EndpointConfig listener_config(TransportKind kind, const Slots& slots, uint64_t epoch) {
   return {.kind = kind,
           .self = {.id = kListenerId, .epoch = epoch},
           .peer = {.id = kConnectorId, .epoch = epoch},
           .receive_slots = slots.to_listener,
           .send_slots = slots.to_connector,
-          .listens = true};
+          .listens = true,
+          .device_receive_slots = {kDeviceSlotBytes},
+          .device_send_slots = {kDeviceSlotBytes}};
 }
 
 EndpointConfig connector_config(TransportKind kind, const Slots& slots, uint64_t epoch) {
@@ -65,7 +69,9 @@ EndpointConfig connector_config(TransportKind kind, const Slots& slots, uint64_t
           .peer = {.id = kListenerId, .epoch = epoch},
           .receive_slots = slots.to_connector,
           .send_slots = slots.to_listener,
-          .listens = false};
+          .listens = false,
+          .device_receive_slots = {kDeviceSlotBytes},
+          .device_send_slots = {kDeviceSlotBytes}};
 }
 
 Pair complete_pair(PendingEndpoint& listener, PendingEndpoint& connector) {

@@ -15,12 +15,11 @@ using transport_testing::Slots;
 
 class PeerDeath : public testing::TestWithParam<TransportKind> {};
 
-INSTANTIATE_TEST_SUITE_P(Backends,
-                         PeerDeath,
-                         testing::Values(TransportKind::kShm, TransportKind::kTcp),
-                         [](const auto& tested) {
-                           return std::string(transport_name(tested.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Backends,
+    PeerDeath,
+    testing::Values(TransportKind::kShm, TransportKind::kTcp, TransportKind::kCudaP2p),
+    [](const auto& tested) { return std::string(transport_name(tested.param)); });
 
 constexpr size_t kBytes = 64 << 10;
 const Slots kSlots{.to_listener = {kBytes, 8}, .to_connector = {kBytes, 8}};

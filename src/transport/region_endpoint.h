@@ -1,5 +1,6 @@
 // RegionEndpoint: an endpoint over two mapped regions, ours that the peer writes and the peer's
-// that we write. The backends `loopback` and `shm` differ only in where the memory comes from.
+// that we write. The backends `loopback` and `shm` differ only in where the memory comes from;
+// `cuda_p2p` adds what devices send each other.
 #pragma once
 
 #include <memory>
@@ -9,7 +10,7 @@
 
 namespace lamina {
 
-class RegionEndpoint final : public HostEndpoint {
+class RegionEndpoint : public HostEndpoint {
  public:
   // `own` was initialised, `peers` was validated.
   RegionEndpoint(const EndpointConfig& config,
@@ -23,15 +24,17 @@ class RegionEndpoint final : public HostEndpoint {
   void end_sleep(SlotIdx slot) override { receive_.end_sleep(slot); }
   void check_peer() override;
 
+ protected:
+  void wake() override { receive_.ring_all(); }
+  void revoke() override;
+
  private:
   std::span<std::byte> send_memory(SlotIdx slot) override { return send_.payload(slot); }
   void publish(SlotIdx slot, size_t size_bytes, uint64_t seq) override;
   void advance(SlotIdx slot, uint64_t seq) override;
-  void wake() override { receive_.ring_all(); }
   [[nodiscard]] std::span<const std::byte> receive_memory(SlotIdx slot) const override {
     return receive_.payload(slot);
   }
-  void revoke() override;
 
   // Records the newest message of a slot; breaks the endpoint if its header lies.
   void read_slot(SlotIdx slot);

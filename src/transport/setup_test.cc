@@ -28,11 +28,15 @@ class Setup : public testing::TestWithParam<TransportKind> {
   Duration wait_ = std::chrono::milliseconds(3);
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Backends,
-    Setup,
-    testing::Values(TransportKind::kLoopback, TransportKind::kShm, TransportKind::kTcp),
-    [](const auto& tested) { return std::string(transport_name(tested.param)); });
+INSTANTIATE_TEST_SUITE_P(Backends,
+                         Setup,
+                         testing::Values(TransportKind::kLoopback,
+                                         TransportKind::kShm,
+                                         TransportKind::kTcp,
+                                         TransportKind::kCudaP2p),
+                         [](const auto& tested) {
+                           return std::string(transport_name(tested.param));
+                         });
 
 TEST_P(Setup, AnotherEpochIsRefused) {
   const auto stale = prepare_endpoint(listener_config(GetParam(), slots_, 7));

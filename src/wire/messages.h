@@ -15,7 +15,7 @@
 namespace lamina::wire {
 
 inline constexpr uint32_t kMagic = 0x414E4D4C;  // "LMNA"
-inline constexpr uint16_t kVersion = 3;
+inline constexpr uint16_t kVersion = 4;
 
 // Bits of MessageHeader::flags.
 inline constexpr uint8_t kIdleForQ = 1;   // kOut: the worker had nothing to do when q came
@@ -95,8 +95,8 @@ struct SequenceEntry {
 static_assert(sizeof(SequenceEntry) == 20);
 
 // The StepPlan as an attention worker sees it: changes of block tables and the shape of the step.
-// Payload of kPlan: num_rows entries, then u32 num_released, the released slots, then all new block
-// ids in entry order.
+// Payload of kPlan: num_rows entries, then u32 num_padded_rows, u32 num_released, the released
+// slots, then all new block ids in entry order.
 // Steps are numbered through all micro-batches of a worker: plans are applied in that order,
 // since a block may move from a sequence of one micro-batch to one of another.
 struct AttentionPlan {
@@ -106,6 +106,9 @@ struct AttentionPlan {
   std::vector<uint32_t> released_slots;  // slots whose sequence ended or was preempted: their
                                          // tables are cleared first
   std::vector<int32_t> new_blocks;       // concatenated in the order of `sequences`
+  // Rows of q, k, v and out as devices send them to each other, those past the tokens' being
+  // padding. 0: as many as tokens.
+  uint32_t num_padded_rows = 0;
 
   [[nodiscard]] uint32_t num_tokens() const;
 };

@@ -48,6 +48,17 @@ Status read_entries(ByteReader& reader, const PlanLimits& limits, AttentionPlan&
   return {};
 }
 
+Status read_padded_rows(ByteReader& reader, const PlanLimits& limits, AttentionPlan& plan) {
+  if (!reader.read(plan.num_padded_rows)) return truncated();
+  if (plan.num_padded_rows > limits.max_tokens) {
+    return over_limit("padded rows", plan.num_padded_rows, limits.max_tokens);
+  }
+  if (plan.num_padded_rows != 0 && plan.num_padded_rows < plan.num_tokens()) {
+    return invalid_argument("plan has fewer padded rows than tokens");
+  }
+  return {};
+}
+
 Status read_released_slots(ByteReader& reader, const PlanLimits& limits, AttentionPlan& plan) {
   uint32_t num_released = 0;
   if (!reader.read(num_released)) return truncated();
@@ -84,8 +95,9 @@ uint32_t AttentionPlan::num_tokens() const {
 }
 
 size_t encoded_bytes(const AttentionPlan& plan) {
-  return sizeof(MessageHeader) + plan.sequences.size() * sizeof(SequenceEntry) + sizeof(uint32_t) +
-         plan.released_slots.size() * sizeof(uint32_t) + plan.new_blocks.size() * sizeof(int32_t);
+  return sizeof(MessageHeader) + plan.sequences.size() * sizeof(SequenceEntry) +
+         2 * sizeof(uint32_t) + plan.released_slots.size() * sizeof(uint32_t) +
+         plan.new_blocks.size() * sizeof(int32_t);
 }
 
 void encode_plan(const AttentionPlan& plan, uint64_t epoch, std::span<std::byte> message) {
@@ -98,6 +110,7 @@ void encode_plan(const AttentionPlan& plan, uint64_t epoch, std::span<std::byte>
                              .num_rows = static_cast<uint32_t>(plan.sequences.size()),
                              .payload_bytes = message.size() - sizeof(MessageHeader)});
   writer.write_all(std::span(plan.sequences));
+  writer.write(plan.num_padded_rows);
   writer.write(static_cast<uint32_t>(plan.released_slots.size()));
   writer.write_all(std::span(plan.released_slots));
   writer.write_all(std::span(plan.new_blocks));
@@ -127,6 +140,7 @@ Status decode_plan(std::span<const std::byte> message,
 
   ByteReader reader(message.subspan(sizeof(MessageHeader)));
   LAMINA_RETURN_IF_ERROR(read_entries(reader, limits, plan));
+  LAMINA_RETURN_IF_ERROR(read_padded_rows(reader, limits, plan));
   LAMINA_RETURN_IF_ERROR(read_released_slots(reader, limits, plan));
   LAMINA_RETURN_IF_ERROR(read_new_blocks(reader, limits, plan));
   if (reader.remaining() != 0) {

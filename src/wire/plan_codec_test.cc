@@ -18,7 +18,8 @@ constexpr PlanLimits kLimits{.max_micro_batches = 4,
 constexpr uint64_t kEpoch = 5;
 // Where things lie in the message of example_plan().
 constexpr size_t kFirstEntry = sizeof(MessageHeader);
-constexpr size_t kNumReleased = kFirstEntry + 2 * sizeof(SequenceEntry);
+constexpr size_t kNumPaddedRows = kFirstEntry + 2 * sizeof(SequenceEntry);
+constexpr size_t kNumReleased = kNumPaddedRows + 4;
 constexpr size_t kFirstReleased = kNumReleased + 4;
 constexpr size_t kFirstBlock = kFirstReleased + 4;
 
@@ -30,7 +31,8 @@ AttentionPlan example_plan() {
           {{.slot = 2, .first_position = 0, .num_tokens = 33, .num_new_blocks = 3, .starts = 1},
            {.slot = 0, .first_position = 16, .num_tokens = 1, .num_new_blocks = 1, .starts = 0}},
       .released_slots = {2},
-      .new_blocks = {4, 31, 0, 9}};
+      .new_blocks = {4, 31, 0, 9},
+      .num_padded_rows = 40};
 }
 
 std::vector<std::byte> encode(const AttentionPlan& plan) {
@@ -45,7 +47,8 @@ bool same(const AttentionPlan& a, const AttentionPlan& b) {
          (a.sequences.empty() || std::memcmp(a.sequences.data(),
                                              b.sequences.data(),
                                              a.sequences.size() * sizeof(SequenceEntry)) == 0) &&
-         a.released_slots == b.released_slots && a.new_blocks == b.new_blocks;
+         a.released_slots == b.released_slots && a.new_blocks == b.new_blocks &&
+         a.num_padded_rows == b.num_padded_rows;
 }
 
 // The code after the 32-bit word at `offset` became `value`.
@@ -74,6 +77,7 @@ AttentionPlan random_plan(Rng& rng) {
   for (uint32_t& slot : plan.released_slots) {
     slot = static_cast<uint32_t>(rng.next_below(kLimits.max_sequences));
   }
+  if (rng.next_below(2) == 0) plan.num_padded_rows = kLimits.max_tokens;
   return plan;
 }
 
@@ -126,6 +130,10 @@ TEST(Plan, RefusesWhatIsPastALimit) {
             StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(entry(offsetof(SequenceEntry, num_new_blocks)), 5), StatusCode::kDataLoss);
   EXPECT_EQ(code_with(entry(offsetof(SequenceEntry, starts)), 2), StatusCode::kDataLoss);
+  EXPECT_EQ(code_with(kNumPaddedRows, 0), StatusCode::kOk);
+  EXPECT_EQ(code_with(kNumPaddedRows, 34), StatusCode::kOk);
+  EXPECT_EQ(code_with(kNumPaddedRows, 33), StatusCode::kInvalidArgument);  // of 34 tokens
+  EXPECT_EQ(code_with(kNumPaddedRows, kLimits.max_tokens + 1), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(kNumReleased, 9), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(kNumReleased, 8), StatusCode::kDataLoss);
   EXPECT_EQ(code_with(kFirstReleased, 8), StatusCode::kInvalidArgument);

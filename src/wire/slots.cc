@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 
 #include "base/checked_math.h"
 #include "base/error.h"
@@ -39,8 +40,9 @@ class SlotSize {
   std::optional<size_t> bytes_ = sizeof(MessageHeader);
 };
 
-std::vector<size_t> repeat(const std::vector<size_t>& slots, uint32_t times) {
-  std::vector<size_t> all;
+template <typename Size>
+std::vector<Size> repeat(const std::vector<Size>& slots, uint32_t times) {
+  std::vector<Size> all;
   all.reserve(slots.size() * times);
   for (uint32_t i = 0; i < times; ++i) all.insert(all.end(), slots.begin(), slots.end());
   return all;
@@ -51,7 +53,7 @@ std::vector<size_t> repeat(const std::vector<size_t>& slots, uint32_t times) {
 std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry) {
   const size_t plan = SlotSize()
                           .add({geometry.max_sequences, sizeof(SequenceEntry)})
-                          .add({sizeof(uint32_t)})  // num_released
+                          .add({2, sizeof(uint32_t)})  // num_padded_rows, num_released
                           .add({geometry.max_sequences, sizeof(uint32_t)})
                           .add({geometry.num_blocks, sizeof(int32_t)})
                           .bytes();
@@ -62,7 +64,7 @@ std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry) {
                         .add({geometry.max_tokens, geometry.num_kv_heads, key_bytes})
                         .add({geometry.max_tokens, geometry.num_kv_heads, value_bytes})
                         .bytes();
-  return repeat({plan, q, q, kv, kv}, geometry.num_micro_batches);
+  return repeat(std::vector{plan, q, q, kv, kv}, geometry.num_micro_batches);
 }
 
 std::vector<size_t> model_worker_slots(const SlotGeometry& geometry) {
@@ -73,7 +75,48 @@ std::vector<size_t> model_worker_slots(const SlotGeometry& geometry) {
   const size_t partial =
       SlotSize().add({geometry.max_tokens, geometry.num_heads, partial_bytes}).bytes();
   const size_t out = geometry.may_be_partial ? std::max(whole, partial) : whole;
-  return repeat({out, out}, geometry.num_micro_batches);
+  return repeat(std::vector{out, out}, geometry.num_micro_batches);
+}
+
+namespace {
+
+constexpr uint32_t kNumWorkerDeviceSlots = 6;  // q, k and v, of both parities
+
+// Of a matrix that devices send whole.
+uint32_t device_slot_bytes(std::initializer_list<size_t> factors) {
+  const size_t bytes = SlotSize().add(factors).bytes() - sizeof(MessageHeader);
+  if (bytes > std::numeric_limits<uint32_t>::max()) {
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("{} bytes of a layer's tensor in a message between devices", bytes));
+  }
+  return static_cast<uint32_t>(bytes);
+}
+
+}  // namespace
+
+std::vector<uint32_t> attention_device_slots(const SlotGeometry& geometry) {
+  const size_t element_bytes = dtype_bytes(geometry.dtype);
+  const size_t value_dim = geometry.latent ? 0 : geometry.value_dim;
+  const uint32_t q = device_slot_bytes(
+      {geometry.max_tokens, geometry.num_heads, geometry.head_dim, element_bytes});
+  const uint32_t k = device_slot_bytes(
+      {geometry.max_tokens, geometry.num_kv_heads, geometry.head_dim, element_bytes});
+  const uint32_t v =
+      device_slot_bytes({geometry.max_tokens, geometry.num_kv_heads, value_dim, element_bytes});
+  return repeat(std::vector<uint32_t>{q, q, k, k, v, v}, geometry.num_micro_batches);
+}
+
+std::vector<uint32_t> model_device_slots(const SlotGeometry& geometry) {
+  const uint32_t out = device_slot_bytes({geometry.max_tokens,
+                                          geometry.num_heads,
+                                          geometry.value_dim,
+                                          dtype_bytes(geometry.out_dtype)});
+  return repeat(std::vector<uint32_t>{out, out}, geometry.num_micro_batches);
+}
+
+uint32_t device_slot_of(DeviceMessage kind, uint32_t micro_batch, uint32_t layer) {
+  if (kind == DeviceMessage::kOut) return micro_batch * kNumOutSlots + layer % 2;
+  return micro_batch * kNumWorkerDeviceSlots + 2 * static_cast<uint32_t>(kind) + layer % 2;
 }
 
 uint32_t slot_of(MessageKind kind, uint32_t micro_batch, uint32_t layer) {

@@ -32,6 +32,18 @@ struct SlotGeometry {
 std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry);
 std::vector<size_t> model_worker_slots(const SlotGeometry& geometry);
 
+// What devices send each other by themselves (transport/cuda_p2p), without headers: rows of a
+// layer's tensors. The slots of either side's device, and their numbers; the same parities.
+enum class DeviceMessage : uint8_t { kQ, kK, kV, kOut };
+std::vector<uint32_t> attention_device_slots(const SlotGeometry& geometry);
+std::vector<uint32_t> model_device_slots(const SlotGeometry& geometry);
+uint32_t device_slot_of(DeviceMessage kind, uint32_t micro_batch, uint32_t layer);
+// Plans and refusals alone pass between the hosts then: the geometry of their slots.
+[[nodiscard]] constexpr SlotGeometry without_tensors(SlotGeometry geometry) {
+  geometry.max_tokens = 0;
+  return geometry;
+}
+
 // Of a message that says that nothing will come any more: above every other.
 inline constexpr uint64_t kRefusalSeq = uint64_t{1} << 62;
 

@@ -47,6 +47,34 @@ TEST(Slots, AlternateByLayerAndNeverCollide) {
   EXPECT_EQ(used, (std::vector<uint32_t>{0, 1, 2, 3, 4}));
 }
 
+TEST(Slots, DevicesHaveOneForEachTensor) {
+  SlotGeometry geometry = kGeometry;
+  geometry.num_micro_batches = 2;
+  const std::vector<uint32_t> worker = attention_device_slots(geometry);
+  ASSERT_EQ(worker.size(), 12U);
+  EXPECT_EQ(worker[device_slot_of(DeviceMessage::kQ, 1, 1)], 128U * 6 * 64 * 2);
+  EXPECT_EQ(worker[device_slot_of(DeviceMessage::kK, 1, 0)], 128U * 2 * 64 * 2);
+  EXPECT_EQ(worker[device_slot_of(DeviceMessage::kV, 0, 3)], 128U * 2 * 64 * 2);
+  EXPECT_EQ(model_device_slots(geometry), (std::vector<uint32_t>(4, 128U * 6 * 64 * 4)));
+  std::vector<uint32_t> used;
+  for (const uint32_t micro_batch : {0U, 1U}) {
+    for (const uint32_t layer : {0U, 1U}) {
+      for (const auto kind : {DeviceMessage::kQ, DeviceMessage::kK, DeviceMessage::kV}) {
+        used.push_back(device_slot_of(kind, micro_batch, layer));
+      }
+    }
+  }
+  std::sort(used.begin(), used.end());
+  EXPECT_EQ(std::unique(used.begin(), used.end()) - used.begin(), 12);
+  EXPECT_EQ(device_slot_of(DeviceMessage::kOut, 1, 1), 3U);
+}
+
+TEST(Slots, AMessageBetweenDevicesHas32BitsOfBytes) {
+  SlotGeometry geometry = kGeometry;
+  geometry.max_tokens = 1U << 24;
+  EXPECT_THROW(static_cast<void>(attention_device_slots(geometry)), Error);
+}
+
 TEST(Slots, MicroBatchesHaveTheirOwn) {
   SlotGeometry geometry = kGeometry;
   geometry.num_micro_batches = 3;

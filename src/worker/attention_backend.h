@@ -12,14 +12,19 @@
 
 namespace lamina {
 
+// Where a micro-batch's step begins, and how it looks to those who run it.
+struct StepStart {
+  int32_t first_replica = 0;  // runs the first slice
+  int64_t num_rows = 0;       // of q, k and v: the step's tokens, and padding
+};
+
 class AttentionBackend {
  public:
   virtual ~AttentionBackend() = default;
 
-  // Before the first slice of a micro-batch's step, which runs on replica `first_replica`: on every
-  // replica, for all steps in the same order. An error here or in any later call loses the state of
-  // every slot.
-  virtual Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) = 0;
+  // Before the first slice of a micro-batch's step: on every replica, for all steps in the same
+  // order. An error here or in any later call loses the state of every slot.
+  virtual Status begin_step(int32_t micro_batch, const StepStart& start, const StepPlan& plan) = 0;
   // As AttentionPort has them; each on the replica that runs the slice. receive() does not block
   // once has_output().
   virtual Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) = 0;
@@ -37,6 +42,9 @@ class AttentionBackend {
   [[nodiscard]] virtual std::optional<uint64_t> launch_shape(int32_t /*micro_batch*/) const {
     return std::nullopt;
   }
+  // Of a backend of a GPU, once the stream was waited for: why what receive() enqueued has not
+  // come, if it has not.
+  [[nodiscard]] virtual Status check_received() const { return {}; }
   // Endpoint::send_unsent() of all peers, and add_unsent() of transport/wait_any.h.
   virtual void send_unsent() {}
   virtual void add_unsent_messages(std::vector<AwaitedMessage>& /*awaited*/) const {}

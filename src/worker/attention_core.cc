@@ -19,24 +19,26 @@ size_t AttentionCoreConfig::state_bytes() const {
   return static_cast<size_t>(max_tokens * row_floats) * sizeof(float);
 }
 
-AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView stream)
+AttentionCore::AttentionCore(const AttentionCoreConfig& config, std::span<const StreamView> streams)
     : config_(config),
-      stream_(use_device_of(stream)),
-      cache_(config.kv, config.num_blocks, memory_of(stream.device().kind)),
+      streams_(streams.begin(), streams.end()),
+      cache_(
+          config.kv, config.num_blocks, memory_of(use_device_of(streams_.front()).device().kind)),
       order_(kernels::preferred_order({.dtype = config.kv.dtype,
                                        .q_dtype = config.q_dtype,
                                        .block_size = config.kv.block_size,
                                        .key_dim = config.kv.head_dim,
                                        .value_dim = config.kv.latent ? 0 : config.kv.value_dim,
-                                       .device = stream.device()})),
+                                       .device = streams_.front().device()})),
       tables_(config.max_sequences, config.max_blocks_per_sequence, config.num_blocks),
       steps_(static_cast<size_t>(config.num_micro_batches)) {
-  const bool is_gpu = stream.device().kind == DeviceKind::kCuda;
+  const bool is_gpu = streams_.front().device().kind == DeviceKind::kCuda;
   place_per_head();
   const auto max_sequences = static_cast<size_t>(config.max_sequences);
-  for (Step& step : steps_) {
-    if (is_gpu) step.tables = std::make_unique<kernels::StepTables>(table_limits(), stream);
-    step.state = Buffer(memory_of(stream.device().kind), config.state_bytes());
+  for (int32_t i = 0; i < config.num_micro_batches; ++i) {
+    Step& step = steps_[static_cast<size_t>(i)];
+    if (is_gpu) step.tables = std::make_unique<kernels::StepTables>(table_limits(), stream(i));
+    step.state = Buffer(memory_of(streams_.front().device().kind), config.state_bytes());
     step.query_begin.reserve(max_sequences + 1);
     step.context_len.reserve(max_sequences);
     step.slot_mapping.reserve(static_cast<size_t>(config.max_tokens));
@@ -50,7 +52,7 @@ void AttentionCore::place_per_head() {
   for (const wire::AttentionLayer& layer : config_.layers) {
     count += layer.alibi_slopes.size() + layer.sinks.size();
   }
-  if (stream_.device().kind == DeviceKind::kCuda) {
+  if (streams_.front().device().kind == DeviceKind::kCuda) {
     per_head_memory_ = Buffer(MemoryKind::kCuda, count * sizeof(float));
   }
   size_t used = 0;
@@ -59,14 +61,14 @@ void AttentionCore::place_per_head() {
     placed.alibi_slopes = to_device(layer.alibi_slopes, used);
     placed.sinks = to_device(layer.sinks, used);
   }
-  throw_if_error(synchronize(stream_));
+  throw_if_error(synchronize(streams_.front()));
 }
 
 std::span<const float> AttentionCore::to_device(std::span<const float> values, size_t& used) {
-  if (stream_.device().kind == DeviceKind::kCpu || values.empty()) return values;
+  if (streams_.front().device().kind == DeviceKind::kCpu || values.empty()) return values;
   float* to = reinterpret_cast<float*>(per_head_memory_.data()) + used;
   used += values.size();
-  throw_if_error(copy(to, values.data(), values.size_bytes(), stream_));
+  throw_if_error(copy(to, values.data(), values.size_bytes(), streams_.front()));
   return {to, values.size()};
 }
 
@@ -99,7 +101,8 @@ Status AttentionCore::begin_step(const wire::AttentionPlan& plan) {
   Step& step = steps_[plan.micro_batch];
   LAMINA_RETURN_IF_ERROR(gather_step(plan, step));
   if (step.tables == nullptr) return {};
-  return step.tables->update(batch(step), step.slot_mapping, stream_);
+  return step.tables->update(
+      batch(step), step.slot_mapping, stream(static_cast<int32_t>(plan.micro_batch)));
 }
 
 kernels::RaggedBatch AttentionCore::batch(const Step& step) const {
@@ -237,14 +240,15 @@ TensorView AttentionCore::state_view(const Step& step, TensorView q) const {
 
 Status AttentionCore::start(int32_t micro_batch, int32_t layer_idx, TensorView q) {
   LAMINA_CHECK(config_.overlap);
-  return meet_cached_keys(steps_[static_cast<size_t>(micro_batch)], layer_idx, q);
+  return meet_cached_keys(micro_batch, layer_idx, q);
 }
 
-Status AttentionCore::meet_cached_keys(Step& step, int32_t layer_idx, TensorView q) {
+Status AttentionCore::meet_cached_keys(int32_t micro_batch, int32_t layer_idx, TensorView q) {
+  Step& step = steps_[static_cast<size_t>(micro_batch)];
   kernels::RaggedAttentionArgs args = attention_args(step, layer_idx, q);
   args.phase = kernels::AttentionPhase::kCached;
   args.state = state_view(step, q);
-  LAMINA_RETURN_IF_ERROR(kernels::ragged_attention(args, stream_));
+  LAMINA_RETURN_IF_ERROR(kernels::ragged_attention(args, stream(micro_batch)));
   step.is_started = true;
   return {};
 }
@@ -261,7 +265,7 @@ Status AttentionCore::append(int32_t micro_batch, int32_t layer_idx, TensorView 
                              .k_scales = cache_.key_scales(layer_idx),
                              .v_scales = cache_.value_scales(layer_idx),
                              .tables = current.tables.get()},
-                            stream_);
+                            stream(micro_batch));
 }
 
 Status AttentionCore::attend(
@@ -269,7 +273,7 @@ Status AttentionCore::attend(
   Step& current = steps_[static_cast<size_t>(micro_batch)];
   // On a GPU one pass rounds otherwise than two: results would depend on whether q came first.
   if (current.tables != nullptr && config_.overlap && !current.is_started) {
-    LAMINA_RETURN_IF_ERROR(meet_cached_keys(current, layer_idx, q));
+    LAMINA_RETURN_IF_ERROR(meet_cached_keys(micro_batch, layer_idx, q));
   }
   kernels::RaggedAttentionArgs args = attention_args(current, layer_idx, q);
   args.out = out;
@@ -278,7 +282,7 @@ Status AttentionCore::attend(
     args.phase = kernels::AttentionPhase::kRest;
     args.state = state_view(current, q);
   }
-  return kernels::ragged_attention(args, stream_);
+  return kernels::ragged_attention(args, stream(micro_batch));
 }
 
 }  // namespace lamina

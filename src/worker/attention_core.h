@@ -41,8 +41,11 @@ struct AttentionCoreConfig {
 class AttentionCore {
  public:
   // Allocates the KV cache, in memory of the stream's device, where q, k, v and out of the calls
-  // lie too. Throws Error kResourceExhausted or kInvalidArgument.
-  AttentionCore(const AttentionCoreConfig& config, StreamView stream);
+  // lie too. Micro-batches whose calls do not wait for each other have streams of their own, of one
+  // device; else `streams` is one for all. Throws Error kResourceExhausted or kInvalidArgument.
+  AttentionCore(const AttentionCoreConfig& config, std::span<const StreamView> streams);
+  AttentionCore(const AttentionCoreConfig& config, StreamView stream)
+      : AttentionCore(config, std::span(&stream, 1)) {}
   AttentionCore(const AttentionCore&) = delete;
   AttentionCore& operator=(const AttentionCore&) = delete;
   virtual ~AttentionCore() = default;
@@ -93,6 +96,9 @@ class AttentionCore {
     std::span<const float> sinks;
   };
 
+  [[nodiscard]] StreamView stream(int32_t micro_batch) const {
+    return streams_[streams_.size() == 1 ? 0 : static_cast<size_t>(micro_batch)];
+  }
   [[nodiscard]] const Step& step(int32_t micro_batch) const {
     return steps_[static_cast<size_t>(micro_batch)];
   }
@@ -108,10 +114,10 @@ class AttentionCore {
                                                             int32_t layer_idx,
                                                             TensorView q) const;
   [[nodiscard]] TensorView state_view(const Step& step, TensorView q) const;
-  Status meet_cached_keys(Step& step, int32_t layer_idx, TensorView q);
+  Status meet_cached_keys(int32_t micro_batch, int32_t layer_idx, TensorView q);
 
   AttentionCoreConfig config_;
-  StreamView stream_;
+  std::vector<StreamView> streams_;
   KvCache cache_;
   kernels::KvOrder order_;
   BlockTables tables_;

@@ -18,6 +18,18 @@ uint32_t unsigned_of(int32_t value) {
 
 }  // namespace
 
+PlanReceiverConfig AttentionWorkerConfig::plans() const {
+  const int32_t session_blocks = std::max(total_blocks, core.num_blocks);
+  return {.epoch = epoch,
+          .num_layers = unsigned_of(core.kv.num_layers),
+          .limits = {.max_micro_batches = unsigned_of(core.num_micro_batches),
+                     .max_sequences = unsigned_of(core.max_sequences),
+                     .max_tokens = unsigned_of(core.max_tokens),
+                     .max_blocks = unsigned_of(core.num_blocks),
+                     .max_new_blocks = unsigned_of(session_blocks),
+                     .has_holes = session_blocks > core.num_blocks}};
+}
+
 AttentionWorker::AttentionWorker(const AttentionWorkerConfig& config,
                                  std::vector<Endpoint*> replicas,
                                  StreamView stream,
@@ -36,9 +48,9 @@ AttentionWorker::AttentionWorker(const AttentionWorkerConfig& config,
       replicas_(std::move(replicas)),
       clock_(&clock),
       core_(std::move(core)),
+      plans_(config.plans(), replicas_),
       micro_batches_(static_cast<size_t>(config.core.num_micro_batches)) {
   LAMINA_CHECK_EQ(static_cast<int32_t>(replicas_.size()), config.num_replicas);
-  config_.total_blocks = std::max(config.total_blocks, config.core.num_blocks);
   note_progress();
 }
 
@@ -46,66 +58,16 @@ void AttentionWorker::note_progress() {
   stats_.last_progress_ns = clock_->now().time_since_epoch().count();
 }
 
-// ---- the loop of a process ----
-
-Status AttentionWorker::serve(std::span<AttentionWorker* const> workers,
-                              const std::atomic<bool>& should_stop,
-                              WaitPolicy policy,
-                              Duration idle_check) {
-  std::vector<AwaitedMessage> awaited;
-  while (!should_stop) {
-    bool did_something = false;
-    for (AttentionWorker* worker : workers) {
-      LAMINA_ASSIGN_OR_RETURN(const bool did, worker->step());
-      did_something |= did;
-    }
-    if (!did_something) LAMINA_RETURN_IF_ERROR(wait(workers, awaited, policy, idle_check));
-  }
-  return {};
-}
-
-Status AttentionWorker::wait(std::span<AttentionWorker* const> workers,
-                             std::vector<AwaitedMessage>& awaited,
-                             WaitPolicy policy,
-                             Duration most) {
-  awaited.clear();
-  for (const AttentionWorker* worker : workers) worker->add_awaited(awaited);
-  const TimePoint begin = steady_clock().now();
-  Status waited = wait_any(awaited, Deadline::after(most), policy);
-  const Duration time = steady_clock().now() - begin;
-  for (AttentionWorker* worker : workers) worker->stats_.wait_ns += time.count();
-  return waited.code() == StatusCode::kDeadlineExceeded ? Status() : waited;
-}
-
 void AttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) const {
-  const uint64_t turn = next_turn();
   for (uint32_t i = 0; i < micro_batches_.size(); ++i) {
-    if (micro_batches_[i].state != State::kPlan) {
+    if (micro_batches_[i].state == State::kPlan) {
+      plans_.add_awaited(i, awaited);
+    } else {
       awaited.push_back(tensors_of(i));
-      continue;
-    }
-    for (size_t replica = 0; replica < replicas_.size(); ++replica) {
-      const AwaitedMessage plan = plan_from(replica, i);
-      // One whose turn has not come is no news: what is awaited is the plan before it.
-      const uint64_t received = plan.endpoint->received_seq(plan.slot);
-      if (received < plan.seq || received <= turn) awaited.push_back(plan);
     }
   }
   // The next message may come from a replica other than the one that waits for an output.
   for (Endpoint* replica : replicas_) add_unsent(*replica, awaited);
-}
-
-// The sequence number of the plan of the step to be begun next, whichever micro-batch it is of.
-uint64_t AttentionWorker::next_turn() const {
-  return wire::sequence_number(last_step_ + 1, 0, unsigned_of(config_.core.kv.num_layers));
-}
-
-// The micro-batch's next plan, whichever step it is of.
-AwaitedMessage AttentionWorker::plan_from(size_t replica, uint32_t micro_batch) const {
-  const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
-  return {replicas_[replica],
-          wire::slot_of(MessageKind::kPlan, micro_batch, 0),
-          wire::sequence_number(micro_batches_[micro_batch].step + 1, 0, num_layers)};
 }
 
 AwaitedMessage AttentionWorker::tensors_of(uint32_t micro_batch) const {
@@ -114,7 +76,7 @@ AwaitedMessage AttentionWorker::tensors_of(uint32_t micro_batch) const {
   const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
   return {&replica_of(micro_batch, batch.layer),
           wire::slot_of(kind, micro_batch, batch.layer),
-          wire::sequence_number(batch.step, batch.layer, num_layers)};
+          wire::sequence_number(plans_.step_of(micro_batch), batch.layer, num_layers)};
 }
 
 // Who runs a slice of the micro-batch's step: slice l sends to layer l, slice l + 1 has its output.
@@ -150,7 +112,7 @@ Result<bool> AttentionWorker::step_in(State state) {
     if (state == State::kKv) next_batch_ = (micro_batch + 1) % count;
     note_progress();  // before is_in_step: a long idle time must not look like a hanging step
     stats_.is_in_step = true;
-    const Status handled = handle(micro_batch, message->endpoint->payload(message->slot));
+    const Status handled = handle(micro_batch, *message);
     note_progress();
     stats_.is_in_step = num_in_step_ > 0;
     if (handled.ok()) return true;
@@ -160,30 +122,18 @@ Result<bool> AttentionWorker::step_in(State state) {
   return false;
 }
 
-Result<bool> AttentionWorker::is_there(const AwaitedMessage& message) {
-  const PollResult result = message.endpoint->poll(message.slot, message.seq);
-  if (result == PollResult::kDown) return unavailable("a model replica is gone");
-  return result == PollResult::kReady;
-}
-
-Result<std::optional<AwaitedMessage>> AttentionWorker::find_message(uint32_t micro_batch) {
-  if (micro_batches_[micro_batch].state == State::kPlan) return find_plan(micro_batch);
-  const AwaitedMessage message = tensors_of(micro_batch);
-  LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(message));
-  return there ? std::optional(message) : std::nullopt;
-}
-
-// Plans of different micro-batches may overtake each other; steps are begun in their order.
-Result<std::optional<AwaitedMessage>> AttentionWorker::find_plan(uint32_t micro_batch) {
-  const uint64_t turn = next_turn();
-  for (size_t replica = 0; replica < replicas_.size(); ++replica) {
-    const AwaitedMessage plan = plan_from(replica, micro_batch);
-    LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(plan));
-    if (!there || plan.endpoint->received_seq(plan.slot) > turn) continue;
-    micro_batches_[micro_batch].first_replica = static_cast<int32_t>(replica);
-    return std::optional(plan);
+Result<std::optional<std::span<const std::byte>>> AttentionWorker::find_message(
+    uint32_t micro_batch) {
+  using Found = std::optional<std::span<const std::byte>>;
+  if (micro_batches_[micro_batch].state != State::kPlan) {
+    const AwaitedMessage message = tensors_of(micro_batch);
+    LAMINA_ASSIGN_OR_RETURN(const bool there, is_there(message));
+    return there ? Found(message.endpoint->payload(message.slot)) : std::nullopt;
   }
-  return std::optional<AwaitedMessage>();
+  LAMINA_ASSIGN_OR_RETURN(const auto plan, plans_.find(micro_batch));
+  if (!plan) return Found();
+  micro_batches_[micro_batch].first_replica = plan->replica;
+  return Found(plan->message);
 }
 
 Status AttentionWorker::handle(uint32_t micro_batch, std::span<const std::byte> message) {
@@ -200,28 +150,10 @@ Status AttentionWorker::handle(uint32_t micro_batch, std::span<const std::byte> 
 }
 
 Status AttentionWorker::handle_plan(uint32_t micro_batch, std::span<const std::byte> message) {
-  const AttentionCoreConfig& core = config_.core;
-  const wire::PlanLimits limits{.max_micro_batches = unsigned_of(core.num_micro_batches),
-                                .max_sequences = unsigned_of(core.max_sequences),
-                                .max_tokens = unsigned_of(core.max_tokens),
-                                .max_blocks = unsigned_of(core.num_blocks),
-                                .max_new_blocks = unsigned_of(config_.total_blocks),
-                                .has_holes = config_.total_blocks > core.num_blocks};
-  MicroBatch& batch = micro_batches_[micro_batch];
-  batch.step = last_step_ + 1;
-  LAMINA_RETURN_IF_ERROR(wire::decode_plan(message, config_.epoch, limits, plan_));
-  if (plan_.step != batch.step)
-    return data_loss(fmt::format("plan of step {}, expected {}", plan_.step, batch.step));
-  if (plan_.micro_batch != micro_batch || plan_.sequences.empty()) {
-    return data_loss(fmt::format("plan of micro-batch {} with {} sequences in the slot of {}",
-                                 plan_.micro_batch,
-                                 plan_.sequences.size(),
-                                 micro_batch));
-  }
+  LAMINA_RETURN_IF_ERROR(plans_.take(micro_batch, message, plan_));
   LAMINA_RETURN_IF_ERROR(core_->begin_step(plan_));
   stats_.num_blocks_used = core_->num_blocks_used();
-  last_step_ = batch.step;
-  batch.state = State::kQ;
+  micro_batches_[micro_batch].state = State::kQ;
   ++num_in_step_;
   return {};
 }
@@ -298,7 +230,7 @@ Result<std::span<const std::byte>> AttentionWorker::tensor_payload(
                           wire::decode_header(message,
                                               {.kind = kind,
                                                .epoch = config_.epoch,
-                                               .step = batch.step,
+                                               .step = plans_.step_of(micro_batch),
                                                .layer = batch.layer,
                                                .micro_batch = micro_batch}));
   const size_t expected_bytes = static_cast<size_t>(num_rows) * row_bytes;
@@ -351,7 +283,9 @@ Status AttentionWorker::reply(uint32_t micro_batch, TimePoint resumed) {
   wire::encode_header(head, message);
   const uint32_t num_layers = unsigned_of(config_.core.kv.num_layers);
   return replica.commit(
-      slot, message_bytes, wire::sequence_number(batch.step, batch.layer, num_layers));
+      slot,
+      message_bytes,
+      wire::sequence_number(plans_.step_of(micro_batch), batch.layer, num_layers));
 }
 
 // Tells the model worker, which may be waiting for layer 0 of a step whose plan was bad, that
@@ -373,7 +307,7 @@ wire::MessageHeader AttentionWorker::reply_header(uint32_t micro_batch) const {
   wire::MessageHeader head;
   head.kind = static_cast<uint16_t>(MessageKind::kOut);
   head.epoch = config_.epoch;
-  head.step = batch.step;
+  head.step = plans_.step_of(micro_batch);
   head.layer = batch.layer;
   head.micro_batch = micro_batch;
   head.dtype = static_cast<uint16_t>(config_.dtype);

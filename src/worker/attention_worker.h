@@ -1,12 +1,9 @@
 // AttentionWorker: serves one session's steps: plan, then for each layer q, then k and v, then the
 // output; for several micro-batches at a time, each in its own step. It has an endpoint to each
 // replica of the model: those who run slices take turns (plan/rotation.h), so q of a layer comes
-// from one and its output may go to the next. A state
-// machine fed by readiness: step() does one thing that needs no waiting, so that a simulator can
-// run it on a virtual clock; only serve() waits. Confined to one thread, but for stats.
+// from one and its output may go to the next.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -19,6 +16,8 @@
 #include "transport/wait_any.h"
 #include "wire/messages.h"
 #include "worker/attention_core.h"
+#include "worker/plan_receiver.h"
+#include "worker/tile_worker.h"
 
 namespace lamina {
 
@@ -28,22 +27,11 @@ struct AttentionWorkerConfig {
   DType dtype = DType::kBF16;  // of q, k, v and whole outputs on the wire
   int32_t total_blocks = 0;    // of the session, over all workers; 0: this one has them all
   int32_t num_replicas = 1;
+
+  [[nodiscard]] PlanReceiverConfig plans() const;
 };
 
-// Written by the worker's thread, read by the heartbeat's.
-struct AttentionWorkerStats {
-  std::atomic<uint64_t> num_steps{0};
-  std::atomic<uint64_t> num_tokens{0};
-  std::atomic<uint64_t> bytes_received{0};
-  std::atomic<uint64_t> bytes_sent{0};
-  std::atomic<int64_t> attention_ns{0};
-  std::atomic<int64_t> wait_ns{0};
-  std::atomic<int32_t> num_blocks_used{0};
-  std::atomic<int64_t> last_progress_ns{0};  // of steady_clock()
-  std::atomic<bool> is_in_step{false};
-};
-
-class AttentionWorker {
+class AttentionWorker final : public TileWorker {
  public:
   // `replicas` lead to the replicas of the model and outlive the worker. `clock` stamps outputs and
   // statistics. Throws what AttentionCore throws.
@@ -57,31 +45,15 @@ class AttentionWorker {
                   std::unique_ptr<AttentionCore> core,
                   const Clock& clock = steady_clock());
 
-  // Handles one message, if there is one: false if not. What is nearest to an output comes first.
-  // An error ends the session; it has been reported to the model worker where that was possible.
-  Result<bool> step();
-  // Adds what step() waits for.
-  void add_awaited(std::vector<AwaitedMessage>& awaited) const;
-
-  // Serves `workers`, the parts of one session, until `should_stop` or an error. `idle_check`
-  // bounds each wait, so that stopping is seen.
-  static Status serve(std::span<AttentionWorker* const> workers,
-                      const std::atomic<bool>& should_stop,
-                      WaitPolicy policy,
-                      Duration idle_check);
-  Status serve(const std::atomic<bool>& should_stop, WaitPolicy policy, Duration idle_check) {
-    AttentionWorker* self = this;
-    return serve({&self, 1}, should_stop, policy, idle_check);
-  }
-
-  [[nodiscard]] const AttentionWorkerStats& stats() const { return stats_; }
+  // Handles one message, if there is one. What is nearest to an output comes first.
+  Result<bool> step() override;
+  void add_awaited(std::vector<AwaitedMessage>& awaited) const override;
 
  private:
   enum class State : uint8_t { kPlan, kQ, kKv };
   // Where a micro-batch stands: what it waits for, of which step and layer.
   struct MicroBatch {
     State state = State::kPlan;
-    uint64_t step = 0;
     uint32_t layer = 0;
     int32_t first_replica = 0;             // where the step's plan came from
     std::span<const std::byte> q_payload;  // validated, in its slot
@@ -91,19 +63,10 @@ class AttentionWorker {
   };
 
   void note_progress();
-  // Waits of all workers' stats grow by what it took.
-  static Status wait(std::span<AttentionWorker* const> workers,
-                     std::vector<AwaitedMessage>& awaited,
-                     WaitPolicy policy,
-                     Duration most);
-  [[nodiscard]] uint64_t next_turn() const;
-  [[nodiscard]] AwaitedMessage plan_from(size_t replica, uint32_t micro_batch) const;
   // q, or k and v.
   [[nodiscard]] AwaitedMessage tensors_of(uint32_t micro_batch) const;
   [[nodiscard]] Endpoint& replica_of(uint32_t micro_batch, uint32_t slice_idx) const;
-  static Result<bool> is_there(const AwaitedMessage& message);
-  Result<std::optional<AwaitedMessage>> find_message(uint32_t micro_batch);
-  Result<std::optional<AwaitedMessage>> find_plan(uint32_t micro_batch);
+  Result<std::optional<std::span<const std::byte>>> find_message(uint32_t micro_batch);
   Result<bool> step_in(State state);
   Status handle(uint32_t micro_batch, std::span<const std::byte> message);
   Status handle_plan(uint32_t micro_batch, std::span<const std::byte> message);
@@ -128,10 +91,9 @@ class AttentionWorker {
   std::vector<Endpoint*> replicas_;
   const Clock* clock_;
   std::unique_ptr<AttentionCore> core_;
-  AttentionWorkerStats stats_;
+  PlanReceiver plans_;
   wire::AttentionPlan plan_;
   std::vector<MicroBatch> micro_batches_;
-  uint64_t last_step_ = 0;    // that was begun
   uint32_t next_batch_ = 0;   // whose turn it is where several are ready
   uint32_t num_in_step_ = 0;  // micro-batches between plan and last output
   bool is_idle_ = false;      // the last step() found nothing to do

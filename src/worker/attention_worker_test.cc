@@ -189,7 +189,7 @@ std::vector<float> play(AttentionBackend& attention, Duration pause = {}) {
   Rng rng(5);
   std::vector<float> outputs;
   for (const StepPlan& plan : script()) {
-    EXPECT_TRUE(attention.begin_step(0, 0, plan).ok());
+    EXPECT_TRUE(attention.begin_step(0, {}, plan).ok());
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       LayerTensors tensors(plan.num_tokens(), rng);
       tensors.send_q(attention, 0, layer);
@@ -256,7 +256,7 @@ TEST(AttentionWorker, MicroBatchesInterleave) {
     std::vector<float> outputs;
     for (size_t step = 0; step < 3; ++step) {
       for (const int32_t batch : {0, 1}) {
-        EXPECT_TRUE(attention.begin_step(batch, 0, plans[static_cast<size_t>(batch)][step]).ok());
+        EXPECT_TRUE(attention.begin_step(batch, {}, plans[static_cast<size_t>(batch)][step]).ok());
       }
       for (int32_t layer = 0; layer < kLayers; ++layer) {
         std::vector<LayerTensors> tensors;
@@ -288,7 +288,7 @@ TEST(AttentionWorker, RefusesAPlanThatBreaksItsTables) {
   Cluster cluster(tiles);
   StepPlan plan;
   plan.sequences = {{.slot = 0, .num_tokens = 1, .new_blocks = {kBlocks}, .starts = true}};
-  ASSERT_TRUE(cluster.remote().begin_step(0, 0, plan).ok());
+  ASSERT_TRUE(cluster.remote().begin_step(0, {}, plan).ok());
   std::vector<float> out(kHeads * kHeadDim);
   const Status status =
       cluster.remote().receive(0, 0, {out.data(), DType::kF32, {1, kHeads, kHeadDim}});
@@ -301,7 +301,7 @@ TEST(AttentionWorker, AbortEndsAWait) {
   StepPlan plan;
   plan.sequences = {
       {.slot = 0, .first_position = 0, .num_tokens = 1, .new_blocks = {0}, .starts = true}};
-  ASSERT_TRUE(cluster.remote().begin_step(0, 0, plan).ok());  // and q never follows
+  ASSERT_TRUE(cluster.remote().begin_step(0, {}, plan).ok());  // and q never follows
   std::thread aborter([&] { cluster.remote().abort(); });
   std::vector<float> out(kHeads * kHeadDim);
   const Status status =

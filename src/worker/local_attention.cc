@@ -18,7 +18,7 @@ LocalAttention::LocalAttention(const AttentionCoreConfig& config, StreamView str
       queries_(static_cast<size_t>(config.num_micro_batches)) {}
 
 Status LocalAttention::begin_step(int32_t micro_batch,
-                                  int32_t /*first_replica*/,
+                                  const StepStart& /*start*/,
                                   const StepPlan& plan) {
   LAMINA_RETURN_IF_ERROR(partitioner_.partition(plan, micro_batch, parts_));
   return core_.begin_step(parts_.front().plan);

@@ -16,7 +16,7 @@ class LocalAttention final : public AttentionBackend {
   // Throws what AttentionCore throws.
   LocalAttention(const AttentionCoreConfig& config, StreamView stream);
 
-  Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) override;
+  Status begin_step(int32_t micro_batch, const StepStart& start, const StepPlan& plan) override;
   Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
   Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
   Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;

@@ -45,7 +45,7 @@ Status ModelReplica::serve(const std::atomic<bool>& should_stop,
     const bool is_busy = std::any_of(
         batches_.begin(), batches_.end(), [](const MicroBatch& b) { return b.next_slice; });
     const TimePoint begin = clock_->now();
-    const Status waited = wait_any(awaited, Deadline::after(idle_check), policy);
+    const Status waited = wait_any(awaited, Deadline::after(longest_wait(idle_check)), policy);
     if (is_busy) stats_.wait_ns += (clock_->now() - begin).count();
     if (!waited.ok() && waited.code() != StatusCode::kDeadlineExceeded) return waited;
   }
@@ -138,8 +138,10 @@ Status ModelReplica::begin_step(int32_t micro_batch) {
   ++last_step_;
   LAMINA_RETURN_IF_ERROR(sequences_.apply(b.step.plan, b.inputs));
   LAMINA_RETURN_IF_ERROR(runner_.begin(micro_batch, b.inputs.view()));
+  const StepStart start = {.first_replica = b.step.first_replica,
+                           .num_rows = runner_.num_rows(micro_batch)};
   for (AttentionBackend* backend : links_.attention) {
-    LAMINA_RETURN_IF_ERROR(backend->begin_step(micro_batch, b.step.first_replica, b.step.plan));
+    LAMINA_RETURN_IF_ERROR(backend->begin_step(micro_batch, start, b.step.plan));
   }
   b.next_slice = own_slice(b, 0);
   b.waits_since = clock_->now();
@@ -162,6 +164,11 @@ Status ModelReplica::acknowledge(int32_t micro_batch) {
 
 Result<bool> ModelReplica::run_next_slice() {
   sort_by_turn();
+  if (only_enqueues()) {
+    Result<bool> did_something = run_whole_steps();
+    if (!did_something.ok()) report(order_.front(), did_something.status());
+    return did_something;
+  }
   for (const int32_t i : order_) {
     if (!batch(i).next_slice) continue;
     Result<bool> runnable = is_runnable(i);
@@ -213,31 +220,90 @@ Result<bool> ModelReplica::is_runnable(int32_t micro_batch) {
 }
 
 Status ModelReplica::run_slice(int32_t micro_batch) {
-  MicroBatch& b = batch(micro_batch);
-  const int32_t slice = *b.next_slice;
+  const int32_t slice = *batch(micro_batch).next_slice;
+  const SliceRun run = {micro_batch, slice, slice + 1};
+  return run_slices(std::span(&run, 1));
+}
+
+// Only the first of several may end its step: last slices leave logits in one place.
+Status ModelReplica::run_slices(std::span<const SliceRun> runs) {
   const TimePoint begin = clock_->now();
-  b.last_turn = ++num_turns_;
-  if (comes_from_elsewhere(b, slice)) LAMINA_RETURN_IF_ERROR(take_carried(micro_batch));
-  LAMINA_RETURN_IF_ERROR(runner_.run_slice(micro_batch, slice, links_.attention));
-  const bool is_last = slice + 1 == runner_.num_slices();
-  LAMINA_RETURN_IF_ERROR(is_last ? finish(micro_batch) : hand_on(micro_batch, slice));
-  b.next_slice = own_slice(b, slice + 1);
-  b.waits_since = clock_->now();
-  note_slice(b, micro_batch, slice, begin);
+  for (const SliceRun& run : runs) {
+    MicroBatch& b = batch(run.micro_batch);
+    b.last_turn = ++num_turns_;
+    if (comes_from_elsewhere(b, run.begin)) LAMINA_RETURN_IF_ERROR(take_carried(run.micro_batch));
+  }
+  LAMINA_RETURN_IF_ERROR(runner_.run_slices(runs, links_.attention));
+  for (const SliceRun& run : runs) {
+    MicroBatch& b = batch(run.micro_batch);
+    const bool is_last = run.end == runner_.num_slices();
+    LAMINA_RETURN_IF_ERROR(is_last ? finish(run.micro_batch)
+                                   : hand_on(run.micro_batch, run.end - 1));
+    b.next_slice = own_slice(b, run.end);
+    b.waits_since = clock_->now();
+    if (is_last) b.ended = b.waits_since;
+    note_slices(run, begin);
+  }
+  stats_.slice_ns += (clock_->now() - begin).count();
   return {};
 }
 
-void ModelReplica::note_slice(const MicroBatch& b,
-                              int32_t micro_batch,
-                              int32_t slice_idx,
-                              TimePoint begin) {
+// ---- whole steps, where attention's calls only enqueue ----
+
+bool ModelReplica::only_enqueues() const {
+  if (config_.rotation.num_replicas > 1) return false;
+  for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
+    const auto has_shape = [i](const AttentionBackend* backend) {
+      return backend->launch_shape(i).has_value();
+    };
+    if (batch(i).next_slice && !std::ranges::all_of(links_.attention, has_shape)) return false;
+  }
+  return true;
+}
+
+// Slices of all micro-batches in turn, enqueued at once, but for the last ones of others than the
+// first, which are run when that was sampled. Micro-batches that were under way together go on
+// together: who is ready waits a little for the others.
+Result<bool> ModelReplica::run_whole_steps() {
+  std::vector<SliceRun> runs;
+  bool others_come = false;
+  for (const int32_t i : order_) {
+    const std::optional<int32_t> next = batch(i).next_slice;
+    if (next > 0) {
+      const SliceRun rest = {i, *next, runner_.num_slices()};
+      LAMINA_RETURN_IF_ERROR(run_slices(std::span(&rest, 1)));
+      return true;
+    }
+    if (next) runs.push_back({i, 0, runner_.num_slices() - (runs.empty() ? 0 : 1)});
+    others_come |= may_begin_soon(i);
+  }
+  if (runs.empty() || others_come) return false;
+  LAMINA_RETURN_IF_ERROR(run_slices(runs));
+  return true;
+}
+
+// The engine plans a micro-batch's next step when it has the result of the one before.
+constexpr Duration kPlanningTime = std::chrono::milliseconds(1);
+
+bool ModelReplica::may_begin_soon(int32_t micro_batch) const {
+  const MicroBatch& b = batch(micro_batch);
+  return !b.next_slice && b.ended && clock_->now() - *b.ended < kPlanningTime;
+}
+
+// What is awaited may not come: whoever waits for it goes on alone then.
+Duration ModelReplica::longest_wait(Duration idle_check) const {
+  const auto is_ready = [](const MicroBatch& b) { return b.next_slice == 0; };
+  return std::ranges::any_of(batches_, is_ready) ? std::min(idle_check, kPlanningTime) : idle_check;
+}
+
+void ModelReplica::note_slices(const SliceRun& run, TimePoint begin) {
+  const MicroBatch& b = batch(run.micro_batch);
   const TimePoint end = clock_->now();
   const auto num_tokens = static_cast<int32_t>(b.inputs.token_ids.size());
-  ++stats_.num_slices;
-  stats_.slice_ns += (end - begin).count();
-  if (links_.meter != nullptr) {
-    const SendTimes sends = links_.meter->noted_sends(micro_batch);
-    const bool sent_q = sends.layer == slice_idx && sends.q >= begin;
+  stats_.num_slices += static_cast<uint64_t>(run.count());
+  if (links_.meter != nullptr && run.count() == 1) {
+    const SendTimes sends = links_.meter->noted_sends(run.micro_batch);
+    const bool sent_q = sends.layer == run.begin && sends.q >= begin;
     links_.meter->add_slice(b.step.plan.is_decoding(),
                             num_tokens,
                             end - begin,
@@ -250,9 +316,9 @@ void ModelReplica::note_slice(const MicroBatch& b,
                           .begin = begin,
                           .end = end,
                           .step = b.step.step,
-                          .micro_batch = micro_batch,
-                          .layer = std::min(slice_idx, runner_.num_slices() - 2),
-                          .slice = slice_idx,
+                          .micro_batch = run.micro_batch,
+                          .layer = std::min(run.begin, runner_.num_slices() - 2),
+                          .slice = run.begin,
                           .num_tokens = num_tokens});
 }
 
@@ -329,6 +395,9 @@ Status ModelReplica::finish(int32_t micro_batch) {
   LAMINA_ASSIGN_OR_RETURN(std::vector<SequenceOutput> outputs,
                           sequences_.sample(b.step.plan, b.inputs, runner_.logits(), stream_));
   LAMINA_RETURN_IF_ERROR(runner_.check_exchanges());
+  for (const AttentionBackend* backend : links_.attention) {
+    LAMINA_RETURN_IF_ERROR(backend->check_received());
+  }
   return send_result({.step = b.step.step,
                       .micro_batch = micro_batch,
                       .status = {},

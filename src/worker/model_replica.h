@@ -80,6 +80,7 @@ class ModelReplica {
     std::optional<int32_t> next_slice;  // that this replica runs
     uint64_t last_turn = 0;             // when it last ran one
     TimePoint waits_since{};            // since when that one might have been run
+    std::optional<TimePoint> ended;     // its step before
   };
 
   void send_unsent();
@@ -92,13 +93,18 @@ class ModelReplica {
   [[nodiscard]] Status check_patience(const MicroBatch& batch) const;
   Result<bool> is_runnable(int32_t micro_batch);
   Status run_slice(int32_t micro_batch);
+  Result<bool> run_whole_steps();
+  [[nodiscard]] bool only_enqueues() const;
+  [[nodiscard]] bool may_begin_soon(int32_t micro_batch) const;
+  [[nodiscard]] Duration longest_wait(Duration idle_check) const;
+  Status run_slices(std::span<const SliceRun> runs);
   [[nodiscard]] bool comes_from_elsewhere(const MicroBatch& batch, int32_t slice_idx) const;
   [[nodiscard]] AwaitedMessage carried_into(int32_t micro_batch) const;
   Status take_carried(int32_t micro_batch);
   void trace_carried(int32_t sender, int64_t sent_ns);
   Status hand_on(int32_t micro_batch, int32_t slice_idx);
   Status finish(int32_t micro_batch);
-  void note_slice(const MicroBatch& batch, int32_t micro_batch, int32_t slice_idx, TimePoint begin);
+  void note_slices(const SliceRun& run, TimePoint begin);
   void report(int32_t micro_batch, const Status& failure);
   Status send_result(const StepResult& result, uint64_t seq);
   // The first slice from `from` on that this replica runs.

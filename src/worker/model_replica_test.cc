@@ -25,12 +25,15 @@ struct TwoSlices final : SliceRunner {
   [[nodiscard]] int32_t num_slices() const override { return 2; }
   [[nodiscard]] int32_t num_ranks() const override { return 1; }
   Status begin(int32_t /*micro_batch*/, const StepInputs& /*inputs*/) override { return {}; }
-  Status run_slice(int32_t /*micro_batch*/,
-                   int32_t /*slice_idx*/,
-                   std::span<AttentionBackend* const> /*attention*/) override {
+  [[nodiscard]] int64_t num_rows(int32_t /*micro_batch*/) const override { return 0; }
+  Status run_slices(std::span<const SliceRun> runs,
+                    std::span<AttentionBackend* const> /*attention*/) override {
+    calls.emplace_back(runs.begin(), runs.end());
     return {};
   }
-  [[nodiscard]] TensorView logits() const override { return {}; }
+  [[nodiscard]] TensorView logits() const override {
+    return {values.data(), DType::kF32, {kLimits.max_logits_rows, kLimits.vocab_size}};
+  }
   [[nodiscard]] size_t carried_bytes(int32_t /*batch*/, int32_t /*slice*/) const override {
     return 0;
   }
@@ -41,11 +44,17 @@ struct TwoSlices final : SliceRunner {
                       int32_t /*slice*/,
                       std::span<const std::byte> /*from*/) override {}
   [[nodiscard]] size_t max_carried_bytes() const override { return 0; }
+
+  mutable std::vector<float> values =
+      std::vector<float>(static_cast<size_t>(kLimits.max_logits_rows) * kLimits.vocab_size);
+  std::vector<std::vector<SliceRun>> calls;
 };
 
 // Has no output, or fails.
 struct SilentAttention final : AttentionBackend {
-  Status begin_step(int32_t /*batch*/, int32_t /*replica*/, const StepPlan& /*plan*/) override {
+  Status begin_step(int32_t /*batch*/,
+                    const StepStart& /*start*/,
+                    const StepPlan& /*plan*/) override {
     return {};
   }
   Status send_q(int32_t /*batch*/, int32_t /*idx*/, TensorView /*q*/) override { return {}; }
@@ -53,6 +62,9 @@ struct SilentAttention final : AttentionBackend {
     return {};
   }
   Status receive(int32_t /*batch*/, int32_t /*idx*/, TensorView /*out*/) override { return {}; }
+  [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t /*batch*/) const override {
+    return shape;
+  }
   Result<bool> has_output(int32_t micro_batch, int32_t /*idx*/) override {
     if (micro_batch == failing_batch) return internal_error("the pool of blocks is in disorder");
     return false;
@@ -62,6 +74,7 @@ struct SilentAttention final : AttentionBackend {
                    std::vector<AwaitedMessage>& /*awaited*/) const override {}
 
   int32_t failing_batch = -1;
+  std::optional<uint64_t> shape;
 };
 
 class ModelReplicaTest : public testing::Test {
@@ -109,6 +122,17 @@ class ModelReplicaTest : public testing::Test {
     ASSERT_TRUE(pipeline_->start(micro_batch, std::move(plan)).ok());
   }
 
+  // A token more of the micro-batch's sequence.
+  void go_on(int32_t micro_batch) {
+    StepPlan plan;
+    plan.sequences = {{.slot = micro_batch,
+                       .first_position = 2,
+                       .num_tokens = 1,
+                       .tokens = {0},
+                       .samples = true}};
+    ASSERT_TRUE(pipeline_->start(micro_batch, std::move(plan)).ok());
+  }
+
   // As long as there is something to do.
   Status run() {
     while (true) {
@@ -148,6 +172,31 @@ TEST_F(ModelReplicaTest, TheReasonOfAFailureIsHeardThoughTheReplicaIsGone) {
   EXPECT_EQ(status.code(), StatusCode::kInternal);
   to_engine_->fence_peer();
   EXPECT_THAT(pipeline_->poll().status().message(), HasSubstr("in disorder"));
+}
+
+TEST_F(ModelReplicaTest, StepsThatOnlyEnqueueRunTogether) {
+  attention_.shape = 0;
+  start(0);
+  start(1);
+  EXPECT_TRUE(run().ok());
+  using Runs = std::vector<SliceRun>;
+  EXPECT_EQ(runner_.calls, (std::vector<Runs>{{{0, 0, 2}, {1, 0, 1}}, {{1, 1, 2}}}));
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(pipeline_->poll().value_or_throw().has_value());
+}
+
+TEST_F(ModelReplicaTest, AStepWaitsALittleForWhoWasUnderWayWithIt) {
+  attention_.shape = 0;
+  start(0);
+  start(1);
+  EXPECT_TRUE(run().ok());
+  runner_.calls.clear();
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(pipeline_->poll().value_or_throw().has_value());
+  go_on(0);
+  EXPECT_TRUE(run().ok());
+  EXPECT_TRUE(runner_.calls.empty());
+  clock_.advance(std::chrono::milliseconds(2));
+  EXPECT_TRUE(run().ok());
+  EXPECT_EQ(runner_.calls, (std::vector<std::vector<SliceRun>>{{{0, 0, 2}}}));
 }
 
 TEST(SequenceStates, ASequenceStartsPastWhatItsBlocksHold) {

@@ -80,6 +80,10 @@ RankGroup::~RankGroup() {
   changed_.notify_all();
   stopped_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  forget_graphs();
+}
+
+void RankGroup::forget_graphs() {
   for (const auto& rank : ranks_) rank->executor.forget_graphs();
 }
 
@@ -126,11 +130,14 @@ Status RankGroup::begin(int32_t micro_batch, const StepInputs& inputs) {
   return {};
 }
 
-Status RankGroup::run_slice(int32_t micro_batch,
-                            int32_t slice_idx,
-                            std::span<AttentionBackend* const> attention) {
+int64_t RankGroup::num_rows(int32_t micro_batch) const {
+  return ranks_[0]->executor.num_rows(micro_batch);
+}
+
+Status RankGroup::run_slices(std::span<const SliceRun> runs,
+                             std::span<AttentionBackend* const> attention) {
   LAMINA_CHECK_EQ(attention.size(), ranks_.size());
-  const Job job = {micro_batch, slice_idx, attention};
+  const Job job = {runs, attention};
   if (threads_.empty()) return ranks_[0]->status = run_and_report(0, job);
   {
     const std::lock_guard lock(mutex_);
@@ -185,8 +192,13 @@ void RankGroup::rank_loop(size_t rank) {
 }
 
 Status RankGroup::run_and_report(size_t rank, const Job& job) {
-  MicroBatchPort port(*job.attention[rank], job.micro_batch);
-  Status status = ranks_[rank]->executor.run_slice(job.micro_batch, job.slice_idx, port);
+  std::vector<MicroBatchPort> own;
+  std::vector<AttentionPort*> ports;
+  own.reserve(job.runs.size());
+  for (const SliceRun& run : job.runs) {
+    ports.push_back(&own.emplace_back(*job.attention[rank], run.micro_batch));
+  }
+  Status status = ranks_[rank]->executor.run_slices(job.runs, ports);
   if (status.ok()) return status;
   const std::lock_guard lock(mutex_);
   break_off();

@@ -41,10 +41,12 @@ class RankGroup final : public SliceRunner {
   [[nodiscard]] int32_t num_ranks() const override { return static_cast<int32_t>(ranks_.size()); }
   // The calling thread computes for rank 0 from now on.
   Status begin(int32_t micro_batch, const StepInputs& inputs) override;
+  [[nodiscard]] int64_t num_rows(int32_t micro_batch) const override;
   // On every rank. The first error ends the step on all ranks; the next step is a new one.
-  Status run_slice(int32_t micro_batch,
-                   int32_t slice_idx,
-                   std::span<AttentionBackend* const> attention) override;
+  Status run_slices(std::span<const SliceRun> runs,
+                    std::span<AttentionBackend* const> attention) override;
+  // Captured graphs hold on to what attention was. Nothing is under way.
+  void forget_graphs();
   [[nodiscard]] TensorView logits() const override;
   [[nodiscard]] Status check_exchanges() override;
   [[nodiscard]] size_t carried_bytes(int32_t micro_batch, int32_t slice_idx) const override;
@@ -56,10 +58,9 @@ class RankGroup final : public SliceRunner {
   [[nodiscard]] size_t activation_bytes() const;
 
  private:
-  // What run_slice() hands to the other ranks' threads.
+  // What run_slices() hands to the other ranks' threads.
   struct Job {
-    int32_t micro_batch = 0;
-    int32_t slice_idx = 0;
+    std::span<const SliceRun> runs;
     std::span<AttentionBackend* const> attention;
   };
   struct Rank;

@@ -17,14 +17,7 @@ using wire::MessageKind;
 
 namespace {
 
-std::vector<BlockRange> blocks_of(const std::vector<AttentionPeer>& peers) {
-  std::vector<BlockRange> blocks;
-  blocks.reserve(peers.size());
-  for (const AttentionPeer& peer : peers) blocks.push_back(peer.blocks);
-  return blocks;
-}
-
-KvPartition partition_of(int32_t num_kv_heads, const std::vector<AttentionPeer>& peers) {
+KvPartition partition_of(int32_t num_kv_heads, std::span<const AttentionPeer> peers) {
   KvPartition partition{.num_kv_heads = num_kv_heads, .num_blocks = 0, .tiles = {}};
   for (const AttentionPeer& peer : peers) {
     partition.num_blocks = std::max(partition.num_blocks, peer.blocks.end);
@@ -58,15 +51,14 @@ RemoteAttention::WorkTimes work_times(const wire::MessageHeader& head, Duration 
 RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
                                  std::vector<AttentionPeer> peers,
                                  StreamView stream)
-    : config_(config),
-      peers_(std::move(peers)),
-      peer_stats_(peers_.size()),
-      clocks_(peers_.size()),
-      partitioner_(blocks_of(peers_), config.max_sequences, config.block_size),
+    : OffloadedBackend(std::move(peers)),
+      config_(config),
+      clocks_(this->peers().size()),
+      partitioner_(blocks_of_peers(), config.max_sequences, config.block_size),
       micro_batches_(static_cast<size_t>(config.rotation.num_micro_batches)) {
-  for (const AttentionPeer& peer : peers_)
+  for (const AttentionPeer& peer : this->peers())
     num_workers_ = std::max(num_workers_, peer.worker_idx + 1);
-  const KvPartition partition = partition_of(config_.num_kv_heads, peers_);
+  const KvPartition partition = partition_of(config_.num_kv_heads, this->peers());
   const Status covered = partition.verify();
   LAMINA_CHECK(covered.ok(), covered.message());
   if (partition.lanes().size() > 1) {
@@ -75,33 +67,21 @@ RemoteAttention::RemoteAttention(const RemoteAttentionConfig& config,
 }
 
 Status RemoteAttention::begin_step(int32_t micro_batch,
-                                   int32_t first_replica,
+                                   const StepStart& start,
                                    const StepPlan& plan) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
-  step.first_replica = first_replica;
+  step.first_replica = start.first_replica;
   LAMINA_RETURN_IF_ERROR(partitioner_.partition(plan, micro_batch, step.parts));
   step.num_tokens = plan.num_tokens();
   step.is_decoding = plan.is_decoding();
   step.has_partials = false;
-  for (size_t i = 0; i < peers_.size(); ++i) {
+  for (size_t i = 0; i < peers().size(); ++i) {
     if (!step.parts[i].takes_part()) continue;
     step.has_partials |= step.parts[i].is_partial;
-    if (first_replica != config_.replica_idx) continue;
-    LAMINA_RETURN_IF_ERROR(send_plan(i, step.parts[i].plan));
+    if (start.first_replica != config_.replica_idx) continue;
+    LAMINA_RETURN_IF_ERROR(send_plan(i, step.parts[i].plan, config_.epoch, config_.num_layers));
   }
   return {};
-}
-
-Status RemoteAttention::send_plan(size_t peer_idx, const wire::AttentionPlan& plan) {
-  encoded_plan_.resize(wire::encoded_bytes(plan));
-  wire::encode_plan(plan, config_.epoch, encoded_plan_);
-  peer_stats_[peer_idx].bytes_sent += encoded_plan_.size();
-  const auto num_layers = static_cast<uint32_t>(config_.num_layers);
-  const Status sent =
-      peers_[peer_idx].endpoint->put(wire::slot_of(MessageKind::kPlan, plan.micro_batch, 0),
-                                     encoded_plan_,
-                                     wire::sequence_number(plan.step, 0, num_layers));
-  return sent.ok() ? sent : about(peer_idx, sent);
 }
 
 Status RemoteAttention::send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) {
@@ -109,7 +89,7 @@ Status RemoteAttention::send_q(int32_t micro_batch, int32_t attention_idx, Tenso
   if (config_.meter != nullptr) {
     config_.meter->note_q(micro_batch, attention_idx, steady_clock().now());
   }
-  for (size_t i = 0; i < peers_.size(); ++i) {
+  for (size_t i = 0; i < peers().size(); ++i) {
     const Place place = {i, micro_batch, attention_idx};
     const HeadRange heads = query_heads(i);
     const TensorView part = q.columns(heads.begin, heads.count());
@@ -123,9 +103,9 @@ Status RemoteAttention::send_kv(int32_t micro_batch,
                                 int32_t attention_idx,
                                 TensorView k,
                                 TensorView v) {
-  for (size_t i = 0; i < peers_.size(); ++i) {
+  for (size_t i = 0; i < peers().size(); ++i) {
     const Place place = {i, micro_batch, attention_idx};
-    const HeadRange heads = peers_[i].kv_heads;
+    const HeadRange heads = peers()[i].kv_heads;
     const std::array<TensorView, 2> both = {k.columns(heads.begin, heads.count()),
                                             v.columns(heads.begin, heads.count())};
     const auto tensors = std::span(both).first(config_.latent ? 1 : 2);
@@ -152,7 +132,7 @@ Status RemoteAttention::send_rows(const Place& place,
   for (const RowRange& range : rows) head.num_rows += static_cast<uint32_t>(range.count);
   head.payload_bytes = head.num_rows * row_bytes;
   const size_t message_bytes = sizeof(head) + head.payload_bytes;
-  Endpoint& endpoint = *peers_[place.peer_idx].endpoint;
+  Endpoint& endpoint = *peers()[place.peer_idx].endpoint;
   const SlotIdx slot = wire::slot_of(kind, head.micro_batch, head.layer);
   std::span<std::byte> message = endpoint.stage(slot, message_bytes);
   wire::encode_header(head, message);
@@ -164,7 +144,7 @@ Status RemoteAttention::send_rows(const Place& place,
       payload = payload.subspan(piece.size_bytes());
     }
   }
-  peer_stats_[place.peer_idx].bytes_sent += message_bytes;
+  stats(place.peer_idx).bytes_sent += message_bytes;
   const Status sent = endpoint.commit(slot, message_bytes, sequence_number(place));
   return sent.ok() ? sent : about(place.peer_idx, sent);
 }
@@ -182,7 +162,7 @@ Status RemoteAttention::receive(int32_t micro_batch, int32_t attention_idx, Tens
                       ? std::span<const float>(config_.sinks[static_cast<size_t>(attention_idx)])
                       : std::span<const float>());
   }
-  for (size_t i = 0; i < peers_.size(); ++i) {
+  for (size_t i = 0; i < peers().size(); ++i) {
     if (!step.parts[i].takes_part()) continue;
     const Status received = receive_from({i, micro_batch, attention_idx}, out);
     if (!received.ok()) return about(i, received);
@@ -222,7 +202,7 @@ void RemoteAttention::note_times(int32_t micro_batch, int32_t layer) {
 Result<bool> RemoteAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
   MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
   bool has_all = true;
-  for (size_t i = 0; i < peers_.size(); ++i) {
+  for (size_t i = 0; i < peers().size(); ++i) {
     if (!step.parts[i].takes_part()) continue;
     const AwaitedMessage output = output_of({i, micro_batch, attention_idx});
     const PollResult result = output.endpoint->poll(output.slot, output.seq);
@@ -244,7 +224,7 @@ void RemoteAttention::add_awaited(int32_t micro_batch,
                                   int32_t attention_idx,
                                   std::vector<AwaitedMessage>& awaited) const {
   const MicroBatch& step = micro_batches_[static_cast<size_t>(micro_batch)];
-  for (size_t i = 0; i < peers_.size(); ++i) {
+  for (size_t i = 0; i < peers().size(); ++i) {
     if (!step.parts[i].takes_part()) continue;
     const AwaitedMessage output = output_of({i, micro_batch, attention_idx});
     if (output.endpoint->received_seq(output.slot) < output.seq) awaited.push_back(output);
@@ -252,38 +232,24 @@ void RemoteAttention::add_awaited(int32_t micro_batch,
 }
 
 void RemoteAttention::send_unsent() {
-  for (const AttentionPeer& peer : peers_) peer.endpoint->send_unsent();
+  for (const AttentionPeer& peer : peers()) peer.endpoint->send_unsent();
 }
 
 void RemoteAttention::add_unsent_messages(std::vector<AwaitedMessage>& awaited) const {
-  for (const AttentionPeer& peer : peers_) add_unsent(*peer.endpoint, awaited);
+  for (const AttentionPeer& peer : peers()) add_unsent(*peer.endpoint, awaited);
 }
 
 AwaitedMessage RemoteAttention::output_of(const Place& place) const {
-  return {peers_[place.peer_idx].endpoint.get(),
+  return {peers()[place.peer_idx].endpoint.get(),
           wire::slot_of(MessageKind::kOut,
                         static_cast<uint32_t>(place.micro_batch),
                         static_cast<uint32_t>(place.layer)),
           sequence_number(place)};
 }
 
-void RemoteAttention::abort() {
-  for (AttentionPeer& peer : peers_) peer.endpoint->abort();
-}
-
-WireStats RemoteAttention::wire_stats_of(std::string_view peer_name) const {
-  WireStats sum;
-  for (size_t i = 0; i < peers_.size(); ++i) {
-    if (peers_[i].name != peer_name) continue;
-    sum.bytes_sent += peer_stats_[i].bytes_sent;
-    sum.bytes_received += peer_stats_[i].bytes_received;
-  }
-  return sum;
-}
-
 HeadRange RemoteAttention::query_heads(size_t peer_idx) const {
   const int32_t group = config_.num_heads / config_.num_kv_heads;
-  const HeadRange& kv_heads = peers_[peer_idx].kv_heads;
+  const HeadRange& kv_heads = peers()[peer_idx].kv_heads;
   return {kv_heads.begin * group, kv_heads.end * group};
 }
 
@@ -319,10 +285,10 @@ Result<std::span<const std::byte>> RemoteAttention::receive_payload(const Place&
                                                .step = part.plan.step,
                                                .layer = layer,
                                                .micro_batch = micro_batch}));
-  peer_stats_[place.peer_idx].bytes_received += message.size();
+  stats(place.peer_idx).bytes_received += message.size();
   MicroBatch& step = micro_batches_[micro_batch];
   const WorkTimes times = work_times(head, config_.reply_timeout);
-  const size_t worker_idx = peers_[place.peer_idx].worker_idx;
+  const size_t worker_idx = peers()[place.peer_idx].worker_idx;
   step.busy[worker_idx] += times.cached + times.rest;
   step.rest[worker_idx] += times.rest;
   step.idle_flags &= head.flags;
@@ -421,7 +387,7 @@ void RemoteAttention::trace(const Place& place, const WorkTimes& times) {
 // Where several tiles hold parts of a head the same rows are stored more than once: with the same
 // bits.
 void RemoteAttention::store_merged(const MicroBatch& step, TensorView out) const {
-  for (size_t i = 0; i < peers_.size(); ++i) {
+  for (size_t i = 0; i < peers().size(); ++i) {
     if (!step.parts[i].is_partial) continue;
     const HeadRange heads = query_heads(i);
     const TensorView columns = out.columns(heads.begin, heads.count());
@@ -435,11 +401,6 @@ void RemoteAttention::store_merged(const MicroBatch& step, TensorView out) const
 int32_t RemoteAttention::sender_of(const Place& place) const {
   const MicroBatch& step = micro_batches_[static_cast<size_t>(place.micro_batch)];
   return config_.rotation.replica_of(step.first_replica, place.layer);
-}
-
-Status RemoteAttention::about(size_t peer_idx, const Status& status) const {
-  return {status.code(),
-          fmt::format("attention worker {}: {}", peers_[peer_idx].name, status.message())};
 }
 
 }  // namespace lamina

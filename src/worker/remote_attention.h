@@ -1,39 +1,26 @@
 // RemoteAttention: the model worker's side of offloaded attention. Sends each step's plan and each
 // layer's q, k and v to the attention workers, each what concerns its tile of the KV partition, and
-// joins their outputs. Confined to one thread, but for abort().
+// joins their outputs. Messages lie in memory of the hosts. Confined to one thread, but for
+// abort().
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
-#include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/trace.h"
-#include "kv/kv_partition.h"
 #include "plan/rotation.h"
 #include "transport/endpoint.h"
 #include "wire/messages.h"
-#include "worker/attention_backend.h"
 #include "worker/clock_shift.h"
+#include "worker/offloaded_backend.h"
 #include "worker/partial_merge.h"
 #include "worker/pipeline_meter.h"
 #include "worker/step_partitioner.h"
 
 namespace lamina {
-
-// The holder of a tile.
-struct AttentionPeer {
-  std::string name;       // for messages
-  size_t worker_idx = 0;  // the caller's own
-  HeadRange kv_heads;
-  BlockRange blocks;
-  std::unique_ptr<Endpoint> endpoint;
-};
 
 struct RemoteAttentionConfig {
   uint64_t epoch = 0;
@@ -60,20 +47,14 @@ struct RemoteAttentionConfig {
   std::vector<TraceRow> trace_replicas = {};
 };
 
-// Of one peer, or of several together.
-struct WireStats {
-  uint64_t bytes_sent = 0;
-  uint64_t bytes_received = 0;
-};
-
-class RemoteAttention final : public AttentionBackend {
+class RemoteAttention final : public OffloadedBackend {
  public:
   // The peers' tiles cover all KV heads and blocks. `stream` merges partial outputs.
   RemoteAttention(const RemoteAttentionConfig& config,
                   std::vector<AttentionPeer> peers,
                   StreamView stream);
 
-  Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) override;
+  Status begin_step(int32_t micro_batch, const StepStart& start, const StepPlan& plan) override;
   Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
   Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
   Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
@@ -94,11 +75,6 @@ class RemoteAttention final : public AttentionBackend {
     [[nodiscard]] TimePoint end() const { return begin + cached + gap + rest; }
   };
 
-  // From any thread: every wait ends with kUnavailable. The session cannot be used again.
-  void abort();
-  // Of the peers of that name; zeros if there is none. From any thread.
-  [[nodiscard]] WireStats wire_stats_of(std::string_view peer_name) const;
-
  private:
   struct MicroBatch {
     std::vector<TileStep> parts;  // by peer
@@ -114,11 +90,6 @@ class RemoteAttention final : public AttentionBackend {
     std::optional<TimePoint> outputs_seen;
     std::optional<uint64_t> polled_at;  // num_calls_ when they were last found missing
   };
-  // Written by this object's thread.
-  struct PeerStats {
-    std::atomic<uint64_t> bytes_sent{0};
-    std::atomic<uint64_t> bytes_received{0};
-  };
   // A message to or from a peer: a layer of a micro-batch's step.
   struct Place {
     size_t peer_idx = 0;
@@ -129,7 +100,6 @@ class RemoteAttention final : public AttentionBackend {
   [[nodiscard]] HeadRange query_heads(size_t peer_idx) const;
   [[nodiscard]] const TileStep& part_of(const Place& place) const;
   [[nodiscard]] uint64_t sequence_number(const Place& place) const;
-  Status send_plan(size_t peer_idx, const wire::AttentionPlan& plan);
   Status send_rows(const Place& place,
                    wire::MessageKind kind,
                    std::span<const RowRange> rows,
@@ -144,18 +114,14 @@ class RemoteAttention final : public AttentionBackend {
   void trace(const Place& place, const WorkTimes& times);
   void store_merged(const MicroBatch& step, TensorView out) const;
   [[nodiscard]] int32_t sender_of(const Place& place) const;
-  [[nodiscard]] Status about(size_t peer_idx, const Status& status) const;
 
   RemoteAttentionConfig config_;
-  std::vector<AttentionPeer> peers_;
-  std::vector<PeerStats> peer_stats_;
   std::vector<ClockShift> clocks_;  // of each peer
   StepPartitioner partitioner_;
   std::optional<PartialMerge> merge_;  // where a tile lacks blocks
   size_t num_workers_ = 0;
   uint64_t num_calls_ = 0;  // of send_q() and receive(): every slice makes one
   std::vector<MicroBatch> micro_batches_;
-  std::vector<std::byte> encoded_plan_;
 };
 
 }  // namespace lamina

@@ -19,10 +19,12 @@ class SliceRunner {
   [[nodiscard]] virtual int32_t num_ranks() const = 0;
   // Starts a step of a micro-batch.
   virtual Status begin(int32_t micro_batch, const StepInputs& inputs) = 0;
-  // Runs one slice, attention of rank r through attention[r]; its output for this slice is there.
-  virtual Status run_slice(int32_t micro_batch,
-                           int32_t slice_idx,
-                           std::span<AttentionBackend* const> attention) = 0;
+  // Rows of the step's values: its tokens, and padding.
+  [[nodiscard]] virtual int64_t num_rows(int32_t micro_batch) const = 0;
+  // Runs slices of some micro-batches in turn, attention of rank r through attention[r]. Its output
+  // for the first ones is there; more than one slice where all backends have a launch shape.
+  virtual Status run_slices(std::span<const SliceRun> runs,
+                            std::span<AttentionBackend* const> attention) = 0;
   // [S, V] f32 after a last slice, writable, valid until the next slice.
   [[nodiscard]] virtual TensorView logits() const = 0;
 

@@ -23,9 +23,9 @@ Result<TensorView> StagedAttention::bring(Buffer& stage, const TensorView& from)
 }
 
 Status StagedAttention::begin_step(int32_t micro_batch,
-                                   int32_t first_replica,
+                                   const StepStart& start,
                                    const StepPlan& plan) {
-  return host_.begin_step(micro_batch, first_replica, plan);
+  return host_.begin_step(micro_batch, start, plan);
 }
 
 Status StagedAttention::send_q(int32_t /*micro_batch*/, int32_t /*attention_idx*/, TensorView q) {

@@ -17,7 +17,7 @@ class StagedAttention final : public AttentionBackend {
   // when they are first needed.
   StagedAttention(AttentionBackend& host, int32_t max_tokens, StreamView stream);
 
-  Status begin_step(int32_t micro_batch, int32_t first_replica, const StepPlan& plan) override;
+  Status begin_step(int32_t micro_batch, const StepStart& start, const StepPlan& plan) override;
   // q leaves with k and v, which follow in the same slice: the GPU is waited for once.
   Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
   // Waits until the GPU has computed what is sent.

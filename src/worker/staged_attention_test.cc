@@ -10,7 +10,9 @@ namespace {
 // Remembers what it was sent, and gives 1, 2, 3, ... as output.
 class FakeAttention final : public AttentionBackend {
  public:
-  Status begin_step(int32_t micro_batch, int32_t /*replica*/, const StepPlan& /*plan*/) override {
+  Status begin_step(int32_t micro_batch,
+                    const StepStart& /*start*/,
+                    const StepPlan& /*plan*/) override {
     begun = micro_batch;
     return {};
   }
@@ -62,7 +64,7 @@ class StagedAttentionTest : public testing::Test {
 
 TEST_F(StagedAttentionTest, RowsOfAWiderMatrixArriveAsTheyAre) {
   std::vector<float> fused = {1, 2, 3, 4, 5, 6};
-  ASSERT_TRUE(staged_.begin_step(1, 0, {}).ok());
+  ASSERT_TRUE(staged_.begin_step(1, {}, {}).ok());
   ASSERT_TRUE(staged_.send_q(1, 0, tokens(fused, 3)).ok());
   EXPECT_EQ(host_.begun, 1);
   EXPECT_TRUE(host_.q.empty());  // it leaves with k and v

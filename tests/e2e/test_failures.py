@@ -65,9 +65,10 @@ def wait_workers_up(server, count, timeout=30):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("transport", ["auto", "cuda_p2p"])
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_local_worker_lost(sign):
-    with Server(MODEL, *OPTIONS) as server:
+def test_local_worker_lost(sign, transport):
+    with Server(MODEL, *OPTIONS, "--transport", transport) as server:
         expected = server.complete_ids([5, 6, 7], 20)
         request = LongRequest(server)
         victim = server.worker_pids()[0]

@@ -25,6 +25,10 @@ PLACEMENTS = {
     "2-ranks-3-workers-in-process": [
         "--tensor-parallel-size", "2", "--attention-workers", "3", "--transport", "loopback", "--micro-batches", "2"
     ],
+    "devices-2-workers": ["--transport", "cuda_p2p", "--attention-workers", "2"],
+    "devices-2-ranks-3-workers": [
+        "--transport", "cuda_p2p", "--tensor-parallel-size", "2", "--attention-workers", "3", "--micro-batches", "2"
+    ],
     "bound": ["--cpu-bind", "auto"],
     "colocated": ["--mode", "colocated"],
     "2-ranks-colocated": ["--mode", "colocated", "--tensor-parallel-size", "2"],

@@ -24,7 +24,7 @@ constexpr Duration kTimeout = std::chrono::seconds(20);
 
 class FailingAttention final : public AttentionBackend {
  public:
-  Status begin_step(int32_t, int32_t, const StepPlan&) override { return {}; }
+  Status begin_step(int32_t, const StepStart&, const StepPlan&) override { return {}; }
   Status send_q(int32_t, int32_t, TensorView) override { return internal_error("no attention"); }
   Status send_kv(int32_t, int32_t, TensorView, TensorView) override { return {}; }
   Status receive(int32_t, int32_t, TensorView) override { return {}; }
@@ -63,10 +63,11 @@ class CudaRanksTest : public ::testing::Test {
     LAMINA_RETURN_IF_ERROR(
         group_->begin(0, {.token_ids = kIds, .positions = kZero, .logits_rows = kZero}));
     for (AttentionBackend* backend : attention) {
-      LAMINA_RETURN_IF_ERROR(backend->begin_step(0, 0, plan));
+      LAMINA_RETURN_IF_ERROR(backend->begin_step(0, {}, plan));
     }
     for (int32_t slice = 0; slice < group_->num_slices(); ++slice) {
-      LAMINA_RETURN_IF_ERROR(group_->run_slice(0, slice, attention));
+      LAMINA_RETURN_IF_ERROR(
+          group_->run_slices(std::array{SliceRun{0, slice, slice + 1}}, attention));
     }
     return {};
   }

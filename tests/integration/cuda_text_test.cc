@@ -31,6 +31,7 @@ struct Place {
   std::string device;  // of the model worker
   std::string mode;
   std::vector<std::string> workers;  // devices of attention workers; empty: those of the program
+  std::string transport = "auto";
 
   friend void PrintTo(const Place& place, std::ostream* out) { *out << place.name; }
 };
@@ -74,7 +75,7 @@ class Served {
     options.dtype = "float32";
     app::PlacementOptions placement;
     placement.mode = place.mode;
-    if (place.workers.empty()) placement.transport = "loopback";
+    placement.transport = place.workers.empty() ? "loopback" : place.transport;
     for (const std::string& device : place.workers) {
       workers_.push_back(std::make_unique<Worker>(device));
       placement.attention_worker.push_back(workers_.back()->address());
@@ -149,10 +150,12 @@ class Served {
 class CudaText : public testing::TestWithParam<Place> {
  protected:
   void SetUp() override {
-    const auto is_gpu = [](const std::string& device) { return device != "cpu"; };
-    if (cuda::num_devices() > 0) return;
-    if (is_gpu(GetParam().device) || std::ranges::any_of(GetParam().workers, is_gpu)) {
-      GTEST_SKIP() << "no GPU";
+    const auto is_missing = [](const std::string& name) {
+      const Device device = parse_device(name).value_or_throw();
+      return device.kind == DeviceKind::kCuda && device.idx >= cuda::num_devices();
+    };
+    if (is_missing(GetParam().device) || std::ranges::any_of(GetParam().workers, is_missing)) {
+      GTEST_SKIP() << "no such GPU";
     }
   }
 };
@@ -202,13 +205,21 @@ TEST_P(CudaText, OfAChatModelIsThatOfTheCpu) {
 INSTANTIATE_TEST_SUITE_P(
     Places,
     CudaText,
-    testing::Values(Place{"CpuOverWorkers", "cpu", "disaggregated", {}},
-                    Place{"CpuOverRemoteWorkers", "cpu", "disaggregated", {"cpu", "cpu"}},
-                    Place{"CpuOverGpuWorker", "cpu", "disaggregated", {"cuda:0"}},
-                    Place{"Colocated", "cuda:0", "colocated", {}},
-                    Place{"OverCpuWorkers", "cuda:0", "disaggregated", {}},
-                    Place{"OverGpuWorker", "cuda:0", "disaggregated", {"cuda:0"}},
-                    Place{"OverBoth", "cuda:0", "disaggregated", {"cuda:0", "cpu"}}),
+    testing::Values(
+        Place{"CpuOverWorkers", "cpu", "disaggregated", {}},
+        Place{"CpuOverRemoteWorkers", "cpu", "disaggregated", {"cpu", "cpu"}},
+        Place{"CpuOverGpuWorker", "cpu", "disaggregated", {"cuda:0"}},
+        Place{"Colocated", "cuda:0", "colocated", {}},
+        Place{"OverCpuWorkers", "cuda:0", "disaggregated", {}},
+        Place{"OverGpuWorker", "cuda:0", "disaggregated", {"cuda:0"}},
+        Place{"OverBoth", "cuda:0", "disaggregated", {"cuda:0", "cpu"}},
+        // Devices send each other q, k, v and outputs by themselves. Two ends on one
+        // GPU would wait for each other's kernels to be loaded.
+        Place{"CpuByItself", "cpu", "disaggregated", {"cpu", "cpu"}, "cuda_p2p"},
+        Place{"OverCpuByItself", "cuda:0", "disaggregated", {"cpu"}, "cuda_p2p"},
+        Place{"CpuOverGpuByItself", "cpu", "disaggregated", {"cuda:0"}, "cuda_p2p"},
+        Place{"OverGpuByItself", "cuda:0", "disaggregated", {"cuda:1"}, "cuda_p2p"},
+        Place{"OverBothByThemselves", "cuda:0", "disaggregated", {"cuda:1", "cpu"}, "cuda_p2p"}),
     [](const auto& place) { return place.param.name; });
 
 }  // namespace

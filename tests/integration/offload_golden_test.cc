@@ -17,6 +17,7 @@
 #include "support/golden_runner.h"
 #include "support/paths.h"
 #include "support/worker_process.h"
+#include "worker/device_attention.h"
 #include "worker/local_attention.h"
 #include "worker/remote_attention.h"
 
@@ -63,6 +64,10 @@ class Offloaded {
     }
     Attention attention;
     for (size_t rank = 0; rank < peers.size(); ++rank) {
+      if (peers[rank].front().endpoint->device_link() != nullptr) {
+        attention.push_back(by_devices(std::move(peers[rank])));
+        continue;
+      }
       attention.push_back(std::make_unique<RemoteAttention>(
           RemoteAttentionConfig{.epoch = 1,
                                 .num_layers = program_.num_layers(),
@@ -83,6 +88,24 @@ class Offloaded {
   }
 
  private:
+  std::unique_ptr<AttentionBackend> by_devices(std::vector<AttentionPeer> peers) {
+    return std::make_unique<DeviceAttention>(
+        DeviceAttentionConfig{.epoch = 1,
+                              .num_layers = program_.num_layers(),
+                              .num_heads = program_.attention().num_heads,
+                              .num_kv_heads = program_.attention().num_kv_heads,
+                              .value_dim = program_.attention().value_dim,
+                              .latent = program_.attention().latent,
+                              .dtype = DType::kF32,
+                              .overlap = overlaps(),
+                              .block_size = kBlockSize,
+                              .max_sequences = kMaxSequences},
+        std::move(peers),
+        StreamView(pool_));
+  }
+  // Both ways are tried.
+  [[nodiscard]] bool overlaps() const { return program_.num_ranks() == 1; }
+
   struct Part {
     int32_t rank = 0;
     HeadRange kv_heads;
@@ -121,6 +144,7 @@ class Offloaded {
                            .epoch = 1,
                            .dtype = DType::kF32,
                            .total_blocks = kNumBlocks});
+        if (transport == TransportKind::kCudaP2p) configs.back().core.overlap = overlaps();
       }
     }
     if (configs.empty()) return;
@@ -304,6 +328,15 @@ TEST_P(OffloadGolden, SequencesSplitOverThreeProcesses) {
 
 TEST_P(OffloadGolden, HeadsAndSequencesSplitOverFiveProcesses) {
   expect_offloaded(TransportKind::kTcp, 1, 5, PartitionKind::kHeadSequence);
+}
+
+TEST_P(OffloadGolden, TwoProcessesWhoseDevicesSendThemselves) {
+  expect_offloaded(TransportKind::kCudaP2p, 1, 2, PartitionKind::kHead);
+}
+
+TEST_P(OffloadGolden, TwoRanksAndThreeProcessesWhoseDevicesSendThemselves) {
+  if (!shares_heads(2)) GTEST_SKIP() << "its heads cannot be shared by 2 ranks";
+  expect_offloaded(TransportKind::kCudaP2p, 2, 3, PartitionKind::kHead);
 }
 
 TEST_P(OffloadGolden, RequestsSplitOverTwoProcesses) {

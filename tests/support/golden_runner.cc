@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace lamina::test {
@@ -73,10 +74,11 @@ void GoldenRunner::step() {
   ASSERT_NO_FATAL_FAILURE(
       check(ranks_.begin(0, {.token_ids = ids, .positions = positions, .logits_rows = rows})));
   for (AttentionBackend* backend : attention_) {
-    ASSERT_NO_FATAL_FAILURE(check(backend->begin_step(0, 0, plan)));
+    ASSERT_NO_FATAL_FAILURE(check(backend->begin_step(0, {.num_rows = ranks_.num_rows(0)}, plan)));
   }
   for (int32_t slice = 0; slice < ranks_.num_slices(); ++slice) {
-    ASSERT_NO_FATAL_FAILURE(check(ranks_.run_slice(0, slice, attention_)));
+    ASSERT_NO_FATAL_FAILURE(
+        check(ranks_.run_slices(std::array{SliceRun{0, slice, slice + 1}}, attention_)));
   }
   collect(plan);
 }

@@ -1,11 +1,12 @@
 // How a GPU reaches memory that it shares with another GPU or with a CPU, for message.h: one PTX
-// instruction each, at system scope. Device code only.
+// instruction each, at system scope but for what is between blocks. Device code only.
 //
 // Lines are vectors of two 64-bit elements: PTX promises that an element is moved as one, not that
 // a vector is, and a half of a line needs no more. Everything that another device may write is read
 // past the L1 cache (.relaxed.sys, .acquire.sys).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "transport/cuda_p2p/protocol.h"
@@ -13,6 +14,19 @@
 namespace lamina::cuda_p2p {
 
 struct DeviceMemory {
+  // A look is the better part of a microsecond: a wait hears of another's failure within some 20
+  // of them, and of the host's word and of time within a few hundred.
+  static constexpr uint32_t kLooksPerFailure = 32;
+  static constexpr uint32_t kLooksPerLimits = 512;
+
+  // Whether this thread is the lowest of those of its warp that run together here. The lowest of
+  // all that wait is that wherever it is: there is always one.
+  __device__ static bool is_leader() {
+    uint32_t lower = 0;
+    asm("mov.u32 %0, %lanemask_lt;" : "=r"(lower));
+    return (__activemask() & lower) == 0;
+  }
+
   __device__ static void store_line(Line* to, const Line& line) {
     asm volatile("st.relaxed.sys.global.v2.b64 [%0], {%1, %2};" ::"l"(to),
                  "l"(line.halves[0]),
@@ -66,6 +80,16 @@ struct DeviceMemory {
   __device__ static bool claim(uint64_t* word) {
     return atomicExch(reinterpret_cast<unsigned long long*>(word), 1ULL) == 0;
   }
+  // Of this GPU's memory, by its blocks; the new count. Whoever counts later knows what those
+  // before knew.
+  __device__ static uint64_t count_up(uint64_t* word) {
+    uint64_t before = 0;
+    asm volatile("atom.acq_rel.gpu.global.add.u64 %0, [%1], 1;"
+                 : "=l"(before)
+                 : "l"(word)
+                 : "memory");
+    return before + 1;
+  }
   // The clock of the whole GPU, which does not change with its frequency. May stand still for a
   // microsecond.
   __device__ static uint64_t now_ns() {
@@ -73,13 +97,19 @@ struct DeviceMemory {
     asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
     return ns;
   }
-  __device__ static void pause() {}
+  __device__ static void pause(uint32_t /*looks*/) {}
 };
 
 // Where a step's messages begin and whether it has failed, in one load past the L1 cache.
-__device__ inline StepState load_state(const StepView& step) {
+struct StepBegin {
+  Stamp base;
+  bool has_failed;
+};
+static_assert(offsetof(StepState, base) == 0 && offsetof(StepState, failed) == sizeof(Stamp));
+
+__device__ inline StepBegin load_begin(const StepView& step) {
   const Line both = DeviceMemory::load_line(reinterpret_cast<const Line*>(step.state));
-  return {both.halves[0], both.halves[1]};
+  return {both.halves[0], both.halves[1] != 0};
 }
 
 // A kernel may start while the one before it on the stream still runs: until this returns, nothing

@@ -1,17 +1,23 @@
 // How a CPU reaches memory that it shares with a GPU or with another thread, for message.h: the
 // side of CPU workers, and the protocol's tests. Chunks are moved by plain accesses, which the
-// release words order.
+// release word orders.
 #pragma once
 
 #include <atomic>
-#include <thread>
 
 #include "base/clock.h"
+#include "transport/cuda_p2p/poll_pace.h"
 #include "transport/cuda_p2p/protocol.h"
 
 namespace lamina::cuda_p2p {
 
 struct HostMemory {
+  // A look may give the core away: nothing is far next to that.
+  static constexpr uint32_t kLooksPerFailure = 32;
+  static constexpr uint32_t kLooksPerLimits = 32;
+
+  static bool is_leader() { return true; }
+
   static void store_line(Line* to, const Line& line) {
     store_relaxed(&to->halves[0], line.halves[0]);
     store_relaxed(&to->halves[1], line.halves[1]);
@@ -38,11 +44,14 @@ struct HostMemory {
   static bool claim(uint64_t* word) {
     return std::atomic_ref(*word).exchange(1, std::memory_order_relaxed) == 0;
   }
+  // The new count. Whoever counts later knows what those before knew.
+  static uint64_t count_up(uint64_t* word) {
+    return std::atomic_ref(*word).fetch_add(1, std::memory_order_acq_rel) + 1;
+  }
   static uint64_t now_ns() {
     return static_cast<uint64_t>(steady_clock().now().time_since_epoch().count());
   }
-  // Cores may be shared, and whoever is waited for may want this one.
-  static void pause() { std::this_thread::yield(); }
+  static void pause(uint32_t looks) { pause_after(looks); }
 
  private:
   // std::atomic_ref takes no const object before C++26.

@@ -19,7 +19,7 @@ void check(const SlotView& slot, const Plan& plan, size_t size_bytes) {
 
 void put(const SlotView& slot, const Plan& plan, Stamp stamp, std::span<const std::byte> payload) {
   check(slot, plan, payload.size());
-  send_message<HostMemory>(OneThread(), slot, plan, stamp, [&](uint32_t i) {
+  send_message<HostMemory>(OneThread(), slot, plan, stamp, nullptr, [&](uint32_t i) {
     Chunk chunk;
     std::memcpy(&chunk, &payload[i * sizeof(Chunk)], sizeof(Chunk));
     return chunk;
@@ -28,7 +28,7 @@ void put(const SlotView& slot, const Plan& plan, Stamp stamp, std::span<const st
 
 bool has_begun(const SlotView& slot, const Plan& plan, Stamp stamp) {
   if (plan.form == Form::kPushed) {
-    return HostMemory::load_relaxed(&slot.words->parts[0]) >= stamp;
+    return HostMemory::load_relaxed(&slot.words->released) >= stamp;
   }
   return has_mark(HostMemory::load_line(slot.lines), mark_of(stamp));
 }

@@ -8,40 +8,44 @@
 #include "device/cuda/error.h"
 #include "device/cuda/stream.h"
 #include "transport/cuda_p2p/device_memory.cuh"
-#include "transport/cuda_p2p/launch.h"
+#include "transport/cuda_p2p/gpu_launch.h"
 
 namespace lamina::cuda_p2p {
 namespace {
 
-// A row of the grid for each message. Base and failure are one load; in a launch that receives the
-// failure may come at any time, so that a block's threads agree on it.
+// A row of the grid for each message. Base and failure are one load. The waits of kernels before
+// are over when one begins: a launch that sends does so with all of its blocks or with none, and
+// every block of a message is counted. In a launch that receives the failure may come at any time,
+// so that a block's threads agree on it.
 __global__ void __launch_bounds__(kThreads) send_kernel(const __grid_constant__ Transfers params) {
   allow_next_kernel();
   wait_for_previous_kernel();
   const Transfer& message = params.messages[blockIdx.y];
-  const StepState state = load_state(params.step);
-  if (state.failed != 0) return;
-  send_message<DeviceMemory>(
-      BlockTeam(), message.slot, message.plan, state.base + message.use, [&](uint32_t i) {
-        return *message.rows.chunk(i);
-      });
+  const StepBegin begin = load_begin(params.step);
+  if (begin.has_failed) return;
+  send_message<DeviceMemory>(BlockTeam(),
+                             message.slot,
+                             message.plan,
+                             begin.base + message.use,
+                             &params.step.state->num_stored[blockIdx.y],
+                             [&](uint32_t i) { return *message.rows.chunk(i); });
 }
 
 __global__ void __launch_bounds__(kThreads)
     receive_kernel(const __grid_constant__ Transfers params) {
   wait_for_previous_kernel();
   const Transfer& message = params.messages[blockIdx.y];
-  const StepState state = load_state(params.step);
+  const StepBegin begin = load_begin(params.step);
   const BlockTeam team;
-  if (!team.all(state.failed == 0)) return;
-  const Stamp stamp = state.base + message.use;
+  if (!team.all(!begin.has_failed)) return;
+  const Stamp stamp = begin.base + message.use;
   if (message.rows.data != nullptr) {
     receive_message<DeviceMemory>(
         team, message.slot, message.plan, stamp, params.step, [&](uint32_t i, const Chunk& chunk) {
           *message.rows.chunk(i) = chunk;
         });
   } else if (team.block == 0) {
-    wait_for_all_parts<DeviceMemory>(team, message.slot, message.plan, stamp, params.step);
+    wait_for_pushed<DeviceMemory>(team, message.slot, message.plan, stamp, params.step);
   }
 }
 
@@ -63,15 +67,15 @@ __device__ void store_merged(const Merge& params, uint32_t element, const Partia
 template <bool kOutIsBf16>
 __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ Merge params) {
   wait_for_previous_kernel();
-  const StepState state = load_state(params.step);
+  const StepBegin begin = load_begin(params.step);
   const BlockTeam team;
-  if (!team.all(state.failed == 0)) return;
+  if (!team.all(!begin.has_failed)) return;
   merge_messages<DeviceMemory>(team,
                                params.sources,
                                params.num_sources,
                                params.shape,
                                params.step,
-                               state.base,
+                               begin.base,
                                [&](uint32_t element, const PartialChunk& merged) {
                                  store_merged<kOutIsBf16>(params, element, merged);
                                });
@@ -122,23 +126,6 @@ Status launch(void (*kernel)(Params...),
   return cuda::to_status(cudaLaunchKernelEx(&config, kernel, params...), what);
 }
 
-bool fits(const SlotView& slot, const Plan& plan) {
-  const uint32_t room = plan.form == Form::kLines ? slot.num_line_chunks : slot.num_chunks;
-  return plan.num_chunks > 0 && plan.num_chunks <= room;
-}
-
-Status check(const Transfers& transfers) {
-  if (transfers.num_messages == 0 || transfers.num_messages > kMaxPeers) {
-    return invalid_argument("1 to " + std::to_string(kMaxPeers) + " messages go in one launch");
-  }
-  for (uint32_t i = 0; i < transfers.num_messages; ++i) {
-    const Transfer& message = transfers.messages[i];
-    if (!fits(message.slot, message.plan))
-      return invalid_argument("a message has no room in its slot");
-  }
-  return {};
-}
-
 // A block for each part of the largest message.
 dim3 grid_of(const Transfers& transfers) {
   uint32_t num_parts = 1;
@@ -159,41 +146,22 @@ void load_kernels(Device device) {
   load(advance_kernel);
 }
 
-Status send(const Transfers& transfers, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check(transfers));
+Status gpu::send(const Transfers& transfers, StreamView stream) {
   return launch(send_kernel, {grid_of(transfers)}, stream, "sending from a GPU", transfers);
 }
 
-Status receive(const Transfers& transfers, StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(check(transfers));
-  for (uint32_t i = 0; i < transfers.num_messages; ++i) {
-    const Transfer& message = transfers.messages[i];
-    if (message.rows.data == nullptr && message.plan.form == Form::kLines) {
-      return invalid_argument("a message in lines has to be unpacked");
-    }
-  }
+Status gpu::receive(const Transfers& transfers, StreamView stream) {
   return launch(receive_kernel, {grid_of(transfers)}, stream, "receiving on a GPU", transfers);
 }
 
-Status receive_merged(const Merge& merge, StreamView stream) {
-  if (merge.num_sources == 0 || merge.num_sources > kMaxPeers || merge.shape.num_elements() == 0) {
-    return invalid_argument("nothing to merge, or from too many");
-  }
-  for (uint32_t i = 0; i < merge.num_sources; ++i) {
-    const PartialSource& source = merge.sources[i];
-    const uint32_t num_rows = merge.shape.num_tokens * (source.head_end - source.head_begin);
-    const uint32_t size_bytes = partial_bytes(num_rows, merge.shape.row_chunks * 4);
-    if (!fits(source.slot, source.plan) || source.plan.num_chunks != chunks_of(size_bytes)) {
-      return invalid_argument("a partial has another size than its rows");
-    }
-  }
+Status gpu::receive_merged(const Merge& merge, StreamView stream) {
   const uint32_t blocks =
       std::min(divide_up(merge.shape.num_elements(), kThreads), kMaxMergeBlocks);
   const auto kernel = merge.out_is_bf16 ? merge_kernel<true> : merge_kernel<false>;
   return launch(kernel, {dim3(blocks)}, stream, "merging on a GPU what others computed", merge);
 }
 
-Status advance(const StepView& step, uint32_t num_messages, StreamView stream) {
+Status gpu::advance(const StepView& step, uint32_t num_messages, StreamView stream) {
   return launch(
       advance_kernel, {dim3(1), 1}, stream, "ending a step on a GPU", step.state, num_messages);
 }

@@ -1,6 +1,7 @@
-// Kernels that send and receive messages, as they are enqueued on a stream or captured in a graph.
-// Nothing here waits on the host; what a step's kernels wait for is bounded by its StepView. Plain
-// structs of what they are told; knows no tensor.
+// Sending and receiving messages, as devices do it themselves: on a GPU kernels that are enqueued
+// on a stream or captured in a graph, while nothing waits on the host; on a CPU done by the calling
+// thread. What a step's messages are waited for is bounded by its StepView. Plain structs; knows no
+// tensor.
 //
 // Grids are small, whatever the sizes: blocks that wait must never keep the blocks from running
 // that somebody else waits for. After a failed wait the step's later kernels end at once and send
@@ -16,7 +17,6 @@
 
 namespace lamina::cuda_p2p {
 
-inline constexpr uint32_t kMaxPeers = 16;
 inline constexpr uint32_t kThreads = 512;
 inline constexpr uint32_t kMaxMergeBlocks = 32;
 

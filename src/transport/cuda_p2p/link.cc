@@ -12,7 +12,7 @@ namespace lamina::cuda_p2p {
 namespace {
 
 constexpr uint64_t kMagic = 0x5032504E494D414CULL;  // "LAMINP2P"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // What goes beside the descriptor of an inbox. Between processes of one host alone.
 struct Hello {
@@ -89,7 +89,8 @@ std::unique_ptr<SharedMemory> exchange(const LinkConfig& config,
 }  // namespace
 
 Link::Link(const LinkConfig& config, int socket, Deadline deadline)
-    : limits_(config.limits),
+    : place_(config.place),
+      limits_(config.limits),
       inbox_(make_inbox(config)),
       outbox_(exchange(config, *inbox_, socket, deadline)),
       inbox_slots_(slot_views(inbox_->data(), config.receive_slots, config.limits)),

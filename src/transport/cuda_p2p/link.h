@@ -41,6 +41,7 @@ class Link {
   // the link goes.
   [[nodiscard]] const SlotView& inbox(SlotIdx slot) const { return inbox_slots_[slot]; }
   [[nodiscard]] const SlotView& outbox(SlotIdx slot) const { return outbox_slots_[slot]; }
+  [[nodiscard]] Place place() const { return place_; }
   // Of a message to either side.
   [[nodiscard]] Plan plan(uint32_t size_bytes) const { return make_plan(size_bytes, limits_); }
 
@@ -48,6 +49,7 @@ class Link {
   [[nodiscard]] Status clear_inbox() { return inbox_->clear(); }
 
  private:
+  Place place_;
   Limits limits_;
   std::unique_ptr<SharedMemory> inbox_;
   std::unique_ptr<SharedMemory> outbox_;

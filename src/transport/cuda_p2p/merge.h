@@ -156,7 +156,7 @@ LAMINA_MESSAGE_CODE bool begin_source(const Team& team,
                                       Stamp stamp,
                                       const StepView& step) {
   if (source.plan.form == Form::kPushed) {
-    return wait_for_all_parts<Memory>(team, source.slot, source.plan, stamp, step);
+    return wait_for_pushed<Memory>(team, source.slot, source.plan, stamp, step);
   }
   Patience<Memory> patience(step, stamp);
   const bool checks = team.block == 0 && team.thread == team.num_threads - 1;

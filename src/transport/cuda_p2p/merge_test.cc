@@ -42,7 +42,7 @@ struct Part {
     return values[size_t{num_rows()} * kDim + row(token, head)];
   }
   void send(uint32_t use) const {
-    send_message<HostMemory>(OneThread(), slot, plan, kBase + use, [&](uint32_t i) {
+    send_message<HostMemory>(OneThread(), slot, plan, kBase + use, nullptr, [&](uint32_t i) {
       Chunk chunk;
       std::memcpy(&chunk, &values[size_t{i} * 4], sizeof(chunk));
       return chunk;
@@ -108,7 +108,7 @@ class Merging : public testing::TestWithParam<uint32_t> {
  protected:
   Limits limits_{.lines_bytes = GetParam(), .lines_part_bytes = 64, .pushed_part_bytes = 64};
   Rng rng_{7};
-  StepState state_{.base = kBase, .failed = 0};
+  StepState state_{.base = kBase};
   StepControl control_{};
   StepView step_{&state_, &control_, 60'000'000'000};
 };

@@ -22,8 +22,10 @@ namespace lamina::cuda_p2p {
 inline constexpr uint32_t kMoveBatch = 4;
 inline constexpr uint32_t kLinesBatch = 2;
 
-// A wait's limits: time, the host's word, and the failure of another wait of the stream. Looked at
-// once in a while, because the host's word is far away; the clock starts at the first look.
+// A wait's limits: the failure of another wait of the stream, the host's word, and time. The first
+// is near, and every thread looks there once in a while. The host's word is far away: thousands of
+// threads that ask for it slow each other down. So of threads that wait side by side one looks
+// there, seldom, and at the clock, which starts then; when it fails, the others see that.
 template <typename Memory>
 class Patience {
  public:
@@ -32,14 +34,14 @@ class Patience {
 
   // After a look that found nothing but `seen`: whether to look again.
   LAMINA_MESSAGE_CODE bool lasts(uint64_t seen) {
-    Memory::pause();
-    if (++looks_ % kLooksBetween != 0) return true;
-    if (Memory::load_relaxed(&step_.state->failed) != 0) return false;
-    if (Memory::load_relaxed(&step_.control->abort) != 0) return fail(WaitError::kAborted, seen);
-    const uint64_t now_ns = Memory::now_ns();
-    if (begin_ns_ == 0) begin_ns_ = now_ns;
-    if (now_ns - begin_ns_ > step_.max_wait_ns) return fail(WaitError::kTimedOut, seen);
-    return true;
+    Memory::pause(looks_);
+    // Before the branches, which threads that have looked more or less often take apart.
+    const bool leads = Memory::is_leader();
+    ++looks_;
+    if (looks_ % Memory::kLooksPerFailure == 0 && Memory::load_relaxed(&step_.state->failed) != 0) {
+      return false;
+    }
+    return !leads || looks_ % Memory::kLooksPerLimits != 0 || is_within_limits(seen);
   }
 
   // Ends all waits of the stream; the first to come here says why. False.
@@ -52,7 +54,13 @@ class Patience {
   }
 
  private:
-  static constexpr uint32_t kLooksBetween = 32;
+  LAMINA_MESSAGE_CODE bool is_within_limits(uint64_t seen) {
+    if (Memory::load_relaxed(&step_.control->abort) != 0) return fail(WaitError::kAborted, seen);
+    const uint64_t now_ns = Memory::now_ns();
+    if (begin_ns_ == 0) begin_ns_ = now_ns;
+    if (now_ns - begin_ns_ > step_.max_wait_ns) return fail(WaitError::kTimedOut, seen);
+    return true;
+  }
 
   const StepView& step_;
   Stamp awaited_;
@@ -191,77 +199,119 @@ LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
   return true;
 }
 
-// --- Pushed parts --------------------------------------------------------------------------------
+// --- Pushed messages -----------------------------------------------------------------------------
 
-// The barrier puts the block's stores before thread 0's release, which the receiver acquires:
-// causality is transitive, so one fence of one thread is enough for all of them.
-template <typename Memory, typename Team, typename Source>
-LAMINA_MESSAGE_CODE void push_part(const Team& team,
-                                   const SlotView& slot,
-                                   const Plan& plan,
-                                   uint32_t part,
-                                   Stamp stamp,
-                                   const Source& source) {
-  move_part(team, plan, part, source, [&](uint32_t i, const Chunk& chunk) {
-    Memory::store_chunk(slot.payload + i, chunk);
-  });
-  team.sync();
-  if (team.thread != 0) return;
-  if (part == 0) Memory::store_relaxed(&slot.words->num_chunks, plan.num_chunks);
-  Memory::store_release(&slot.words->parts[part], stamp);
+// Whether this block is the last of the message's to come here. Of each its thread 0, after a
+// barrier. Leaves zero behind, before whatever the last block releases.
+template <typename Memory, typename Team>
+LAMINA_MESSAGE_CODE bool stores_last(const Team& team, const Plan& plan, uint64_t* num_stored) {
+  const uint32_t num_blocks = team.num_blocks < plan.num_parts ? team.num_blocks : plan.num_parts;
+  if (num_blocks == 1) return true;
+  if (Memory::count_up(num_stored) != num_blocks) return false;
+  Memory::store_relaxed(num_stored, 0);
+  return true;
 }
 
-// By one thread; others may read the part after a barrier with it.
+// One release for all blocks: a GPU's fences of the system wait for each other, a microsecond each.
+// Causality is transitive: a block's stores are before its barrier, that before thread 0's count,
+// which releases, each count before the last block's, which acquires, and that before the release
+// that the receiver acquires.
+template <typename Memory, typename Team, typename Source>
+LAMINA_MESSAGE_CODE void push_message(const Team& team,
+                                      const SlotView& slot,
+                                      const Plan& plan,
+                                      Stamp stamp,
+                                      uint64_t* num_stored,
+                                      const Source& source) {
+  if (team.block >= plan.num_parts) return;
+  // First, so that the fence has no longer to wait for it than for the bytes.
+  if (team.block == 0 && team.thread == 0) {
+    Memory::store_relaxed(&slot.words->num_chunks, plan.num_chunks);
+  }
+  for (uint32_t part = team.block; part < plan.num_parts; part += team.num_blocks) {
+    move_part(team, plan, part, source, [&](uint32_t i, const Chunk& chunk) {
+      Memory::store_chunk(slot.payload + i, chunk);
+    });
+  }
+  team.sync();
+  if (team.thread != 0 || !stores_last<Memory>(team, plan, num_stored)) return;
+  Memory::store_release(&slot.words->released, stamp);
+}
+
+// By one thread; others may read the message after a barrier with it.
 template <typename Memory>
-LAMINA_MESSAGE_CODE bool wait_for_part(const SlotView& slot,
-                                       const Plan& plan,
-                                       uint32_t part,
-                                       Stamp stamp,
-                                       Patience<Memory>& patience) {
-  Stamp seen = Memory::load_acquire(&slot.words->parts[part]);
+LAMINA_MESSAGE_CODE bool wait_for_release(const SlotView& slot,
+                                          Stamp stamp,
+                                          Patience<Memory>& patience) {
+  Stamp seen = Memory::load_acquire(&slot.words->released);
   while (seen < stamp) {
     if (!patience.lasts(seen)) return false;
-    seen = Memory::load_acquire(&slot.words->parts[part]);
+    seen = Memory::load_acquire(&slot.words->released);
   }
-  return part != 0 || has_size(Memory::load_relaxed(&slot.words->num_chunks), plan, patience);
+  return true;
 }
 
-// The whole of a pushed message is there; by all threads of the block.
+// The size of the message that has come, to the one thread that checks it; to others what it
+// ought to be.
 template <typename Memory, typename Team>
-LAMINA_MESSAGE_CODE bool wait_for_all_parts(
+LAMINA_MESSAGE_CODE uint64_t pushed_chunks(const Team& team,
+                                           const SlotView& slot,
+                                           const Plan& plan) {
+  const bool checks = team.block == 0 && team.thread == 0;
+  return checks ? Memory::load_relaxed(&slot.words->num_chunks) : plan.num_chunks;
+}
+
+// A pushed message is there, for all threads of the block.
+template <typename Memory, typename Team>
+LAMINA_MESSAGE_CODE bool wait_for_pushed(
     const Team& team, const SlotView& slot, const Plan& plan, Stamp stamp, const StepView& step) {
   Patience<Memory> patience(step, stamp);
-  bool is_there = true;
-  for (uint32_t part = team.thread; part < plan.num_parts; part += team.num_threads) {
-    is_there = is_there && wait_for_part(slot, plan, part, stamp, patience);
-  }
-  return team.all(is_there);
+  const bool is_there = team.thread != 0 || wait_for_release(slot, stamp, patience);
+  return team.all(is_there && has_size(pushed_chunks<Memory>(team, slot, plan), plan, patience));
 }
 
+// This block's parts of the message. Its size is on the way together with them, not before.
 template <typename Memory, typename Team, typename Sink>
-LAMINA_MESSAGE_CODE void read_part(
-    const Team& team, const SlotView& slot, const Plan& plan, uint32_t part, const Sink& sink) {
-  move_part(
-      team, plan, part, [&](uint32_t i) { return Memory::load_chunk(slot.payload + i); }, sink);
+LAMINA_MESSAGE_CODE bool receive_pushed(const Team& team,
+                                        const SlotView& slot,
+                                        const Plan& plan,
+                                        Stamp stamp,
+                                        Patience<Memory>& patience,
+                                        const Sink& sink) {
+  if (team.block >= plan.num_parts) return true;
+  if (!team.all(team.thread != 0 || wait_for_release(slot, stamp, patience))) return false;
+  const uint64_t num_chunks = pushed_chunks<Memory>(team, slot, plan);
+  const auto load = [&](uint32_t i) { return Memory::load_chunk(slot.payload + i); };
+  for (uint32_t part = team.block; part < plan.num_parts; part += team.num_blocks) {
+    move_part(team, plan, part, load, sink);
+  }
+  return team.all(has_size(num_chunks, plan, patience));
 }
 
 // --- Messages ------------------------------------------------------------------------------------
 
 // This block's parts of a message. The slot is free: the reply to what it held has been received.
+// `num_stored` is zero, in memory of the sender's own that all blocks reach, and of this message
+// alone until it is released; unused by one block that sends all of it.
 template <typename Memory, typename Team, typename Source>
-LAMINA_MESSAGE_CODE void send_message(
-    const Team& team, const SlotView& slot, const Plan& plan, Stamp stamp, const Source& source) {
+LAMINA_MESSAGE_CODE void send_message(const Team& team,
+                                      const SlotView& slot,
+                                      const Plan& plan,
+                                      Stamp stamp,
+                                      uint64_t* num_stored,
+                                      const Source& source) {
+  if (plan.form == Form::kPushed) {
+    push_message<Memory>(team, slot, plan, stamp, num_stored, source);
+    return;
+  }
   for (uint32_t part = team.block; part < plan.num_parts; part += team.num_blocks) {
-    if (plan.form == Form::kLines) {
-      send_lines<Memory>(team, slot, plan, part, stamp, source);
-    } else {
-      push_part<Memory>(team, slot, plan, part, stamp, source);
-    }
+    send_lines<Memory>(team, slot, plan, part, stamp, source);
   }
 }
 
-// This block's parts of a message, each as it comes. False, the same for all threads of the block,
-// if the wait ended without it: the step has failed, and the sink may have had some chunks.
+// This block's parts of a message, of lines each as it comes. False, the same for all threads of
+// the block, if the wait ended without it: the step has failed, and the sink may have had some
+// chunks. The block's threads meet after the last of its parts.
 template <typename Memory, typename Team, typename Sink>
 LAMINA_MESSAGE_CODE bool receive_message(const Team& team,
                                          const SlotView& slot,
@@ -270,14 +320,9 @@ LAMINA_MESSAGE_CODE bool receive_message(const Team& team,
                                          const StepView& step,
                                          const Sink& sink) {
   Patience<Memory> patience(step, stamp);
+  if (plan.form == Form::kPushed) return receive_pushed(team, slot, plan, stamp, patience, sink);
   for (uint32_t part = team.block; part < plan.num_parts; part += team.num_blocks) {
-    if (plan.form == Form::kLines) {
-      if (!team.all(receive_lines(team, slot, plan, part, stamp, patience, sink))) return false;
-    } else {
-      const bool waits = team.thread == 0;
-      if (!team.all(!waits || wait_for_part(slot, plan, part, stamp, patience))) return false;
-      read_part<Memory>(team, slot, plan, part, sink);
-    }
+    if (!team.all(receive_lines(team, slot, plan, part, stamp, patience, sink))) return false;
   }
   return true;
 }

@@ -1,6 +1,6 @@
 // The protocol on threads of the host: what is sent is what is received, in both forms, with slots
 // used again; and whatever goes wrong ends a wait. The tsan preset proves the orders that the
-// release words and the marks promise.
+// release word, the count before it, and the marks promise.
 #include "transport/cuda_p2p/message.h"
 
 #include <gtest/gtest.h>
@@ -8,13 +8,13 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
+#include <chrono>
 #include <thread>
 #include <vector>
 
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/slots.h"
 #include "transport/cuda_p2p/testing/pattern.h"
-#include "transport/cuda_p2p/testing/whole_message.h"
 
 namespace lamina::cuda_p2p {
 namespace {
@@ -51,7 +51,7 @@ using testing::pattern;
 
 void send(const SlotView& slot, const Plan& plan, Stamp stamp) {
   send_message<HostMemory>(
-      OneThread(), slot, plan, stamp, [&](uint32_t i) { return pattern(stamp, i); });
+      OneThread(), slot, plan, stamp, nullptr, [&](uint32_t i) { return pattern(stamp, i); });
 }
 
 // Whether it came, and all of it is right.
@@ -160,6 +160,30 @@ TEST(Message, AWaitWithoutAMessageTimesOut) {
   }
 }
 
+// Blocks of one thread, whichever comes last; more blocks than parts too, some of which have none.
+TEST(Message, APushedOneIsReleasedByTheBlockThatStoresLast) {
+  const Plan plan = make_plan(kCapacity, kSmall);
+  const Region region({kCapacity}, kSmall);
+  Step step;
+  Stamp stamp = 0;
+  for (const uint32_t num_blocks : {1U, 3U, plan.num_parts, plan.num_parts + 2}) {
+    const uint32_t num_senders = std::min(num_blocks, plan.num_parts);
+    for (uint32_t last = 0; last < num_senders; ++last) {
+      ++stamp;
+      for (uint32_t i = 1; i <= num_blocks; ++i) {
+        const OneThread team = {.block = (last + i) % num_blocks, .num_blocks = num_blocks};
+        EXPECT_LT(region.slot(0).words->released, stamp);
+        send_message<HostMemory>(
+            team, region.slot(0), plan, stamp, step.state.num_stored, [&](uint32_t chunk) {
+              return pattern(stamp, chunk);
+            });
+      }
+      EXPECT_EQ(step.state.num_stored[0], 0U);
+      EXPECT_TRUE(receive(region.slot(0), plan, stamp, step.view()));
+    }
+  }
+}
+
 // The tail of a long message is under a short one's, and what an earlier epoch sent is there too.
 TEST(Message, WhatIsOldIsNotTaken) {
   for (const uint32_t size : {kSmall.lines_bytes, kCapacity}) {
@@ -197,6 +221,34 @@ TEST(Message, TheHostEndsWaits) {
   EXPECT_EQ(step.control.awaited, 1U);
 }
 
+// As threads of a GPU that leave the far looks to another one.
+struct Follower : HostMemory {
+  static bool is_leader() { return false; }
+};
+
+TEST(Message, WhoDoesNotLeadEndsWithThoseWhoDo) {
+  for (const uint32_t size : {16U, kCapacity}) {
+    const Region region({kCapacity}, kSmall);
+    const Plan plan = make_plan(size, kSmall);
+    Step step;
+    HostMemory::store_relaxed(&step.control.abort, 1);
+    std::atomic<bool> has_ended = false;
+    std::thread follower([&] {
+      const auto sink = [](uint32_t, const Chunk&) {};
+      const StepView view = step.view(0);
+      EXPECT_FALSE(receive_message<Follower>(
+          OneThread(), region.slot(0), plan, make_stamp(1, 1), view, sink));
+      has_ended = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    EXPECT_FALSE(has_ended);
+    EXPECT_FALSE(receive(region.slot(0), plan, make_stamp(1, 2), step.view()));
+    follower.join();
+    EXPECT_EQ(step.error(), WaitError::kAborted);
+    EXPECT_EQ(step.control.awaited, make_stamp(1, 2));
+  }
+}
+
 TEST(Message, ARotationSendsNoMoreThanItHasSlotsFor) {
   constexpr Rotation kRotation{.num_slots = 3};
   EXPECT_EQ(kRotation.reply_before(3), 0U);
@@ -227,13 +279,14 @@ struct ThreadTeam {
 // One side of a conversation, as the kernels of testing/conversation.cu make it.
 class Side {
  public:
-  static constexpr uint32_t kNumBlocks = 2;
+  static constexpr uint32_t kNumBlocks = 3;
   static constexpr uint32_t kNumThreads = 2;
   static constexpr Rotation kRotation{.num_slots = 2};
   static constexpr uint64_t kMessages = 200;
 
-  // Messages of one size, received as a whole; or, of 0, of all sizes, after each of which all
-  // blocks meet.
+  // Messages of one size, which all blocks have a part of; or, of 0, of all sizes. All blocks meet
+  // after each, but for pushed ones of one size: those are released once all blocks have read the
+  // message that they answer.
   Side(const Region& inbox, const Region& outbox, uint32_t size_bytes)
       : inbox_(inbox), outbox_(outbox), size_bytes_(size_bytes) {}
 
@@ -265,10 +318,13 @@ class Side {
   }
   void give(const ThreadTeam& team, uint64_t n) {
     const Stamp stamp = make_stamp(1, n);
-    send_message<HostMemory>(
-        team, outbox_.slot(kRotation.slot_of(n)), plan_of(n), stamp, [&](uint32_t i) {
-          return pattern(stamp, i);
-        });
+    const uint32_t slot = kRotation.slot_of(n);
+    send_message<HostMemory>(team,
+                             outbox_.slot(slot),
+                             plan_of(n),
+                             stamp,
+                             &step_.state.num_stored[slot],
+                             [&](uint32_t i) { return pattern(stamp, i); });
   }
   bool take(const ThreadTeam& team, uint64_t n) {
     const Stamp stamp = make_stamp(1, n);
@@ -278,16 +334,9 @@ class Side {
     const auto sink = [&](uint32_t i, const Chunk& chunk) {
       if (chunk != pattern(stamp, i)) ++wrong;
     };
-    const auto meet = [&] {
-      grid_.arrive_and_wait();
-      return true;
-    };
-    const StepView step = step_.view();
-    const bool came =
-        size_bytes_ != 0
-            ? testing::receive_whole<HostMemory>(team, slot, plan, stamp, step, meet, sink)
-            : receive_message<HostMemory>(team, slot, plan, stamp, step, sink) && meet();
+    const bool came = receive_message<HostMemory>(team, slot, plan, stamp, step_.view(), sink);
     EXPECT_EQ(wrong, 0U) << "message " << n;
+    if (came && !(plan.form == Form::kPushed && size_bytes_ != 0)) grid_.arrive_and_wait();
     return came;
   }
   template <typename Body>
@@ -310,12 +359,13 @@ class Side {
   const Region& outbox_;
   uint32_t size_bytes_;
   Step step_;
-  std::barrier<> barriers_[kNumBlocks]{std::barrier<>(kNumThreads), std::barrier<>(kNumThreads)};
+  std::barrier<> barriers_[kNumBlocks]{
+      std::barrier<>(kNumThreads), std::barrier<>(kNumThreads), std::barrier<>(kNumThreads)};
   std::atomic<bool> dissents_[kNumBlocks]{};
   std::barrier<> grid_{kNumBlocks * kNumThreads};
 };
 
-// Of no size: all sizes. Else of two parts and more, as lines and pushed.
+// Of no size: all sizes. Else of a part for each block and more, as lines and pushed.
 class Conversation : public ::testing::TestWithParam<uint32_t> {};
 
 INSTANTIATE_TEST_SUITE_P(Sizes,

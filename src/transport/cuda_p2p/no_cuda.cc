@@ -1,7 +1,7 @@
 // Linked instead of the kernels and of GPU memory where the build has no CUDA.
 #include "base/check.h"
 #include "base/error.h"
-#include "transport/cuda_p2p/launch.h"
+#include "transport/cuda_p2p/gpu_launch.h"
 #include "transport/cuda_p2p/shared_memory.h"
 
 namespace lamina::cuda_p2p {
@@ -33,19 +33,19 @@ void load_kernels(Device /*device*/) {
   throw Error(StatusCode::kUnimplemented, kMessage);
 }
 
-Status send(const Transfers& /*transfers*/, StreamView /*stream*/) {
+Status gpu::send(const Transfers& /*transfers*/, StreamView /*stream*/) {
   return unimplemented(kMessage);
 }
 
-Status receive(const Transfers& /*transfers*/, StreamView /*stream*/) {
+Status gpu::receive(const Transfers& /*transfers*/, StreamView /*stream*/) {
   return unimplemented(kMessage);
 }
 
-Status receive_merged(const Merge& /*merge*/, StreamView /*stream*/) {
+Status gpu::receive_merged(const Merge& /*merge*/, StreamView /*stream*/) {
   return unimplemented(kMessage);
 }
 
-Status advance(const StepView& /*step*/, uint32_t /*num_messages*/, StreamView /*stream*/) {
+Status gpu::advance(const StepView& /*step*/, uint32_t /*num_messages*/, StreamView /*stream*/) {
   return unimplemented(kMessage);
 }
 

@@ -273,7 +273,7 @@ class MergeCase {
       }
       EXPECT_NEAR(lses[element / kShape.row_chunks], wanted.lse, 1e-5F) << element;
     };
-    StepState state{.base = make_stamp(1, 0), .failed = 0};
+    StepState state{.base = make_stamp(1, 0)};
     StepControl control{};
     EXPECT_TRUE(merge_messages<HostMemory>(OneThread(),
                                            host_sources_,

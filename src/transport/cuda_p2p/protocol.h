@@ -81,22 +81,24 @@ LAMINA_HOST_DEVICE constexpr uint32_t refreshed_chunk(Stamp stamp, uint32_t num_
 
 // How a message travels.
 //   kLines   every word marked: twice the bytes, and the receiver has them in one trip
-//   kPushed  the bytes, then a release word for each part: a second trip, after a fence
+//   kPushed  the bytes, then a release word: a second trip, after a fence
 enum class Form : uint32_t { kLines, kPushed };
 
 inline constexpr uint32_t kMaxParts = 64;
+// Messages of one launch.
+inline constexpr uint32_t kMaxPeers = 16;
 
 // What both sides of a link have to agree on. Sizes in bytes of payload, multiples of 16.
 // bench/cuda/bench_transport.cc measures what they should be.
 struct Limits {
-  uint32_t lines_bytes = 64 << 10;       // messages up to this size travel as lines
-  uint32_t lines_part_bytes = 16 << 10;  // a block's share; a message has kMaxParts at most
-  uint32_t pushed_part_bytes = 16 << 10;
+  uint32_t lines_bytes = 64 << 10;      // messages up to this size travel as lines
+  uint32_t lines_part_bytes = 4 << 10;  // a block's share; a message has kMaxParts at most
+  uint32_t pushed_part_bytes = 32 << 10;
 
   friend bool operator==(const Limits&, const Limits&) = default;
 };
 
-// A part is what one block sends, and receives as soon as it is there.
+// A part is what one block sends, and what one receives.
 struct Plan {
   Form form = Form::kLines;
   uint32_t num_chunks = 0;
@@ -134,10 +136,10 @@ LAMINA_HOST_DEVICE constexpr Plan make_plan(uint32_t size_bytes, const Limits& l
 
 // --- Slots ---------------------------------------------------------------------------------------
 
-// The release words of pushed messages. Written by the sender alone.
+// Of the pushed message that a slot holds. Written by the sender alone.
 struct alignas(128) SlotWords {
-  Stamp parts[kMaxParts];  // each after the part's bytes
-  uint64_t num_chunks;     // of the message; before parts[0]
+  Stamp released;       // after all that belongs to the message
+  uint64_t num_chunks;  // of the message
 };
 
 // A slot of the receiver's memory, as either side has it mapped; a kernel's argument. Lines and
@@ -164,9 +166,12 @@ struct SlotView {
 enum class WaitError : uint32_t { kNone, kTimedOut, kAborted, kWrongSize };
 
 // What the kernels of one stream share, in memory of their own GPU.
-struct alignas(16) StepState {
-  Stamp base;       // messages of this step are base + 1, base + 2, ...
-  uint64_t failed;  // 1: a wait has ended in an error; later ones end at once, and nothing is sent
+struct alignas(64) StepState {
+  Stamp base = 0;       // messages of this step are base + 1, base + 2, ...
+  uint64_t failed = 0;  // 1: a wait has ended in an error; later ones end at once, nothing is sent
+  // Blocks that have stored their parts of a launch's pushed message 0, 1, ..., until all have.
+  // The stream's kernels share them: the next one begins when they are zero again.
+  alignas(64) uint64_t num_stored[kMaxPeers] = {};
 };
 
 // What they share with their host, in host memory that both have mapped.

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/check.h"
 #include "transport/cuda_p2p/host_memory.h"
 
 namespace lamina::cuda_p2p {
@@ -37,6 +38,15 @@ void StepGuard::abort() {
   HostMemory::store_relaxed(&control_in(control_).abort, 1);
 }
 
+bool StepGuard::is_aborted() const {
+  return HostMemory::load_relaxed(&control_in(control_).abort) != 0;
+}
+
+Stamp StepGuard::stamp_of(uint32_t use) const {
+  LAMINA_CHECK(stream_.device().kind == DeviceKind::kCpu);
+  return view().state->base + use;
+}
+
 Status StepGuard::status() const {
   const StepControl& control = control_in(control_);
   switch (static_cast<WaitError>(HostMemory::load_acquire(&control.error))) {
@@ -61,7 +71,7 @@ Status StepGuard::begin_epoch(uint32_t epoch) {
   for (uint64_t* const word : {&control.abort, &control.error, &control.awaited, &control.seen}) {
     HostMemory::store_relaxed(word, 0);
   }
-  const StepState begin = {.base = make_stamp(epoch, 0), .failed = 0};
+  const StepState begin = {.base = make_stamp(epoch, 0)};
   std::memcpy(staged_.data(), &begin, sizeof(begin));
   LAMINA_RETURN_IF_ERROR(copy(state_.data(), staged_.data(), sizeof(begin), stream_));
   return synchronize(stream_);

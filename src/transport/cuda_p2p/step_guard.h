@@ -13,20 +13,25 @@ namespace lamina::cuda_p2p {
 
 class StepGuard {
  public:
-  // A wait lasts `max_wait` at most: less than a second, if a dead peer is to be known within one
-  // even where nobody raises the word. Allocates on the stream's device. Throws Error.
+  // A wait lasts `max_wait` and a few milliseconds at most: less than a second, if a dead peer is
+  // to be known within one even where nobody raises the word. Allocates on the stream's device.
+  // Throws Error.
   StepGuard(StreamView stream, Duration max_wait);
 
   // Outlived by this.
   [[nodiscard]] StepView view() const;
 
-  // Any thread: ends all waits, also those to come, within microseconds.
+  // Any thread: ends all waits, also those to come, within a few milliseconds.
   void abort();
+  [[nodiscard]] bool is_aborted() const;
+  // Of a CPU: of the step's message `use`.
+  [[nodiscard]] Stamp stamp_of(uint32_t use) const;
   // After the stream was waited for: kDeadlineExceeded, kUnavailable (aborted), kDataLoss (a
   // message of another size); ok if no wait has failed.
   [[nodiscard]] Status status() const;
-  // Forgets errors, and that it was aborted, and begins an epoch, with message 1. The stream is
-  // idle; both sides have cleared their inboxes since the other stopped sending. Waits for the GPU.
+  // Forgets errors, that it was aborted, and messages that were left half sent, and begins an
+  // epoch, with message 1. The stream is idle; both sides have cleared their inboxes since the
+  // other stopped sending. Waits for the GPU.
   [[nodiscard]] Status begin_epoch(uint32_t epoch);
 
  private:

@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention/attention_schedule.h"
 
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <numeric>
 
@@ -101,53 +102,92 @@ double time_of(std::vector<double>& times, double fastest) {
   return time;
 }
 
-// For each block how long it is busy with `items`, the longest first, of which whoever is free
-// takes the next.
-std::vector<double> deal_out(std::span<const int32_t> items, const Costs& costs) {
-  struct Block {
-    double time;
-    size_t idx;
-    auto operator<=>(const Block&) const = default;
-  };
-  std::vector<Block> blocks;  // a heap: the first to be free on top
-  for (size_t i = 0; i < costs.num_blocks; ++i) blocks.push_back({0.0, i});
-  const auto speed = [&](size_t idx) {
-    const double place = static_cast<double>(idx) / static_cast<double>(costs.num_blocks - 1);
-    return 1.0 + kSpread * (2.0 * place - 1.0);
-  };
-  for (const int32_t keys : items) {
-    std::ranges::pop_heap(blocks, std::ranges::greater());
-    Block& block = blocks.back();
-    block.time += (keys + costs.item) / speed(block.idx);
-    std::ranges::push_heap(blocks, std::ranges::greater());
-  }
-  std::vector<double> times;
-  for (const Block& block : blocks) times.push_back(block.time);
-  return times;
-}
+// Estimates how long rows take whose keys are cut into items. Its memory is kept from one size of
+// items to the next.
+class ItemCosts {
+ public:
+  ItemCosts(std::span<const int32_t> num_keys, const Costs& costs)
+      : num_keys_(num_keys), costs_(costs), blocks_(costs.num_blocks), times_(costs.num_blocks) {}
 
-// The time for rows whose keys are cut into items of up to `max_keys`, merges included.
-double estimate_time(std::span<const int32_t> num_keys, int32_t max_keys, const Costs& costs) {
-  int32_t num_partials = 0;
-  std::vector<int32_t> items;
-  for (const int32_t keys : num_keys) {
-    if (keys > max_keys) num_partials += (keys + max_keys - 1) / max_keys;
-    items.insert(items.end(), static_cast<size_t>(keys / max_keys), max_keys);
-    if (keys % max_keys != 0) items.push_back(keys % max_keys);
+  // With items of up to `max_keys`, merges included.
+  double time_of_items(int32_t max_keys) {
+    cut(max_keys);
+    deal_out(max_keys);
+    const double merges =
+        num_partials_ > 0 ? costs_.merge_start + costs_.partial * num_partials_ : 0;
+    return time_of(times_, costs_.fastest) + merges;
   }
-  std::ranges::sort(items, std::ranges::greater());
-  std::vector<double> times = deal_out(items, costs);
-  return time_of(times, costs.fastest) +
-         (num_partials > 0 ? costs.merge_start + costs.partial * num_partials : 0.0);
-}
+
+ private:
+  struct Block {
+    double time = 0.0;
+    double slowness = 1.0;
+    bool operator<(const Block& other) const {
+      return time < other.time || (time == other.time && slowness > other.slowness);
+    }
+  };
+
+  // Whole items come first, as they do in the queue; then what is left of each row, long ones
+  // first.
+  void cut(int32_t max_keys) {
+    num_whole_ = 0;
+    num_partials_ = 0;
+    rests_.clear();
+    for (const int32_t keys : num_keys_) {
+      if (keys > max_keys) num_partials_ += (keys + max_keys - 1) / max_keys;
+      num_whole_ += keys / max_keys;
+      if (keys % max_keys != 0) rests_.push_back(keys % max_keys);
+    }
+    std::ranges::sort(rests_, std::ranges::greater());
+  }
+
+  // Whoever is free takes the next.
+  void deal_out(int32_t max_keys) {
+    const auto last = static_cast<double>(blocks_.size() - 1);
+    for (size_t i = 0; i < blocks_.size(); ++i) {
+      const double place = static_cast<double>(i) / last;
+      blocks_[i] = {0.0, 1.0 / (1.0 + kSpread * (2.0 * place - 1.0))};
+    }
+    for (int32_t i = 0; i < num_whole_; ++i) give(max_keys);
+    for (const int32_t keys : rests_) give(keys);
+    std::ranges::transform(blocks_, times_.begin(), &Block::time);
+  }
+
+  // To the first block of the heap, which sinks to its new place.
+  void give(int32_t keys) {
+    Block block = blocks_.front();
+    block.time += (keys + costs_.item) * block.slowness;
+    size_t hole = 0;
+    for (size_t child = 1; child < blocks_.size(); child = 2 * hole + 1) {
+      if (child + 1 < blocks_.size() && blocks_[child + 1] < blocks_[child]) ++child;
+      if (!(blocks_[child] < block)) break;
+      blocks_[hole] = blocks_[child];
+      hole = child;
+    }
+    blocks_[hole] = block;
+  }
+
+  std::span<const int32_t> num_keys_;
+  const Costs& costs_;
+  int32_t num_whole_ = 0;
+  int32_t num_partials_ = 0;
+  std::vector<int32_t> rests_;
+  std::vector<Block> blocks_;  // a heap: the first to be free on top
+  std::vector<double> times_;
+};
 
 int32_t item_keys(std::span<const int32_t> num_keys, const Costs& costs) {
+  if (num_keys.empty()) return kMostItemKeys;
   const auto most_items = static_cast<int64_t>(8 * costs.num_blocks);  // finer gains nothing
   const int64_t total = std::reduce(num_keys.begin(), num_keys.end(), int64_t{0});
-  int32_t best = kMostItemKeys;
-  double least = estimate_time(num_keys, best, costs);
+  // Greater ones cut nothing either.
+  const auto longest = static_cast<uint32_t>(std::ranges::max(num_keys));
+  ItemCosts item_costs(num_keys, costs);
+  int32_t best =
+      std::clamp(static_cast<int32_t>(std::bit_ceil(longest)), kFewestItemKeys, kMostItemKeys);
+  double least = item_costs.time_of_items(best);
   for (int32_t keys = best / 2; keys >= kFewestItemKeys && total / keys < most_items; keys /= 2) {
-    const double time = estimate_time(num_keys, keys, costs);
+    const double time = item_costs.time_of_items(keys);
     if (time >= least) continue;
     best = keys;
     least = time;

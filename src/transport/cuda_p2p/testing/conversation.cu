@@ -4,9 +4,9 @@
 #include "device/cuda/stream.h"
 #include "transport/cuda_p2p/device_memory.cuh"
 #include "transport/cuda_p2p/launch.h"
+#include "transport/cuda_p2p/message.h"
 #include "transport/cuda_p2p/testing/conversation.h"
 #include "transport/cuda_p2p/testing/pattern.h"
-#include "transport/cuda_p2p/testing/whole_message.h"
 
 namespace lamina::cuda_p2p::testing {
 namespace {
@@ -16,24 +16,30 @@ class Meeting {
  public:
   __device__ Meeting(uint64_t* word, const StepView& step) : word_(word), step_(step) {}
 
+  // After a barrier of the block, as receive_message() ends with: it puts what all of its threads
+  // have read before the count.
   __device__ bool all_come(const BlockTeam& team, Stamp stamp) {
-    team.sync();
-    bool came = true;
-    if (team.thread == 0) {
-      awaited_ += team.num_blocks;
-      __threadfence();
-      atomicAdd(reinterpret_cast<unsigned long long*>(word_), 1ULL);
-      Patience<DeviceMemory> patience(step_, stamp);
-      uint64_t seen = DeviceMemory::load_acquire(word_);
-      while (came && seen < awaited_) {
-        came = patience.lasts(seen);
-        seen = DeviceMemory::load_acquire(word_);
-      }
-    }
-    return team.all(came);
+    return team.num_blocks == 1 || team.all(team.thread != 0 || wait(team, stamp));
   }
 
  private:
+  __device__ bool wait(const BlockTeam& team, Stamp stamp) {
+    awaited_ += team.num_blocks;
+    Patience<DeviceMemory> patience(step_, stamp);
+    uint64_t seen = DeviceMemory::count_up(word_);
+    while (seen < awaited_) {
+      if (!patience.lasts(seen)) return false;
+      seen = load_acquire(word_);
+    }
+    return true;
+  }
+  // Of what this GPU's blocks know.
+  __device__ static uint64_t load_acquire(const uint64_t* from) {
+    uint64_t value = 0;
+    asm volatile("ld.acquire.gpu.global.b64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+    return value;
+  }
+
   uint64_t* word_;
   const StepView& step_;
   uint64_t awaited_ = 0;
@@ -43,26 +49,27 @@ __global__ void __launch_bounds__(kThreads, 1)
     round_trips_kernel(const __grid_constant__ RoundTrips params) {
   const BlockTeam team;
   Meeting meeting(params.meeting, params.step);
-  const Stamp base = load_state(params.step).base;
+  const Stamp base = load_begin(params.step).base;
   const bool is_clock = params.asks && team.block == 0 && team.thread == 0;
   const ClockSpan begin = {DeviceMemory::now_ns(), static_cast<uint64_t>(clock64())};
   for (uint64_t round = 0; round < params.num_rounds; ++round) {
     const Stamp stamp = base + round + 1;
     const auto send = [&] {
       send_message<DeviceMemory>(
-          team, params.outbox, params.plan, stamp, [&](uint32_t i) { return params.source[i]; });
+          team, params.outbox, params.plan, stamp, params.step.state->num_stored, [&](uint32_t i) {
+            return params.source[i];
+          });
     };
     const auto begin_cycles = clock64();
     if (params.asks) send();
-    const bool came = receive_whole<DeviceMemory>(
-        team,
-        params.inbox,
-        params.plan,
-        stamp,
-        params.step,
-        [&] { return meeting.all_come(team, stamp); },
-        [&](uint32_t i, const Chunk& chunk) { params.sink[i] = chunk; });
+    const bool came = receive_message<DeviceMemory>(
+        team, params.inbox, params.plan, stamp, params.step, [&](uint32_t i, const Chunk& chunk) {
+          params.sink[i] = chunk;
+        });
     if (!came) return;
+    // A pushed message's blocks have seen all of it, and its answer is released once all of them
+    // have read it. Lines are seen and answered by their own threads alone.
+    if (params.plan.form == Form::kLines && !meeting.all_come(team, stamp)) return;
     if (!params.asks) send();
     if (is_clock && round < params.num_cycles) {
       params.cycles[round] = static_cast<uint64_t>(clock64() - begin_cycles);
@@ -74,12 +81,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
+// Messages of different slots are sent at the same time: each slot has a count of its own.
+static_assert(kStressSlots <= kMaxPeers);
+
 class StressSide {
  public:
   __device__ explicit StressSide(const Stress& params)
       : params_(params),
         meeting_(params.meeting, params.step),
-        base_(load_state(params.step).base) {}
+        base_(load_begin(params.step).base) {}
 
   // Requests are sent as the reply to the one before in their slot has come.
   __device__ void ask() {
@@ -102,12 +112,18 @@ class StressSide {
   }
   __device__ void give(uint64_t n) {
     const Stamp stamp = base_ + n;
-    send_message<DeviceMemory>(
-        team_, params_.outboxes[n % kStressSlots], plan_of(n), stamp, [&](uint32_t i) {
-          Chunk chunk = pattern(stamp, i, !params_.asks);
-          if (n == params_.faulty_message && i == 0) chunk.words[3] ^= 1;
-          return chunk;
-        });
+    const auto slot = static_cast<uint32_t>(n % kStressSlots);
+    const auto source = [&](uint32_t i) {
+      Chunk chunk = pattern(stamp, i, !params_.asks);
+      if (n == params_.faulty_message && i == 0) chunk.words[3] ^= 1;
+      return chunk;
+    };
+    send_message<DeviceMemory>(team_,
+                               params_.outboxes[slot],
+                               plan_of(n),
+                               stamp,
+                               &params_.step.state->num_stored[slot],
+                               source);
   }
   // Nobody goes on before all have read.
   __device__ bool take(uint64_t n) {

@@ -1,0 +1,345 @@
+// A model on one GPU with its attention on another, whose devices send each other q, k, v and
+// outputs by themselves: decoding steps of random weights and dummy tokens, through what `lamina
+// serve` places and a worker process of its own. Beside each step what it is made of, measured in
+// the same run: all slices without attention (T_m), all attention without slices (T_a); and the
+// same batch colocated, where that fits one card. What is left of a step of one micro-batch is the
+// wire's. Prints a line a point; asserts nothing. Needs two GPUs.
+//   lamina_bench_cuda_offload [model [layers [flags of lamina serve]]]
+// llama-33b by default, or llama-3-8b, llama-3-70b, qwen2.5-32b; 0 layers: all. Flags stand for
+// --device cuda:0 --transport cuda_p2p, and a worker on cuda:1.
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "app/attention_worker.h"
+#include "app/command_line.h"
+#include "app/placement.h"
+#include "app/signals.h"
+#include "base/checked_math.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "device/cuda/memory.h"
+#include "random_model.h"
+#include "step_loop.h"
+#include "worker/attention_core.h"
+#include "worker/rank_group.h"
+
+namespace lamina::bench {
+namespace {
+
+constexpr std::array<int32_t, 3> kBatches = {16, 64, 256};
+constexpr std::array<int32_t, 3> kContexts = {1024, 4096, 16384};
+constexpr int32_t kMostSequences = 256;
+constexpr int kSteps = 20;
+
+struct Point {
+  int32_t batch = 0;
+  int32_t context = 0;
+  auto operator<=>(const Point&) const = default;
+};
+
+// Attention that takes no time: slices alone.
+class NoAttention final : public AttentionBackend {
+ public:
+  Status begin_step(int32_t, const StepStart&, const StepPlan&) override { return {}; }
+  Status send_q(int32_t, int32_t, TensorView) override { return {}; }
+  Status send_kv(int32_t, int32_t, TensorView, TensorView) override { return {}; }
+  Status receive(int32_t, int32_t, TensorView) override { return {}; }
+  Result<bool> has_output(int32_t, int32_t) override { return true; }
+  void add_awaited(int32_t, int32_t, std::vector<AwaitedMessage>&) const override {}
+  [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t) const override { return 0; }
+};
+
+double measure_slices(const ModelProgram& program, StreamView stream, int32_t batch) {
+  RankGroup ranks(program.rank_models(std::array{stream}),
+                  program.step_limits(),
+                  /*num_micro_batches=*/1,
+                  std::chrono::seconds(10));
+  NoAttention attention;
+  AttentionBackend* const backend = &attention;
+  const std::vector<int32_t> ids(static_cast<size_t>(batch), 1);
+  std::vector<int32_t> rows;
+  for (int32_t i = 0; i < batch; ++i) rows.push_back(i);
+  return median_seconds(3, kSteps, stream, [&] {
+    throw_if_error(ranks.begin(0, {.token_ids = ids, .positions = rows, .logits_rows = rows}));
+    const SliceRun run = {0, 0, ranks.num_slices()};
+    throw_if_error(ranks.run_slices(std::span(&run, 1), std::span(&backend, 1)));
+  });
+}
+
+// Append and attention of all layers, captured, on a card of its own.
+class AttentionAlone {
+ public:
+  AttentionAlone(const ModelProgram& program, StreamView stream, Point point)
+      : stream_(stream),
+        point_(point),
+        core_(core_config(program, point), stream),
+        heads_(program.attention()),
+        q_(rows_of(heads_.num_heads * heads_.head_dim)),
+        kv_(rows_of(heads_.num_kv_heads * heads_.head_dim)),
+        out_(rows_of(heads_.num_heads * heads_.value_dim)) {
+    throw_if_error(core_.begin_step(plan(program.block_size)));
+  }
+
+  double measure() {
+    throw_if_error(enqueue());
+    throw_if_error(synchronize(stream_));
+    const GpuGraph graph = GpuGraph::capture(stream_, [&] { return enqueue(); }).value_or_throw();
+    return median_seconds(3, kSteps, stream_, [&] { throw_if_error(graph.launch(stream_)); });
+  }
+
+ private:
+  static AttentionCoreConfig core_config(const ModelProgram& program, Point point) {
+    const int32_t blocks = ceil_div(point.context, program.block_size) * point.batch;
+    AttentionCoreConfig config = program.attention_core(0, {0, program.num_kv_heads()}, blocks);
+    config.overlap = false;
+    config.num_micro_batches = 1;
+    return config;
+  }
+
+  [[nodiscard]] Buffer rows_of(int32_t width) const {
+    return {MemoryKind::kCuda, static_cast<size_t>(point_.batch) * static_cast<size_t>(width) * 2};
+  }
+
+  [[nodiscard]] wire::AttentionPlan plan(int32_t block_size) const {
+    const auto blocks = static_cast<uint32_t>(ceil_div(point_.context, block_size));
+    wire::AttentionPlan plan{.step = 1};
+    for (int32_t i = 0; i < point_.batch; ++i) {
+      plan.sequences.push_back({.slot = static_cast<uint32_t>(i),
+                                .first_position = static_cast<uint32_t>(point_.context) - 1,
+                                .num_tokens = 1,
+                                .num_new_blocks = blocks,
+                                .starts = 1});
+    }
+    for (uint32_t block = 0; block < blocks * static_cast<uint32_t>(point_.batch); ++block) {
+      plan.new_blocks.push_back(static_cast<int32_t>(block));
+    }
+    return plan;
+  }
+
+  Status enqueue() {
+    const auto view = [&](const Buffer& memory, int32_t heads, int32_t dim) {
+      return TensorView(memory.data(), DType::kBF16, {point_.batch, heads, dim});
+    };
+    const TensorView kv = view(kv_, heads_.num_kv_heads, heads_.head_dim);
+    for (int32_t layer = 0; layer < core_.config().kv.num_layers; ++layer) {
+      LAMINA_RETURN_IF_ERROR(core_.append(0, layer, kv, kv));
+      LAMINA_RETURN_IF_ERROR(core_.attend(0,
+                                          layer,
+                                          view(q_, heads_.num_heads, heads_.head_dim),
+                                          view(out_, heads_.num_heads, heads_.value_dim)));
+    }
+    return {};
+  }
+
+  StreamView stream_;
+  Point point_;
+  AttentionCore core_;
+  AttentionAttrs heads_;
+  Buffer q_;
+  Buffer kv_;
+  Buffer out_;
+};
+
+double cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+struct Parts {
+  double model = 0.0;
+  double attention = 0.0;
+};
+
+class Bench {
+ public:
+  Bench(const app::ServeOptions& options, int64_t layers)
+      : placement_(options.placement), cpus_(app::settle(options.placement.cpus)) {
+    model_.gpus.push_back(
+        std::make_unique<GpuStream>(parse_device(options.model.device).value_or_throw()));
+    use_device_of(stream());
+    load(options.model, layers);
+  }
+
+  // Attention first: its cards hold nothing else then.
+  void measure_parts(Device attention_device) {
+    GpuStream other(attention_device);
+    for (const Point& point : points_) {
+      use_device_of(other.view());
+      parts_[point].attention = AttentionAlone(model_.program, other.view(), point).measure();
+    }
+    use_device_of(stream());
+    std::map<int32_t, double> slices;
+    for (auto& [point, parts] : parts_) {
+      if (!slices.contains(point.batch)) {
+        slices[point.batch] = measure_slices(model_.program, stream(), point.batch);
+      }
+      parts.model = slices[point.batch];
+    }
+  }
+
+  void run_colocated() {
+    app::PlacementOptions options = placement_;
+    options.mode = "colocated";
+    try {
+      measure("colocated", options, 1);
+    } catch (const Error& error) {
+      if (error.code() != StatusCode::kResourceExhausted) throw;
+      fmt::print("colocated: {}\n", error.what());  // a card without room for any sequence
+    }
+  }
+  void run_offloaded(int32_t num_micro_batches) {
+    measure(fmt::format("offloaded, n {}", num_micro_batches), placement_, num_micro_batches);
+  }
+
+ private:
+  [[nodiscard]] StreamView stream() const { return model_.gpus.front()->view(); }
+
+  void load(const app::ModelOptions& options, int64_t layers) {
+    ModelProgram& program = model_.program;
+    program.block_size = options.block_size;
+    program.max_model_len = kContexts.back();
+    program.max_num_seqs = kMostSequences;
+    program.max_num_batched_tokens = kMostSequences;
+    program.max_logits_rows = kMostSequences;
+    ModelShard& shard = program.ranks.emplace_back();
+    shard.sliced = llama_model(options.model, layers);
+    shard.weights = std::make_unique<RandomWeights>(shard.sliced.graph, stream());
+    const double kv_bytes = program.decode_work().kv_bytes_per_position;
+    fmt::print("{}, {} layers, {:.1f} GB, {:.3f} MB of KV a token\n",
+               options.model,
+               program.num_layers(),
+               static_cast<double>(shard.weights->resident_bytes()) / 1e9,
+               kv_bytes / 1e6);
+    const double room = 0.85 * static_cast<double>(cuda::memory_of(stream().device()).total_bytes);
+    for (const int32_t batch : kBatches) {
+      for (const int32_t context : kContexts) {
+        if (kv_bytes * batch * context <= room) points_.push_back({batch, context});
+      }
+    }
+  }
+
+  void measure(const std::string& name,
+               const app::PlacementOptions& options,
+               int32_t num_micro_batches) {
+    model_.program.rotation = {.num_micro_batches = num_micro_batches, .num_replicas = 1};
+    app::Placement placement;
+    const auto backend = app::place_backend(options, cpus_, model_, "warning", placement);
+    StepLoop loop(*backend, model_.program, kContexts.front());
+    for (const Point& point : points_) {
+      if (point.batch > loop.most_sequences(point.context)) continue;
+      measure_point(name, point, num_micro_batches, loop);
+    }
+  }
+
+  void measure_point(const std::string& name,
+                     Point point,
+                     int32_t num_micro_batches,
+                     StepLoop& loop) {
+    loop.set_sequences(point.batch, point.context);
+    loop.run_steps(4);  // sequences begin, kernels are loaded, graphs captured
+    const double cpu_before = cpu_seconds();
+    const double seconds = loop.run_steps(kSteps);
+    const double cpu = (cpu_seconds() - cpu_before) / kSteps / num_micro_batches;
+    const Parts& parts = parts_[point];
+    fmt::print("{:15} B {:3} S {:5}  {:8.2f} ms  T_m {:8.2f}  T_a {:8.2f}",
+               name,
+               point.batch,
+               point.context,
+               1e3 * seconds,
+               1e3 * parts.model,
+               1e3 * parts.attention);
+    if (name == "colocated") {
+      colocated_[point] = seconds;
+    } else {
+      fmt::print("  rest {:7.2f} ms  idle: model {:3.0f} %, attention {:3.0f} %",
+                 1e3 * (seconds - parts.model - parts.attention),
+                 100 * (1 - parts.model * num_micro_batches / seconds),
+                 100 * (1 - parts.attention / seconds));
+      if (colocated_.contains(point))
+        fmt::print("  {:.3f} of colocated", seconds / colocated_[point]);
+    }
+    fmt::print("  host {:.0f} us a step\n", 1e6 * cpu);
+    std::fflush(stdout);
+  }
+
+  app::PlacementOptions placement_;
+  app::ProcessCpus cpus_;
+  app::LoadedModel model_;  // neither files nor tokenizer
+  std::vector<Point> points_;
+  std::map<Point, Parts> parts_;
+  std::map<Point, double> colocated_;
+};
+
+int run(const app::ServeOptions& options, int64_t layers) {
+  if (cuda::num_devices() < 2) {
+    fmt::print("skipped: fewer than two GPUs\n");
+    return 0;
+  }
+  Bench bench(options, layers);
+  bench.measure_parts(parse_device(options.placement.attention_device.at(0)).value_or_throw());
+  bench.run_colocated();
+  for (const int32_t num_micro_batches : {1, 2}) bench.run_offloaded(num_micro_batches);
+  return 0;
+}
+
+// Of `lamina serve`: ours, then those that were given, which count.
+std::vector<std::string> serve_arguments(int argc, char** argv) {
+  std::vector<std::string> arguments = {"lamina",
+                                        "serve",
+                                        argc > 1 ? argv[1] : "llama-33b",
+                                        "--device",
+                                        "cuda:0",
+                                        "--transport",
+                                        "cuda_p2p",
+                                        "--attention-workers",
+                                        "1",
+                                        "--gpu-memory-utilization",
+                                        "0.95"};
+  bool names_device = false;
+  for (int i = 3; i < argc; ++i) {
+    names_device |= std::string_view(argv[i]) == "--attention-device";
+    arguments.emplace_back(argv[i]);
+  }
+  if (!names_device) arguments.insert(arguments.end(), {"--attention-device", "cuda:1"});
+  return arguments;
+}
+
+}  // namespace
+}  // namespace lamina::bench
+
+int main(int argc, char** argv) {
+  using namespace lamina;
+  try {
+    // The attention worker is started from this same program.
+    const bool is_worker = argc > 1 && std::string_view(argv[1]) == "attention-worker";
+    init_logging(LogLevel::kWarning, is_worker ? "attention-worker" : "bench");
+    std::vector<std::string> words = is_worker ? std::vector<std::string>(argv, argv + argc)
+                                               : bench::serve_arguments(argc, argv);
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    int exit_code = 0;
+    const auto options =
+        app::parse_command_line(static_cast<int>(arguments.size()), arguments.data(), exit_code);
+    if (!options) return exit_code;
+    if (is_worker) {
+      app::block_termination_signals();
+      return app::run_attention_worker(options->attention_worker);
+    }
+    return bench::run(options->serve, argc > 2 ? std::atoi(argv[2]) : 0);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,185 @@
+#include "worker/device_attention.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "transport/cuda_p2p/device_link.h"
+#include "transport/cuda_p2p/host_messages.h"
+#include "transport/cuda_p2p/poll_pace.h"
+#include "wire/slots.h"
+#include "worker/device_transfers.h"
+
+namespace lamina {
+
+using wire::DeviceMessage;
+
+namespace {
+
+// Of a link's first and only one: another session has other links.
+constexpr uint32_t kLinkEpoch = 1;
+
+void check_tiles(std::span<const AttentionPeer> peers) {
+  for (const AttentionPeer& peer : peers) {
+    LAMINA_CHECK(peer.endpoint->device_link() != nullptr, peer.name);
+    if (peer.blocks == peers.front().blocks) continue;
+    throw Error(StatusCode::kUnimplemented, "cuda_p2p splits the KV cache by heads alone");
+  }
+}
+
+}  // namespace
+
+DeviceAttention::DeviceAttention(const DeviceAttentionConfig& config,
+                                 std::vector<AttentionPeer> peers,
+                                 StreamView stream)
+    : OffloadedBackend(std::move(peers)),
+      config_(config),
+      stream_(stream),
+      partitioner_(blocks_of_peers(), config.max_sequences, config.block_size),
+      batches_(static_cast<size_t>(config.num_micro_batches)) {
+  check_tiles(this->peers());
+  std::vector<cuda_p2p::StepGuard*> guards;
+  for (MicroBatch& each : batches_) {
+    each.guard = std::make_unique<cuda_p2p::StepGuard>(stream, config.max_wait);
+    throw_if_error(each.guard->begin_epoch(kLinkEpoch));
+    guards.push_back(each.guard.get());
+  }
+  for (const AttentionPeer& peer : this->peers()) peer.endpoint->device_link()->guard(guards);
+}
+
+DeviceAttention::~DeviceAttention() {
+  for (const MicroBatch& each : batches_) each.guard->abort();
+  const Status ended = synchronize(stream_);
+  if (!ended.ok()) log_error("ending offloaded attention: {}", ended.to_string());
+  for (const AttentionPeer& peer : peers()) peer.endpoint->device_link()->unguard();
+}
+
+const cuda_p2p::Link& DeviceAttention::link_of(const AttentionPeer& peer) const {
+  return peer.endpoint->device_link()->link();
+}
+
+HeadRange DeviceAttention::query_heads(const AttentionPeer& peer) const {
+  const int32_t group = config_.num_heads / config_.num_kv_heads;
+  return {peer.kv_heads.begin * group, peer.kv_heads.end * group};
+}
+
+Status DeviceAttention::begin_step(int32_t micro_batch,
+                                   const StepStart& start,
+                                   const StepPlan& plan) {
+  MicroBatch& step = batch(micro_batch);
+  step.num_rows = start.num_rows;
+  LAMINA_RETURN_IF_ERROR(partitioner_.partition(plan, micro_batch, step.parts));
+  for (size_t i = 0; i < peers().size(); ++i) {
+    wire::AttentionPlan& part = step.parts[i].plan;
+    part.num_padded_rows = static_cast<uint32_t>(start.num_rows);
+    LAMINA_RETURN_IF_ERROR(send_plan(i, part, config_.epoch, config_.num_layers));
+    const HeadRange heads = query_heads(peers()[i]);
+    const auto rows = static_cast<uint64_t>(start.num_rows * config_.num_layers);
+    const auto element_bytes = static_cast<uint64_t>(dtype_bytes(config_.dtype));
+    stats(i).bytes_received += rows * static_cast<uint64_t>(heads.count()) *
+                               static_cast<uint64_t>(config_.value_dim) * element_bytes;
+  }
+  return {};
+}
+
+SlotIdx DeviceAttention::slot_of(DeviceMessage kind, int32_t micro_batch, int32_t layer) {
+  return wire::device_slot_of(
+      kind, static_cast<uint32_t>(micro_batch), static_cast<uint32_t>(layer));
+}
+
+Status DeviceAttention::add_q(DeviceTransfers& transfers,
+                              int32_t micro_batch,
+                              int32_t layer) const {
+  const TensorView& q = batches_[static_cast<size_t>(micro_batch)].q;
+  const SlotIdx slot = slot_of(DeviceMessage::kQ, micro_batch, layer);
+  for (const AttentionPeer& peer : peers()) {
+    const HeadRange heads = query_heads(peer);
+    LAMINA_RETURN_IF_ERROR(
+        transfers.add(link_of(peer), slot, q.columns(heads.begin, heads.count())));
+  }
+  return {};
+}
+
+Status DeviceAttention::send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) {
+  MicroBatch& step = batch(micro_batch);
+  step.q = q;
+  if (!config_.overlap) return {};
+  DeviceTransfers transfers(DeviceTransfers::Direction::kSend, *step.guard, attention_idx, stream_);
+  LAMINA_RETURN_IF_ERROR(add_q(transfers, micro_batch, attention_idx));
+  return transfers.enqueue();
+}
+
+Status DeviceAttention::send_kv(int32_t micro_batch,
+                                int32_t attention_idx,
+                                TensorView k,
+                                TensorView v) {
+  DeviceTransfers transfers(
+      DeviceTransfers::Direction::kSend, *batch(micro_batch).guard, attention_idx, stream_);
+  if (!config_.overlap) LAMINA_RETURN_IF_ERROR(add_q(transfers, micro_batch, attention_idx));
+  const SlotIdx k_slot = slot_of(DeviceMessage::kK, micro_batch, attention_idx);
+  const SlotIdx v_slot = slot_of(DeviceMessage::kV, micro_batch, attention_idx);
+  for (const AttentionPeer& peer : peers()) {
+    const HeadRange heads = peer.kv_heads;
+    LAMINA_RETURN_IF_ERROR(
+        transfers.add(link_of(peer), k_slot, k.columns(heads.begin, heads.count())));
+    if (config_.latent) continue;
+    LAMINA_RETURN_IF_ERROR(
+        transfers.add(link_of(peer), v_slot, v.columns(heads.begin, heads.count())));
+  }
+  return transfers.enqueue();
+}
+
+Status DeviceAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
+  const MicroBatch& step = batch(micro_batch);
+  DeviceTransfers transfers(
+      DeviceTransfers::Direction::kReceive, *step.guard, attention_idx, stream_);
+  const SlotIdx slot = slot_of(DeviceMessage::kOut, micro_batch, attention_idx);
+  for (const AttentionPeer& peer : peers()) {
+    const HeadRange heads = query_heads(peer);
+    LAMINA_RETURN_IF_ERROR(
+        transfers.add(link_of(peer), slot, out.columns(heads.begin, heads.count())));
+  }
+  const Status received = transfers.enqueue();
+  if (!received.ok()) {
+    const Status reason = step.guard->status();
+    return reason.ok() ? received : reason;
+  }
+  if (attention_idx + 1 < config_.num_layers) return {};
+  return cuda_p2p::advance(step.guard->view(), static_cast<uint32_t>(config_.num_layers), stream_);
+}
+
+// Whoever may want this core gets it: the caller asks again at once.
+Result<bool> DeviceAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
+  if (is_on_gpu()) return true;
+  const MicroBatch& step = batch(micro_batch);
+  LAMINA_RETURN_IF_ERROR(step.guard->status());
+  const SlotIdx slot = slot_of(DeviceMessage::kOut, micro_batch, attention_idx);
+  for (const AttentionPeer& peer : peers()) {
+    const int64_t elements = step.num_rows * query_heads(peer).count() * config_.value_dim;
+    const size_t size_bytes = static_cast<size_t>(elements) * dtype_bytes(config_.dtype);
+    const bool has_begun =
+        cuda_p2p::has_begun(link_of(peer).inbox(slot),
+                            link_of(peer).plan(static_cast<uint32_t>(size_bytes)),
+                            step.guard->stamp_of(static_cast<uint32_t>(attention_idx) + 1));
+    if (has_begun) continue;
+    if (step.guard->is_aborted()) return unavailable("an attention worker is gone");
+    cuda_p2p::pause_after(num_vain_looks_++);
+    return false;
+  }
+  num_vain_looks_ = 0;
+  return true;
+}
+
+std::optional<uint64_t> DeviceAttention::launch_shape(int32_t /*micro_batch*/) const {
+  return is_on_gpu() ? std::optional<uint64_t>(0) : std::nullopt;
+}
+
+Status DeviceAttention::check_received() const {
+  for (const MicroBatch& each : batches_) LAMINA_RETURN_IF_ERROR(each.guard->status());
+  return {};
+}
+
+}  // namespace lamina

@@ -1,0 +1,91 @@
+// DeviceAttention: the model worker's side of attention that is offloaded without the hosts: the
+// rank's device sends q, k and v to the attention workers' devices by itself, and notices by itself
+// when the outputs are there. Hosts say what a step is (plans), once. On a GPU every call but
+// begin_step() enqueues and returns, so that a decoding step of all layers is captured as one
+// graph; on a CPU calls wait, within the limits of a StepGuard. Confined to one thread, but for
+// abort().
+//
+// Heads are split over the workers, not blocks: each worker has all keys of its heads.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "transport/cuda_p2p/link.h"
+#include "transport/cuda_p2p/step_guard.h"
+#include "wire/slots.h"
+#include "worker/device_transfers.h"
+#include "worker/offloaded_backend.h"
+#include "worker/step_partitioner.h"
+
+namespace lamina {
+
+struct DeviceAttentionConfig {
+  uint64_t epoch = 0;
+  int32_t num_layers = 0;
+  int32_t num_heads = 0;  // of the model, or of this tensor-parallel rank
+  int32_t num_kv_heads = 0;
+  int32_t value_dim = 0;
+  bool latent = false;         // k alone is sent
+  DType dtype = DType::kBF16;  // of q, k, v and out
+  bool overlap = false;        // q does not wait for k and v
+  int32_t block_size = 16;
+  int32_t max_sequences = 0;
+  int32_t num_micro_batches = 1;
+  // How long a device waits for a layer's attention. A worker's death is noticed sooner, by its
+  // socket or its heartbeat; this bounds what those cannot see.
+  Duration max_wait = std::chrono::seconds(30);
+};
+
+class DeviceAttention final : public OffloadedBackend {
+ public:
+  // The peers' tiles cover all KV heads, their endpoints have a device link. `stream`: of the rank.
+  // Throws Error: kUnimplemented for tiles without all blocks; kUnavailable.
+  DeviceAttention(const DeviceAttentionConfig& config,
+                  std::vector<AttentionPeer> peers,
+                  StreamView stream);
+  DeviceAttention(const DeviceAttention&) = delete;
+  DeviceAttention& operator=(const DeviceAttention&) = delete;
+  // Ends what waits, and waits for the stream.
+  ~DeviceAttention() override;
+
+  Status begin_step(int32_t micro_batch, const StepStart& start, const StepPlan& plan) override;
+  // Without overlap q leaves with k and v, which follow in the same slice.
+  Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
+  Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
+  Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
+  // On a GPU receive() only enqueues.
+  Result<bool> has_output(int32_t micro_batch, int32_t attention_idx) override;
+  // Nothing that a thread could sleep on.
+  void add_awaited(int32_t /*micro_batch*/,
+                   int32_t /*attention_idx*/,
+                   std::vector<AwaitedMessage>& /*awaited*/) const override {}
+  // Launches depend on the number of rows alone.
+  [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t micro_batch) const override;
+  [[nodiscard]] Status check_received() const override;
+
+ private:
+  struct MicroBatch {
+    std::unique_ptr<cuda_p2p::StepGuard> guard;  // counts its messages
+    std::vector<TileStep> parts;                 // by peer
+    int64_t num_rows = 0;                        // of the step's tensors
+    TensorView q;                                // of the layer under way
+  };
+
+  [[nodiscard]] MicroBatch& batch(int32_t idx) { return batches_[static_cast<size_t>(idx)]; }
+  [[nodiscard]] const cuda_p2p::Link& link_of(const AttentionPeer& peer) const;
+  [[nodiscard]] HeadRange query_heads(const AttentionPeer& peer) const;
+  [[nodiscard]] static SlotIdx slot_of(wire::DeviceMessage kind,
+                                       int32_t micro_batch,
+                                       int32_t layer);
+  Status add_q(DeviceTransfers& transfers, int32_t micro_batch, int32_t layer) const;
+  [[nodiscard]] bool is_on_gpu() const { return stream_.device().kind == DeviceKind::kCuda; }
+
+  DeviceAttentionConfig config_;
+  StreamView stream_;
+  StepPartitioner partitioner_;
+  std::vector<MicroBatch> batches_;
+  uint32_t num_vain_looks_ = 0;  // of has_output() in a row, on a CPU
+};
+
+}  // namespace lamina

@@ -1,0 +1,285 @@
+#include "worker/device_attention_worker.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "transport/cuda_p2p/device_link.h"
+#include "transport/cuda_p2p/host_messages.h"
+#include "transport/cuda_p2p/poll_pace.h"
+#include "wire/slots.h"
+#include "worker/device_transfers.h"
+
+namespace lamina {
+
+using wire::DeviceMessage;
+
+namespace {
+
+constexpr uint32_t kLinkEpoch = 1;
+// As long as a model worker may take from a plan to its first q, and for a slice: kernels are
+// loaded and captured meanwhile. That it has died is noticed by its socket.
+constexpr Duration kMaxWait = std::chrono::seconds(60);
+
+void check_config(const AttentionWorkerConfig& config) {
+  if (config.num_replicas > 1) {
+    throw Error(StatusCode::kUnimplemented, "cuda_p2p does not take turns with model replicas");
+  }
+  const KvLayout& kv = config.core.kv;
+  const size_t element_bytes = dtype_bytes(config.dtype);
+  const auto row_bytes = [&](int32_t num_heads, int32_t width) {
+    return static_cast<size_t>(num_heads) * static_cast<size_t>(width) * element_bytes;
+  };
+  throw_if_error(check_message_rows("q", row_bytes(config.core.num_heads, kv.head_dim)));
+  throw_if_error(check_message_rows("k", row_bytes(kv.num_kv_heads, kv.head_dim)));
+  throw_if_error(check_message_rows("v", row_bytes(kv.num_kv_heads, kv.value_dim)));
+  throw_if_error(check_message_rows("out", row_bytes(config.core.num_heads, kv.value_dim)));
+}
+
+AttentionWorkerConfig checked(const AttentionWorkerConfig& config) {
+  check_config(config);
+  return config;
+}
+
+std::vector<std::unique_ptr<GpuStream>> make_gpu_streams(const AttentionWorkerConfig& config,
+                                                         StreamView stream) {
+  std::vector<std::unique_ptr<GpuStream>> streams;
+  if (stream.device().kind == DeviceKind::kCpu) return streams;
+  for (int32_t i = 0; i < config.core.num_micro_batches; ++i) {
+    streams.push_back(std::make_unique<GpuStream>(stream.device()));
+  }
+  return streams;
+}
+
+// The pool for all micro-batches, where there are no GPU's streams.
+std::vector<StreamView> views_of(const std::vector<std::unique_ptr<GpuStream>>& gpu_streams,
+                                 const AttentionWorkerConfig& config,
+                                 StreamView stream) {
+  std::vector<StreamView> views(static_cast<size_t>(config.core.num_micro_batches), stream);
+  for (size_t i = 0; i < gpu_streams.size(); ++i) views[i] = gpu_streams[i]->view();
+  return views;
+}
+
+}  // namespace
+
+DeviceAttentionWorker::DeviceAttentionWorker(const AttentionWorkerConfig& config,
+                                             Endpoint& model,
+                                             StreamView stream)
+    : config_(checked(config)),
+      model_(model),
+      gpu_streams_(make_gpu_streams(config, stream)),
+      streams_(views_of(gpu_streams_, config, stream)),
+      core_(config.core, streams_),
+      plans_(config.plans(), {&model}),
+      batches_(static_cast<size_t>(config.core.num_micro_batches)) {
+  make_batches();
+  std::vector<cuda_p2p::StepGuard*> guards;
+  for (const MicroBatch& each : batches_) guards.push_back(each.guard.get());
+  model_.device_link()->guard(std::move(guards));
+}
+
+void DeviceAttentionWorker::make_batches() {
+  const KvLayout& kv = config_.core.kv;
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    MicroBatch& each = batches_[i];
+    each.guard = std::make_unique<cuda_p2p::StepGuard>(streams_[i], kMaxWait);
+    throw_if_error(each.guard->begin_epoch(kLinkEpoch));
+    each.q = for_rows(int64_t{config_.core.num_heads} * kv.head_dim);
+    each.k = for_rows(int64_t{kv.num_kv_heads} * kv.head_dim);
+    each.v = for_rows(int64_t{kv.num_kv_heads} * kv.value_dim);
+    each.out = for_rows(int64_t{config_.core.num_heads} * kv.value_dim);
+  }
+}
+
+DeviceAttentionWorker::~DeviceAttentionWorker() {
+  for (const MicroBatch& each : batches_) each.guard->abort();
+  for (const StreamView stream : streams_) {
+    const Status ended = synchronize(stream);
+    if (!ended.ok()) log_error("ending an attention worker's session: {}", ended.to_string());
+  }
+  model_.device_link()->unguard();
+}
+
+Buffer DeviceAttentionWorker::for_rows(int64_t width) const {
+  return {memory_of(streams_.front().device().kind),
+          static_cast<size_t>(config_.core.max_tokens * width) * dtype_bytes(config_.dtype)};
+}
+
+void DeviceAttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) const {
+  for (uint32_t i = 0; i < batches_.size(); ++i) plans_.add_awaited(i, awaited);
+}
+
+// An error is the session's end: the model worker's device, which waits for us, is told at once.
+Result<bool> DeviceAttentionWorker::step() {
+  const auto run = [&]() -> Result<bool> {
+    LAMINA_RETURN_IF_ERROR(check_waits());
+    for (uint32_t i = 0; i < batches_.size(); ++i) {
+      LAMINA_ASSIGN_OR_RETURN(const bool began, begin_step(i));
+      if (began) return true;
+    }
+    return is_on_gpu() ? end_steps() : run_next_layer();
+  };
+  Result<bool> did_something = run();
+  if (!did_something.ok()) model_.abort();
+  return did_something;
+}
+
+// An abort ends waits that are under way; who only looks whether a message is there sees it here.
+Status DeviceAttentionWorker::check_waits() const {
+  for (const MicroBatch& each : batches_) {
+    LAMINA_RETURN_IF_ERROR(each.guard->status());
+    if (!is_on_gpu() && each.guard->is_aborted()) return unavailable("the model worker is gone");
+  }
+  return {};
+}
+
+// ---- the CPU's layers ----
+
+// There is nothing to sleep on: while steps are under way the caller comes back.
+Result<bool> DeviceAttentionWorker::run_next_layer() {
+  const auto count = static_cast<uint32_t>(batches_.size());
+  bool is_under_way = false;
+  for (uint32_t i = 0; i < count; ++i) {
+    MicroBatch& step = batch(i);
+    is_under_way |= step.is_under_way;
+    if (!step.is_under_way || !has_begun(i)) continue;
+    num_vain_looks_ = 0;
+    LAMINA_RETURN_IF_ERROR(run_layer(i, step.next_layer));
+    if (++step.next_layer < config_.core.kv.num_layers) return true;
+    LAMINA_RETURN_IF_ERROR(end_layers(i));
+    end_step(step);
+    return true;
+  }
+  if (is_under_way) cuda_p2p::pause_after(num_vain_looks_++);
+  return is_under_way;
+}
+
+bool DeviceAttentionWorker::has_begun(uint32_t micro_batch) const {
+  const MicroBatch& step = batches_[micro_batch];
+  const auto layer = static_cast<uint32_t>(step.next_layer);
+  const cuda_p2p::Link& link = model_.device_link()->link();
+  const int64_t elements = step.num_rows * config_.core.num_heads * config_.core.kv.head_dim;
+  const auto size_bytes =
+      static_cast<uint32_t>(elements) * static_cast<uint32_t>(dtype_bytes(config_.dtype));
+  return cuda_p2p::has_begun(
+      link.inbox(wire::device_slot_of(DeviceMessage::kQ, micro_batch, layer)),
+      link.plan(size_bytes),
+      step.guard->stamp_of(layer + 1));
+}
+
+// ---- steps ----
+
+Result<bool> DeviceAttentionWorker::end_steps() {
+  bool has_ended = false;
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    if (!batches_[i].is_under_way || has_pending_work(streams_[i])) continue;
+    end_step(batches_[i]);
+    has_ended = true;
+  }
+  return has_ended;
+}
+
+void DeviceAttentionWorker::end_step(MicroBatch& batch) {
+  batch.is_under_way = false;
+  ++stats_.num_steps;
+  stats_.num_tokens += static_cast<uint64_t>(batch.num_tokens);
+  stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
+  stats_.is_in_step =
+      std::ranges::any_of(batches_, [](const MicroBatch& each) { return each.is_under_way; });
+}
+
+// The next plan is sent when all outputs of the step before have come.
+Result<bool> DeviceAttentionWorker::begin_step(uint32_t micro_batch) {
+  LAMINA_ASSIGN_OR_RETURN(const auto plan, plans_.find(micro_batch));
+  if (!plan) return false;
+  if (batch(micro_batch).is_under_way) end_step(batch(micro_batch));
+  LAMINA_RETURN_IF_ERROR(begin_step(micro_batch, plan->message));
+  return true;
+}
+
+Status DeviceAttentionWorker::begin_step(uint32_t micro_batch, std::span<const std::byte> plan) {
+  stats_.bytes_received += plan.size();
+  LAMINA_RETURN_IF_ERROR(plans_.take(micro_batch, plan, plan_));
+  LAMINA_RETURN_IF_ERROR(core_.begin_step(plan_));
+  const auto idx = static_cast<int32_t>(micro_batch);
+  MicroBatch& step = batch(micro_batch);
+  step.num_tokens = core_.num_tokens(idx);
+  step.num_rows = std::max<int64_t>(plan_.num_padded_rows, step.num_tokens);
+  if (core_.is_partial(idx)) {
+    return {StatusCode::kUnimplemented, "cuda_p2p splits the KV cache by heads alone"};
+  }
+  step.is_under_way = true;
+  stats_.num_blocks_used = core_.num_blocks_used();
+  stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
+  stats_.is_in_step = true;
+  return run_step(micro_batch);
+}
+
+Status DeviceAttentionWorker::run_step(uint32_t micro_batch) {
+  const auto idx = static_cast<int32_t>(micro_batch);
+  const MicroBatch& step = batch(micro_batch);
+  if (!is_on_gpu()) {
+    batch(micro_batch).next_layer = 0;
+    return {};
+  }
+  const std::optional<uint64_t> shape = core_.launch_shape(idx);
+  const bool is_decoding = step.num_tokens == static_cast<int32_t>(plan_.sequences.size());
+  if (!shape || !is_decoding) return run_layers(micro_batch);
+  return graphs_.run(
+      {.parts = {{.micro_batch = idx, .num_rows = step.num_rows, .launch_shape = *shape}}},
+      streams_[micro_batch],
+      [&] { return run_layers(micro_batch); });
+}
+
+Status DeviceAttentionWorker::run_layers(uint32_t micro_batch) {
+  const int32_t num_layers = config_.core.kv.num_layers;
+  for (int32_t layer = 0; layer < num_layers; ++layer) {
+    LAMINA_RETURN_IF_ERROR(run_layer(micro_batch, layer));
+  }
+  return end_layers(micro_batch);
+}
+
+Status DeviceAttentionWorker::end_layers(uint32_t micro_batch) {
+  return cuda_p2p::advance(batch(micro_batch).guard->view(),
+                           static_cast<uint32_t>(config_.core.kv.num_layers),
+                           streams_[micro_batch]);
+}
+
+Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
+  const auto idx = static_cast<int32_t>(micro_batch);
+  const MicroBatch& step = batch(micro_batch);
+  const KvLayout& kv = config_.core.kv;
+  const int32_t num_heads = config_.core.num_heads;
+  const TensorView q(step.q.data(), config_.dtype, {step.num_rows, num_heads, kv.head_dim});
+  const TensorView k(step.k.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.head_dim});
+  const TensorView v(step.v.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.value_dim});
+  const TensorView out(step.out.data(), config_.dtype, {step.num_rows, num_heads, kv.value_dim});
+  const cuda_p2p::Link& link = model_.device_link()->link();
+  const auto slot_of = [&](DeviceMessage kind) {
+    return wire::device_slot_of(kind, micro_batch, static_cast<uint32_t>(layer));
+  };
+  // A GPU's operators are told of padding by the step's tables, a CPU's by what they are given.
+  const auto given = [&](const TensorView& rows) {
+    return is_on_gpu() ? rows : rows.rows(0, step.num_tokens);
+  };
+  DeviceTransfers in(
+      DeviceTransfers::Direction::kReceive, *step.guard, layer, streams_[micro_batch]);
+  LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kQ), q));
+  if (config_.core.overlap) {
+    LAMINA_RETURN_IF_ERROR(in.enqueue());
+    LAMINA_RETURN_IF_ERROR(core_.start(idx, layer, given(q)));
+  }
+  LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kK), k));
+  if (!kv.latent) LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kV), v));
+  LAMINA_RETURN_IF_ERROR(in.enqueue());
+  LAMINA_RETURN_IF_ERROR(core_.append(idx, layer, given(k), given(v)));
+  LAMINA_RETURN_IF_ERROR(core_.attend(idx, layer, given(q), given(out)));
+  DeviceTransfers back(
+      DeviceTransfers::Direction::kSend, *step.guard, layer, streams_[micro_batch]);
+  LAMINA_RETURN_IF_ERROR(back.add(link, slot_of(DeviceMessage::kOut), out));
+  return back.enqueue();
+}
+
+}  // namespace lamina

@@ -1,0 +1,77 @@
+// DeviceAttentionWorker: an attention worker's end of DeviceAttention. A plan is all that its host
+// is told of a step. On a GPU it brings block tables and lengths there and enqueues all layers,
+// each of which waits for q, k and v, appends, attends and sends the output by itself; decoding
+// steps are captured, once for each number of rows. On a CPU the thread polls for the next layer of
+// each micro-batch while steps are under way. Confined to one thread, but for stats.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "device/gpu_stream.h"
+#include "exec/slice_graphs.h"
+#include "transport/cuda_p2p/step_guard.h"
+#include "worker/attention_worker.h"
+#include "worker/plan_receiver.h"
+#include "worker/tile_worker.h"
+
+namespace lamina {
+
+class DeviceAttentionWorker final : public TileWorker {
+ public:
+  // `model` leads to the rank of the model and outlives this; it has a device link. `stream`: the
+  // pool that computes, or names the GPU, where each micro-batch has a stream: tiles and
+  // micro-batches wait for each other by way of the model. Throws what AttentionCore throws;
+  // kUnimplemented for more than one replica, or rows that devices do not send.
+  DeviceAttentionWorker(const AttentionWorkerConfig& config, Endpoint& model, StreamView stream);
+  // Ends what waits, and waits for the stream.
+  ~DeviceAttentionWorker() override;
+
+  // Begins a step, or notices that one has ended.
+  Result<bool> step() override;
+  void add_awaited(std::vector<AwaitedMessage>& awaited) const override;
+
+ private:
+  struct MicroBatch {
+    std::unique_ptr<cuda_p2p::StepGuard> guard;  // counts its messages
+    // Of a layer; layers follow each other.
+    Buffer q;
+    Buffer k;
+    Buffer v;
+    Buffer out;
+    int32_t num_tokens = 0;  // of the step
+    int64_t num_rows = 0;    // of its tensors
+    bool is_under_way = false;
+    int32_t next_layer = 0;  // on a CPU
+  };
+
+  [[nodiscard]] MicroBatch& batch(uint32_t idx) { return batches_[idx]; }
+  [[nodiscard]] bool is_on_gpu() const { return !gpu_streams_.empty(); }
+  Result<bool> end_steps();
+  Result<bool> run_next_layer();
+  [[nodiscard]] bool has_begun(uint32_t micro_batch) const;
+  void end_step(MicroBatch& batch);
+  Result<bool> begin_step(uint32_t micro_batch);
+  Status begin_step(uint32_t micro_batch, std::span<const std::byte> plan);
+  Status run_step(uint32_t micro_batch);
+  Status run_layers(uint32_t micro_batch);
+  Status end_layers(uint32_t micro_batch);
+  Status run_layer(uint32_t micro_batch, int32_t layer);
+  Status check_waits() const;
+  void make_batches();
+  [[nodiscard]] Buffer for_rows(int64_t width) const;
+
+  AttentionWorkerConfig config_;
+  Endpoint& model_;
+  std::vector<std::unique_ptr<GpuStream>> gpu_streams_;  // on a GPU
+  std::vector<StreamView> streams_;                      // of each micro-batch
+  AttentionCore core_;
+  PlanReceiver plans_;
+  wire::AttentionPlan plan_;
+  std::vector<MicroBatch> batches_;
+  SliceGraphs graphs_;
+  uint32_t num_vain_looks_ = 0;  // for layers, in a row, on a CPU
+};
+
+}  // namespace lamina
