@@ -56,7 +56,7 @@ run_benchmarks() {
   measure slice bin/lamina_bench_cuda_slice
   measure model bin/lamina_bench_cuda_model
   measure pool bin/lamina_bench_cuda_pool
-  measure transport bin/lamina_bench_cuda_transport
+  measure transport bin/lamina bench transport
   # A peer, where PyTorch is there.
   if python3 -c 'import torch' 2>/dev/null; then measure sdpa python3 bench/sdpa.py; fi
   python3 gpu_table.py logs

@@ -7,60 +7,18 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <functional>
 #include <map>
 
 #include <CLI/CLI.hpp>
 
+#include "app/bench_transport.h"
+#include "app/flags.h"
 #include "app/version.h"
 #include "base/error.h"
 #include "device/device.h"
 
 namespace lamina::app {
 namespace {
-
-std::string environment_name(const std::string& flag) {
-  std::string name = "LAMINA_" + flag.substr(flag.find_first_not_of('-'));
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
-    return c == '-' ? '_' : static_cast<char>(std::toupper(c));
-  });
-  return name;
-}
-
-// Adds options to one subcommand, each with its twin in the environment. Where a flag of one value
-// stands several times the last one counts.
-class Flags {
- public:
-  explicit Flags(CLI::App& app) : app_(app) {}
-
-  template <typename T>
-  CLI::Option* add(const std::string& flag, T& value, const std::string& help) {
-    return with_twin(flag, app_.add_option(flag, value, help)->capture_default_str())->take_last();
-  }
-  CLI::Option* add_list(const std::string& flag,
-                        std::vector<std::string>& values,
-                        const std::string& help) {
-    return with_twin(flag, app_.add_option(flag, values, help));
-  }
-  CLI::Option* add_switch(const std::string& flag, bool& value, const std::string& help) {
-    return with_twin(flag, app_.add_flag(flag, value, help));
-  }
-  CLI::Option* add_parsed(const std::string& flag,
-                          const std::function<void(const std::string&)>& parse,
-                          const std::string& help) {
-    return with_twin(flag, app_.add_option_function<std::string>(flag, parse, help))->take_last();
-  }
-  CLI::Option* add_bytes(const std::string& flag, uint64_t& value, const std::string& help) {
-    return add_parsed(flag, [&value](const std::string& text) { value = parse_size(text); }, help);
-  }
-
- private:
-  static CLI::Option* with_twin(const std::string& flag, CLI::Option* option) {
-    return option->envname(environment_name(flag.substr(flag.find(',') + 1)));
-  }
-
-  CLI::App& app_;
-};
 
 int32_t parse_micro_batches(const std::string& text) {
   constexpr uint64_t kMost = 10;
@@ -431,7 +389,8 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
       {Command::kConvert,
        root.add_subcommand("convert", "Print how a model is sliced at its attention operators")},
       {Command::kCollectEnv,
-       root.add_subcommand("collect-env", "Print versions and devices for a bug report")}};
+       root.add_subcommand("collect-env", "Print versions and devices for a bug report")},
+      {Command::kBenchTransport, add_bench_transport(root, options.bench_transport)}};
   add_serve(*commands.at(Command::kServe), options.serve);
   add_attention_worker(*commands.at(Command::kAttentionWorker), options.attention_worker);
   add_run(*commands.at(Command::kRun), options.run);
@@ -455,8 +414,8 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
     if (!config_file.empty()) apply_config_file(config_file, *app);
     require_model(*app);
     options.effective = describe(*app);
-    if (options.log_level.empty())
-      options.log_level = command == Command::kRun ? "warning" : "info";
+    const bool shares_terminal = command == Command::kRun || command == Command::kBenchTransport;
+    if (options.log_level.empty()) options.log_level = shares_terminal ? "warning" : "info";
   }
   return options;
 }

@@ -134,6 +134,36 @@ TEST(CommandLine, ReadsTheConverter) {
   EXPECT_EQ(serve->serve.model.disable_rewrite, (std::vector<std::string>{"residual-sums"}));
 }
 
+TEST(CommandLine, ReadsTheBenchmarkOfTransports) {
+  const auto options = parse({"bench",
+                              "transport",
+                              "--backends",
+                              "shm,tcp",
+                              "--sizes",
+                              "8,16KiB",
+                              "--seconds",
+                              "0.05",
+                              "--json"});
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->command, Command::kBenchTransport);
+  EXPECT_EQ(options->bench_transport.backends, (std::vector<std::string>{"shm", "tcp"}));
+  EXPECT_EQ(options->bench_transport.sizes, (std::vector<uint32_t>{8, 16384}));
+  EXPECT_EQ(options->bench_transport.seconds, 0.05);
+  EXPECT_TRUE(options->bench_transport.json);
+  EXPECT_FALSE(options->bench_transport.parts);
+  EXPECT_EQ(options->log_level, "warning");
+}
+
+TEST(CommandLine, RefusesWrongBenchmarksOfTransports) {
+  EXPECT_FALSE(parse({"bench"}));
+  EXPECT_FALSE(parse({"bench", "dance"}));
+  EXPECT_FALSE(parse({"bench", "transport", "--backends", "shm,carrier-pigeon"}));
+  EXPECT_FALSE(parse({"bench", "transport", "--seconds", "0"}));
+  EXPECT_FALSE(parse({"bench", "transport", "--sizes", "0"}));
+  EXPECT_FALSE(parse({"bench", "transport", "--sizes", "8,1GiB"}));
+  EXPECT_THROW(parse({"bench", "transport", "--sizes", "big"}), Error);
+}
+
 TEST(CommandLine, RefusesWrongFlags) {
   EXPECT_THROW(parse({"serve"}), Error);
   EXPECT_FALSE(parse({"serve", "m", "--dtype", "int3"}));

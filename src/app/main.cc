@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "app/attention_worker.h"
+#include "app/bench_transport.h"
 #include "app/command_line.h"
 #include "app/run.h"
 #include "app/serve.h"
@@ -11,6 +12,7 @@
 #include "app/small_programs.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "transport/measure/peer.h"
 
 namespace lamina::app {
 namespace {
@@ -28,6 +30,8 @@ int run_program(const Options& options) {
       return run_convert(options.convert);
     case Command::kCollectEnv:
       return run_collect_env();
+    case Command::kBenchTransport:
+      return run_bench_transport(options.bench_transport);
   }
   return 1;
 }
@@ -44,8 +48,15 @@ std::string_view role_of(Command command) {
       return "convert";
     case Command::kCollectEnv:
       return "collect-env";
+    case Command::kBenchTransport:
+      return "bench-transport";
   }
   return "lamina";
+}
+
+// What `lamina bench transport` starts as its other side.
+bool is_transport_peer(int argc, char** argv) {
+  return argc == 2 && argv[1] == measure::kPeerArgument;
 }
 
 }  // namespace
@@ -54,6 +65,10 @@ std::string_view role_of(Command command) {
 int main(int argc, char** argv) {
   using namespace lamina;
   try {
+    if (app::is_transport_peer(argc, argv)) {
+      init_logging(LogLevel::kWarning, measure::kPeerArgument);
+      return measure::run_peer();
+    }
     int exit_code = 0;
     const auto options = app::parse_command_line(argc, argv, exit_code);
     if (!options) return exit_code;

@@ -107,8 +107,25 @@ struct ConvertOptions {
   RewriteOptions rewrites;
 };
 
+struct BenchTransportOptions {
+  std::vector<std::string> backends;  // names; empty: all that this machine has
+  std::vector<uint32_t> sizes = {8, 16 << 10, 128 << 10, 1 << 20, 4 << 20};  // bytes
+  double seconds = 0.5;                                                      // of each line
+  int32_t spin_us = 20;     // hosts: polling before a wait blocks
+  bool shared_gpu = false;  // between GPUs also where both processes share the only one
+  bool parts = false;       // how messages between GPUs are best cut, instead
+  bool json = false;
+};
+
 // Which program was asked for, with its options; the others keep their defaults.
-enum class Command : uint8_t { kServe, kAttentionWorker, kRun, kConvert, kCollectEnv };
+enum class Command : uint8_t {
+  kServe,
+  kAttentionWorker,
+  kRun,
+  kConvert,
+  kCollectEnv,
+  kBenchTransport
+};
 
 struct Options {
   Command command = Command::kServe;
@@ -117,6 +134,7 @@ struct Options {
   AttentionWorkerOptions attention_worker;
   RunOptions run;
   ConvertOptions convert;
+  BenchTransportOptions bench_transport;
   std::string effective;  // the resolved set, one "--flag value" a line, secrets left out
 };
 

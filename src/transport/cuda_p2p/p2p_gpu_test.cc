@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/rng.h"
@@ -17,13 +19,20 @@
 #include "transport/cuda_p2p/launch.h"
 #include "transport/cuda_p2p/peer_watch.h"
 #include "transport/cuda_p2p/testing/pattern.h"
-#include "transport/cuda_p2p/testing/peer_process.h"
-#include "transport/cuda_p2p/testing/talker.h"
+#include "transport/cuda_p2p/testing/stress_end.h"
+#include "transport/measure/commands.h"
+#include "transport/measure/gpu_end.h"
 
 namespace lamina::cuda_p2p::testing {
 namespace {
 
+using measure::DeviceCommand;
+using measure::Drive;
+using measure::GpuEnd;
+using measure::TripKind;
+
 constexpr Device kOurs = {DeviceKind::kCuda, 0};
+constexpr uint32_t kMaxBytes = 4 << 20;
 constexpr Duration kLongWait = std::chrono::seconds(10);
 constexpr Duration kShortWait = std::chrono::milliseconds(500);
 
@@ -39,91 +48,125 @@ class CudaP2pGpu : public ::testing::Test {
   }
 };
 
-// The asking end, and the process at the other one.
+// Of the other process: a GPU of its own where there is one.
+Device peers_gpu() {
+  return {DeviceKind::kCuda, has_two_gpus() ? 1 : 0};
+}
+
+// This process's GPU, and the process at the other end.
 class Conversation {
  public:
-  Conversation(const std::string& peer, Place place, Duration max_wait = kLongWait)
-      : peer_({peer,
-               has_two_gpus() ? "1" : "0",
-               place == Place::kGpuMemory ? "gpu-memory" : "host-memory"}),
-        talker_(kOurs, place, true, peer_.socket(), max_wait) {}
+  Conversation(Device peers, Place place, Duration max_wait = kLongWait)
+      : peer_(std::string(measure::kPeerArgument)),
+        end_((tell(peers, place),
+              measure::DeviceEndConfig{.device = kOurs,
+                                       .place = place,
+                                       .asks = true,
+                                       .max_bytes = kMaxBytes,
+                                       .max_wait = max_wait}),
+             peer_.socket(),
+             Deadline::after(measure::kSetUpTime)) {}
 
-  Status ask(Command command) {
+  Status ask(DeviceCommand command) {
     command.epoch = ++epoch_;
-    return testing::ask(talker_, peer_.socket(), command);
+    return measure::ask(end_, peer_.socket(), command);
   }
-  GpuTalker& talker() { return talker_; }
-  PeerProcess& peer() { return peer_; }
+  GpuEnd& end() { return end_; }
+  measure::PeerProcess& peer() { return peer_; }
   [[nodiscard]] uint32_t next_epoch() { return ++epoch_; }
 
  private:
-  PeerProcess peer_;
-  GpuTalker talker_;
+  void tell(Device peers, Place place) {
+    measure::send_struct(
+        peer_.socket(),
+        measure::PeerRole{
+            .is_device = true, .max_bytes = kMaxBytes, .device = peers, .place = place});
+  }
+
+  measure::PeerProcess peer_;
+  GpuEnd end_;
   uint32_t epoch_ = 0;
 };
 
 void expect_round_trips(Conversation& conversation, uint64_t count) {
-  for (const Op op : {Op::kPersistent, Op::kGraph}) {
+  for (const Drive drive : {Drive::kPersistent, Drive::kGraph}) {
     for (const Form form : {Form::kLines, Form::kPushed}) {
-      for (const uint32_t size : {16U, 16U << 10, 128U << 10, kMaxTripBytes}) {
-        if (form == Form::kLines && size > kTalkLimits.lines_bytes) continue;
-        const uint64_t calls = op == Op::kGraph ? count / kGraphRounds + 1 : count;
-        const Status status =
-            conversation.ask({.op = op, .form = form, .size_bytes = size, .count = calls});
+      for (const uint32_t size : {16U, 16U << 10, 128U << 10, kMaxBytes}) {
+        const TripKind kind = {.drive = drive, .form = form};
+        if (!kind.can_carry(size)) continue;
+        const uint64_t calls = drive == Drive::kGraph ? count / measure::kGraphTrips + 1 : count;
+        const Status status = conversation.ask({.kind = kind, .size_bytes = size, .count = calls});
         ASSERT_TRUE(status.ok()) << size << " bytes: " << status.to_string();
-        EXPECT_FALSE(conversation.talker().times_us().empty());
+        EXPECT_FALSE(conversation.end().times_us().empty());
       }
     }
   }
 }
 
 TEST_F(CudaP2pGpu, MakesRoundTripsBetweenGpus) {
-  Conversation conversation("gpu", Place::kGpuMemory);
+  Conversation conversation(peers_gpu(), Place::kGpuMemory);
   expect_round_trips(conversation, has_two_gpus() ? 1000 : 20);
 }
 
 TEST_F(CudaP2pGpu, MakesRoundTripsThroughHostMemory) {
-  Conversation conversation("gpu", Place::kHostMemory);
+  Conversation conversation(peers_gpu(), Place::kHostMemory);
   expect_round_trips(conversation, has_two_gpus() ? 100 : 20);
 }
 
 TEST_F(CudaP2pGpu, MakesRoundTripsWithACpu) {
-  Conversation conversation("cpu", Place::kHostMemory);
+  Conversation conversation({}, Place::kHostMemory);
   expect_round_trips(conversation, 100);
+}
+
+Status run_stress(const StressCommand& command) {
+  const measure::PeerProcess peer{std::string(kStressPeerArgument)};
+  StressEnd end(kOurs, true, peer.socket());
+  return measure::ask(end, peer.socket(), command);
 }
 
 // Of 10^6 messages, half are requests and half their replies.
 TEST_F(CudaP2pGpu, EveryWordOfAMillionMessagesIsRight) {
-  Conversation conversation("gpu", Place::kGpuMemory);
-  const uint64_t requests = has_two_gpus() ? 500'000 : 500;
-  const Status status = conversation.ask({.op = Op::kStress, .count = requests});
-  ASSERT_TRUE(status.ok()) << status.to_string();
-  EXPECT_EQ(conversation.talker().wrong_words(), 0U);
+  const Status status = run_stress({.num_requests = has_two_gpus() ? 500'000U : 500U});
+  EXPECT_TRUE(status.ok()) << status.to_string();
 }
 
 TEST_F(CudaP2pGpu, TheStressTestFindsOneWrongWord) {
-  Conversation conversation("gpu", Place::kGpuMemory);
-  const Status status = conversation.ask({.op = Op::kStress, .count = 100, .faulty_message = 70});
+  const Status status = run_stress({.num_requests = 100, .faulty_message = 70});
   EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status.to_string();
+}
+
+// Of the launch that is under way, by a stream of its own beside the kernel that counts there.
+Status wait_for_first_trip(const GpuEnd& end) {
+  const GpuStream watching(kOurs);
+  const Buffer cycles(MemoryKind::kPinnedHost, sizeof(uint64_t));
+  const Deadline deadline = Deadline::after(kLongWait);
+  while (!deadline.has_passed()) {
+    LAMINA_RETURN_IF_ERROR(
+        copy(cycles.data(), end.cycles().data(), sizeof(uint64_t), watching.view()));
+    LAMINA_RETURN_IF_ERROR(synchronize(watching.view()));
+    if (*reinterpret_cast<const uint64_t*>(cycles.data()) != 0) return {};
+  }
+  return deadline_exceeded("no round trip was made");
 }
 
 // With the host's word, and by the time limit alone.
 void expect_death_is_told(bool host_watches) {
-  Conversation conversation("gpu", Place::kGpuMemory, host_watches ? kLongWait : kShortWait);
-  GpuTalker& talker = conversation.talker();
-  Command command = {.op = Op::kPersistent, .form = Form::kLines, .size_bytes = 1024, .count = 10};
+  Conversation conversation(peers_gpu(), Place::kGpuMemory, host_watches ? kLongWait : kShortWait);
+  GpuEnd& end = conversation.end();
+  DeviceCommand command = {.size_bytes = 1024, .count = 10};
   ASSERT_TRUE(conversation.ask(command).ok());
   command.epoch = conversation.next_epoch();
   command.count = uint64_t{1} << 40;
-  ASSERT_TRUE(begin(talker, conversation.peer().socket(), command).ok());
-  ASSERT_TRUE(talker.enqueue_persistent(command).ok());
+  ASSERT_TRUE(begin(end, conversation.peer().socket(), command).ok());
+  ASSERT_TRUE(end.enqueue_persistent(command).ok());
   std::optional<PeerWatch> watch;
-  if (host_watches) watch.emplace(conversation.peer().socket(), std::vector{&talker.guard()});
-  ASSERT_TRUE(talker.wait_for_first_round(Deadline::after(kLongWait)).ok());
-  EXPECT_TRUE(talker.guard().status().ok()) << "failed before its peer died";
+  if (host_watches) watch.emplace(conversation.peer().socket(), std::vector{&end.guard()});
+  const Status begun = wait_for_first_trip(end);
+  ASSERT_TRUE(begun.ok()) << begun.to_string();
+  EXPECT_TRUE(end.guard().status().ok()) << "failed before its peer died";
   const auto killed = std::chrono::steady_clock::now();
   conversation.peer().kill();
-  const Status status = talker.wait();
+  const Status status = end.wait();
   const auto took = std::chrono::steady_clock::now() - killed;
   EXPECT_EQ(status.code(), host_watches ? StatusCode::kUnavailable : StatusCode::kDeadlineExceeded)
       << status.to_string();
@@ -136,23 +179,23 @@ void expect_death_is_told(bool host_watches) {
 TEST_F(CudaP2pGpu, APeersDeathEndsAWait) {
   expect_death_is_told(true);
   // The GPU is as good as before.
-  Conversation next("gpu", Place::kGpuMemory);
+  Conversation next(peers_gpu(), Place::kGpuMemory);
   expect_round_trips(next, 20);
 }
 
 TEST_F(CudaP2pGpu, APeersDeathEndsAWaitByTime) {
   expect_death_is_told(false);
-  Conversation next("gpu", Place::kGpuMemory);
+  Conversation next(peers_gpu(), Place::kGpuMemory);
   expect_round_trips(next, 20);
 }
 
 // The peer has not been told of the first, and does not send.
 TEST_F(CudaP2pGpu, AnEpochAfterAnErrorIsAsGood) {
-  Conversation conversation("gpu", Place::kGpuMemory, kShortWait);
-  Command command = {.op = Op::kPersistent, .form = Form::kPushed, .size_bytes = 4096, .count = 10};
+  Conversation conversation(peers_gpu(), Place::kGpuMemory, kShortWait);
+  DeviceCommand command = {.kind = {.form = Form::kPushed}, .size_bytes = 4096, .count = 10};
   command.epoch = conversation.next_epoch();
-  ASSERT_TRUE(conversation.talker().begin(command).ok());
-  EXPECT_EQ(conversation.talker().run(command).code(), StatusCode::kDeadlineExceeded);
+  ASSERT_TRUE(conversation.end().begin(command).ok());
+  EXPECT_EQ(conversation.end().run(command).code(), StatusCode::kDeadlineExceeded);
   const Status status = conversation.ask(command);
   EXPECT_TRUE(status.ok()) << status.to_string();
 }
@@ -355,9 +398,13 @@ TEST_F(CudaP2pGpu, MergesAsTheHostDoes) {
 }  // namespace
 }  // namespace lamina::cuda_p2p::testing
 
+// Or the process of the other GPU.
 int main(int argc, char** argv) {
-  using namespace lamina::cuda_p2p::testing;
-  if (argc > 1 && argv[1] == kPeerArgument) return run_peer({argv + 2, argv + argc});
+  const std::string_view first = argc > 1 ? argv[1] : "";
+  if (first == lamina::measure::kPeerArgument) return lamina::measure::run_peer();
+  if (first == lamina::cuda_p2p::testing::kStressPeerArgument) {
+    return lamina::cuda_p2p::testing::run_stress_peer();
+  }
   ::testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }

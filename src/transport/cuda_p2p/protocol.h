@@ -89,7 +89,7 @@ inline constexpr uint32_t kMaxParts = 64;
 inline constexpr uint32_t kMaxPeers = 16;
 
 // What both sides of a link have to agree on. Sizes in bytes of payload, multiples of 16.
-// bench/cuda/bench_transport.cc measures what they should be.
+// `lamina bench transport --parts` measures what they should be.
 struct Limits {
   uint32_t lines_bytes = 64 << 10;      // messages up to this size travel as lines
   uint32_t lines_part_bytes = 4 << 10;  // a block's share; a message has kMaxParts at most

@@ -8,10 +8,10 @@
 #include "device/gpu_graph.h"
 #include "device/stream.h"
 
-namespace lamina::cuda_p2p::testing {
+namespace lamina::measure {
 
 // Microseconds of each of `count` replays, one after the other, sorted. Waits for them. kInternal
 // if one fails.
 Result<std::vector<double>> time_replays(const GpuGraph& graph, uint64_t count, StreamView stream);
 
-}  // namespace lamina::cuda_p2p::testing
+}  // namespace lamina::measure

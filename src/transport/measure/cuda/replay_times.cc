@@ -1,4 +1,4 @@
-#include "transport/cuda_p2p/testing/replay_times.h"
+#include "transport/measure/cuda/replay_times.h"
 
 #include <cuda_runtime_api.h>
 
@@ -7,7 +7,7 @@
 #include "device/cuda/error.h"
 #include "device/cuda/stream.h"
 
-namespace lamina::cuda_p2p::testing {
+namespace lamina::measure {
 namespace {
 
 // An event with a time.
@@ -51,4 +51,4 @@ Result<std::vector<double>> time_replays(const GpuGraph& graph, uint64_t count, 
   return times_us;
 }
 
-}  // namespace lamina::cuda_p2p::testing
+}  // namespace lamina::measure
