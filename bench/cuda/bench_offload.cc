@@ -18,15 +18,12 @@
 #include <string_view>
 #include <vector>
 
-#include "app/attention_worker.h"
-#include "app/command_line.h"
 #include "app/placement.h"
-#include "app/signals.h"
 #include "base/checked_math.h"
 #include "base/error.h"
-#include "base/log.h"
 #include "device/cuda/memory.h"
 #include "random_model.h"
+#include "serve_options.h"
 #include "step_loop.h"
 #include "worker/attention_core.h"
 #include "worker/rank_group.h"
@@ -282,64 +279,34 @@ class Bench {
   std::map<Point, double> colocated_;
 };
 
-int run(const app::ServeOptions& options, int64_t layers) {
+int run(app::ServeOptions options, int64_t layers) {
   if (cuda::num_devices() < 2) {
     fmt::print("skipped: fewer than two GPUs\n");
     return 0;
   }
+  std::vector<std::string>& devices = options.placement.attention_device;
+  if (devices.empty()) devices = {"cuda:1"};
   Bench bench(options, layers);
-  bench.measure_parts(parse_device(options.placement.attention_device.at(0)).value_or_throw());
+  bench.measure_parts(parse_device(devices.front()).value_or_throw());
   bench.run_colocated();
   for (const int32_t num_micro_batches : {1, 2}) bench.run_offloaded(num_micro_batches);
   return 0;
-}
-
-// Of `lamina serve`: ours, then those that were given, which count.
-std::vector<std::string> serve_arguments(int argc, char** argv) {
-  std::vector<std::string> arguments = {"lamina",
-                                        "serve",
-                                        argc > 1 ? argv[1] : "llama-33b",
-                                        "--device",
-                                        "cuda:0",
-                                        "--transport",
-                                        "cuda_p2p",
-                                        "--attention-workers",
-                                        "1",
-                                        "--gpu-memory-utilization",
-                                        "0.95"};
-  bool names_device = false;
-  for (int i = 3; i < argc; ++i) {
-    names_device |= std::string_view(argv[i]) == "--attention-device";
-    arguments.emplace_back(argv[i]);
-  }
-  if (!names_device) arguments.insert(arguments.end(), {"--attention-device", "cuda:1"});
-  return arguments;
 }
 
 }  // namespace
 }  // namespace lamina::bench
 
 int main(int argc, char** argv) {
-  using namespace lamina;
-  try {
-    // The attention worker is started from this same program.
-    const bool is_worker = argc > 1 && std::string_view(argv[1]) == "attention-worker";
-    init_logging(LogLevel::kWarning, is_worker ? "attention-worker" : "bench");
-    std::vector<std::string> words = is_worker ? std::vector<std::string>(argv, argv + argc)
-                                               : bench::serve_arguments(argc, argv);
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    int exit_code = 0;
-    const auto options =
-        app::parse_command_line(static_cast<int>(arguments.size()), arguments.data(), exit_code);
-    if (!options) return exit_code;
-    if (is_worker) {
-      app::block_termination_signals();
-      return app::run_attention_worker(options->attention_worker);
-    }
-    return bench::run(options->serve, argc > 2 ? std::atoi(argv[2]) : 0);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 1;
-  }
+  return lamina::bench::run_with_serve_options(argc,
+                                               argv,
+                                               "llama-33b",
+                                               {"--device",
+                                                "cuda:0",
+                                                "--transport",
+                                                "cuda_p2p",
+                                                "--attention-workers",
+                                                "1",
+                                                "--gpu-memory-utilization",
+                                                "0.95"},
+                                               lamina::bench::run);
 }

@@ -20,17 +20,14 @@
 #include <string_view>
 #include <vector>
 
-#include "app/attention_worker.h"
-#include "app/command_line.h"
 #include "app/memory.h"
 #include "app/placement.h"
-#include "app/signals.h"
 #include "base/error.h"
-#include "base/log.h"
 #include "device/cuda/memory.h"
 #include "plan/pipeline_model.h"
 #include "random_model.h"
 #include "rates.h"
+#include "serve_options.h"
 #include "step_loop.h"
 #include "worker/device_rates.h"
 
@@ -273,49 +270,22 @@ int run(const app::ServeOptions& options, int64_t layers) {
   return 0;
 }
 
-// Of `lamina serve`: ours, then those that were given, which count.
-std::vector<std::string> serve_arguments(int argc, char** argv) {
-  std::vector<std::string> arguments = {"lamina",
-                                        "serve",
-                                        argc > 1 ? argv[1] : "llama-33b",
-                                        "--device",
-                                        "cuda:0",
-                                        "--transport",
-                                        "loopback",
-                                        "--attention-workers",
-                                        "1",
-                                        "--cpu-bind",
-                                        "auto",
-                                        "--gpu-memory-utilization",
-                                        "0.97"};
-  for (int i = 3; i < argc; ++i) arguments.emplace_back(argv[i]);
-  return arguments;
-}
-
 }  // namespace
 }  // namespace lamina::bench
 
 int main(int argc, char** argv) {
-  using namespace lamina;
-  try {
-    // Attention workers in processes of their own are started from this same program.
-    const bool is_worker = argc > 1 && std::string_view(argv[1]) == "attention-worker";
-    init_logging(LogLevel::kWarning, is_worker ? "attention-worker" : "bench");
-    std::vector<std::string> words = is_worker ? std::vector<std::string>(argv, argv + argc)
-                                               : bench::serve_arguments(argc, argv);
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    int exit_code = 0;
-    const auto options =
-        app::parse_command_line(static_cast<int>(arguments.size()), arguments.data(), exit_code);
-    if (!options) return exit_code;
-    if (is_worker) {
-      app::block_termination_signals();
-      return app::run_attention_worker(options->attention_worker);
-    }
-    return bench::run(options->serve, argc > 2 ? std::atoi(argv[2]) : 0);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
-    return 1;
-  }
+  return lamina::bench::run_with_serve_options(argc,
+                                               argv,
+                                               "llama-33b",
+                                               {"--device",
+                                                "cuda:0",
+                                                "--transport",
+                                                "loopback",
+                                                "--attention-workers",
+                                                "1",
+                                                "--cpu-bind",
+                                                "auto",
+                                                "--gpu-memory-utilization",
+                                                "0.97"},
+                                               lamina::bench::run);
 }
