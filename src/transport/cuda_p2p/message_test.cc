@@ -224,6 +224,11 @@ TEST(Message, TheHostEndsWaits) {
 // As threads of a GPU that leave the far looks to another one.
 struct Follower : HostMemory {
   static bool is_leader() { return false; }
+  static void pause(uint32_t looks) {
+    num_looks = looks;
+    HostMemory::pause(looks);
+  }
+  static inline std::atomic<uint32_t> num_looks{0};
 };
 
 TEST(Message, WhoDoesNotLeadEndsWithThoseWhoDo) {
@@ -233,6 +238,7 @@ TEST(Message, WhoDoesNotLeadEndsWithThoseWhoDo) {
     Step step;
     HostMemory::store_relaxed(&step.control.abort, 1);
     std::atomic<bool> has_ended = false;
+    Follower::num_looks = 0;
     std::thread follower([&] {
       const auto sink = [](uint32_t, const Chunk&) {};
       const StepView view = step.view(0);
@@ -240,7 +246,7 @@ TEST(Message, WhoDoesNotLeadEndsWithThoseWhoDo) {
           OneThread(), region.slot(0), plan, make_stamp(1, 1), view, sink));
       has_ended = true;
     });
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    while (Follower::num_looks < 4 * HostMemory::kLooksPerLimits) std::this_thread::yield();
     EXPECT_FALSE(has_ended);
     EXPECT_FALSE(receive(region.slot(0), plan, make_stamp(1, 2), step.view()));
     follower.join();

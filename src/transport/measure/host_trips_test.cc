@@ -46,10 +46,8 @@ INSTANTIATE_TEST_SUITE_P(Backends,
 
 TEST_P(HostTripsAcrossProcesses, EndWithTheirPeer) {
   HostTrips trips({.kind = GetParam(), .max_bytes = kMaxBytes});
-  std::jthread killer([&] {
-    std::this_thread::sleep_for(milliseconds(30));
-    trips.peer()->kill();
-  });
+  ASSERT_TRUE(trips.times_us(4096, milliseconds(1)).ok());  // they talk to each other
+  std::jthread killer([&] { trips.peer()->kill(); });
   const TimePoint begin = steady_clock().now();
   const auto times = trips.times_us(4096, std::chrono::seconds(30));
   EXPECT_EQ(times.status().code(), StatusCode::kUnavailable) << times.status().to_string();

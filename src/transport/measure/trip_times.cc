@@ -20,15 +20,17 @@ uint64_t next_count(uint64_t count, Duration took, Duration left) {
 
 }  // namespace
 
-Result<std::vector<double>> measure_for(Duration time, uint64_t first_count, const Batch& batch) {
-  const Clock& clock = steady_clock();
-  const Deadline end = Deadline::after(time);
+Result<std::vector<double>> measure_for(Duration time,
+                                        uint64_t first_count,
+                                        const Batch& batch,
+                                        const Clock& clock) {
+  const Deadline end = Deadline::after(time, clock);
   uint64_t count = first_count;
   TimePoint begin = clock.now();
   LAMINA_ASSIGN_OR_RETURN(std::vector<double> times_us, batch(count));
   bool is_warm_up = true;
-  while (!end.has_passed() && times_us.size() < kMaxTrips) {
-    count = next_count(count, clock.now() - begin, end.remaining());
+  while (!end.has_passed(clock) && times_us.size() < kMaxTrips) {
+    count = next_count(count, clock.now() - begin, end.remaining(clock));
     begin = clock.now();
     LAMINA_ASSIGN_OR_RETURN(const std::vector<double> more, batch(count));
     if (is_warm_up) times_us.clear();

@@ -20,7 +20,10 @@ using Batch = std::function<Result<std::vector<double>>(uint64_t count)>;
 // Batches of `first_count`, then of as many as the time that is left allows, four times as many at
 // most: so a batch lasts little longer than `time`, however wrong the one before told its speed.
 // The first warms up, and counts only if the time is over with it. Sorted. The error of a batch.
-Result<std::vector<double>> measure_for(Duration time, uint64_t first_count, const Batch& batch);
+Result<std::vector<double>> measure_for(Duration time,
+                                        uint64_t first_count,
+                                        const Batch& batch,
+                                        const Clock& clock = steady_clock());
 
 struct TripSummary {
   double p50_us = 0;

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <thread>
 
 namespace lamina::measure {
 namespace {
@@ -19,13 +18,15 @@ TEST(MeasureFor, OneBatchIsEnoughWhereTheTimeIsOver) {
 }
 
 TEST(MeasureFor, LeavesTheFirstBatchOutAndSorts) {
+  ManualClock clock;
   std::vector<uint64_t> counts;
-  const auto times = measure_for(milliseconds(20), 2, [&](uint64_t count) {
+  const auto run_batch = [&](uint64_t count) {
     counts.push_back(count);
-    std::this_thread::sleep_for(milliseconds(1));
+    clock.advance(milliseconds(1));
     const double time = 100.0 - static_cast<double>(counts.size());
     return Result<std::vector<double>>(std::vector<double>(count, counts.size() == 1 ? 1.0 : time));
-  });
+  };
+  const auto times = measure_for(milliseconds(20), 2, run_batch, clock);
   ASSERT_TRUE(times.ok());
   ASSERT_GE(counts.size(), 2U);
   for (size_t i = 1; i < counts.size(); ++i) EXPECT_LE(counts[i], 4 * counts[i - 1]);
