@@ -195,6 +195,7 @@ std::unique_ptr<OffloadedBackend> ClusterBackend::make_device_attention(
                             .num_layers = program_.num_layers(),
                             .num_heads = attention.num_heads,
                             .num_kv_heads = attention.num_kv_heads,
+                            .head_dim = attention.head_dim,
                             .value_dim = attention.value_dim,
                             .latent = attention.latent,
                             .dtype = program_.dtype,

@@ -1,7 +1,5 @@
 #include "worker/device_attention.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "base/check.h"
@@ -18,9 +16,6 @@ namespace lamina {
 using wire::DeviceMessage;
 
 namespace {
-
-// Of a link's first and only one: another session has other links.
-constexpr uint32_t kLinkEpoch = 1;
 
 void check_tiles(std::span<const AttentionPeer> peers) {
   for (const AttentionPeer& peer : peers) {
@@ -47,13 +42,22 @@ DeviceAttention::DeviceAttention(const DeviceAttentionConfig& config,
     throw_if_error(each.guard->begin_epoch(kLinkEpoch));
     guards.push_back(each.guard.get());
   }
-  for (const AttentionPeer& peer : this->peers()) peer.endpoint->device_link()->guard(guards);
+  try {
+    for (const AttentionPeer& peer : this->peers()) peer.endpoint->device_link()->guard(guards);
+  } catch (...) {
+    unguard();  // the guards go now, the links later
+    throw;
+  }
 }
 
 DeviceAttention::~DeviceAttention() {
   for (const MicroBatch& each : batches_) each.guard->abort();
   const Status ended = synchronize(stream_);
   if (!ended.ok()) log_error("ending offloaded attention: {}", ended.to_string());
+  unguard();
+}
+
+void DeviceAttention::unguard() {
   for (const AttentionPeer& peer : peers()) peer.endpoint->device_link()->unguard();
 }
 
@@ -76,13 +80,23 @@ Status DeviceAttention::begin_step(int32_t micro_batch,
     wire::AttentionPlan& part = step.parts[i].plan;
     part.num_padded_rows = static_cast<uint32_t>(start.num_rows);
     LAMINA_RETURN_IF_ERROR(send_plan(i, part, config_.epoch, config_.num_layers));
-    const HeadRange heads = query_heads(peers()[i]);
-    const auto rows = static_cast<uint64_t>(start.num_rows * config_.num_layers);
-    const auto element_bytes = static_cast<uint64_t>(dtype_bytes(config_.dtype));
-    stats(i).bytes_received += rows * static_cast<uint64_t>(heads.count()) *
-                               static_cast<uint64_t>(config_.value_dim) * element_bytes;
+    count_bytes(i, start.num_rows);
   }
   return {};
+}
+
+// Of a step's tensors, which the device sends and receives.
+void DeviceAttention::count_bytes(size_t peer_idx, int64_t num_rows) {
+  const AttentionPeer& peer = peers()[peer_idx];
+  const int64_t num_heads = query_heads(peer).count();
+  const int64_t key_width = (num_heads + peer.kv_heads.count()) * config_.head_dim;
+  const int64_t value_width = config_.latent ? 0 : peer.kv_heads.count() * config_.value_dim;
+  const auto bytes = [&](int64_t width) {
+    return static_cast<uint64_t>(num_rows * config_.num_layers * width) *
+           dtype_bytes(config_.dtype);
+  };
+  stats(peer_idx).bytes_sent += bytes(key_width + value_width);
+  stats(peer_idx).bytes_received += bytes(num_heads * config_.value_dim);
 }
 
 SlotIdx DeviceAttention::slot_of(DeviceMessage kind, int32_t micro_batch, int32_t layer) {

@@ -25,6 +25,7 @@ struct DeviceAttentionConfig {
   int32_t num_layers = 0;
   int32_t num_heads = 0;  // of the model, or of this tensor-parallel rank
   int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;  // of q and k
   int32_t value_dim = 0;
   bool latent = false;         // k alone is sent
   DType dtype = DType::kBF16;  // of q, k, v and out
@@ -78,6 +79,8 @@ class DeviceAttention final : public OffloadedBackend {
   [[nodiscard]] static SlotIdx slot_of(wire::DeviceMessage kind,
                                        int32_t micro_batch,
                                        int32_t layer);
+  void unguard();
+  void count_bytes(size_t peer_idx, int64_t num_rows);
   Status add_q(DeviceTransfers& transfers, int32_t micro_batch, int32_t layer) const;
   [[nodiscard]] bool is_on_gpu() const { return stream_.device().kind == DeviceKind::kCuda; }
 

@@ -1,7 +1,5 @@
 #include "worker/device_attention_worker.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "base/error.h"
@@ -18,7 +16,6 @@ using wire::DeviceMessage;
 
 namespace {
 
-constexpr uint32_t kLinkEpoch = 1;
 // As long as a model worker may take from a plan to its first q, and for a slice: kernels are
 // loaded and captured meanwhile. That it has died is noticed by its socket.
 constexpr Duration kMaxWait = std::chrono::seconds(60);
@@ -146,7 +143,10 @@ Result<bool> DeviceAttentionWorker::run_next_layer() {
     is_under_way |= step.is_under_way;
     if (!step.is_under_way || !has_begun(i)) continue;
     num_vain_looks_ = 0;
+    const TimePoint begin = steady_clock().now();
     LAMINA_RETURN_IF_ERROR(run_layer(i, step.next_layer));
+    stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
+    stats_.attention_ns += (steady_clock().now() - begin).count();
     if (++step.next_layer < config_.core.kv.num_layers) return true;
     LAMINA_RETURN_IF_ERROR(end_layers(i));
     end_step(step);
@@ -211,10 +211,24 @@ Status DeviceAttentionWorker::begin_step(uint32_t micro_batch, std::span<const s
     return {StatusCode::kUnimplemented, "cuda_p2p splits the KV cache by heads alone"};
   }
   step.is_under_way = true;
+  count_bytes(step.num_rows);
   stats_.num_blocks_used = core_.num_blocks_used();
   stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
   stats_.is_in_step = true;
   return run_step(micro_batch);
+}
+
+// Of a step's tensors, which the device receives and sends.
+void DeviceAttentionWorker::count_bytes(int64_t num_rows) {
+  const KvLayout& kv = config_.core.kv;
+  const int64_t num_heads = config_.core.num_heads;
+  const int64_t key_width = (num_heads + kv.num_kv_heads) * kv.head_dim;
+  const int64_t value_width = kv.latent ? 0 : int64_t{kv.num_kv_heads} * kv.value_dim;
+  const auto bytes = [&](int64_t width) {
+    return static_cast<uint64_t>(num_rows * kv.num_layers * width) * dtype_bytes(config_.dtype);
+  };
+  stats_.bytes_received += bytes(key_width + value_width);
+  stats_.bytes_sent += bytes(num_heads * kv.value_dim);
 }
 
 Status DeviceAttentionWorker::run_step(uint32_t micro_batch) {

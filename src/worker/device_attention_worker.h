@@ -60,6 +60,7 @@ class DeviceAttentionWorker final : public TileWorker {
   Status run_layer(uint32_t micro_batch, int32_t layer);
   Status check_waits() const;
   void make_batches();
+  void count_bytes(int64_t num_rows);
   [[nodiscard]] Buffer for_rows(int64_t width) const;
 
   AttentionWorkerConfig config_;

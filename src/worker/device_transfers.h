@@ -14,6 +14,9 @@
 
 namespace lamina {
 
+// Of a session's links: another session has others.
+inline constexpr uint32_t kLinkEpoch = 1;
+
 // kUnimplemented unless rows of so many bytes are whole chunks of a message.
 [[nodiscard]] Status check_message_rows(const char* what, size_t row_bytes);
 

@@ -94,6 +94,7 @@ class Offloaded {
                               .num_layers = program_.num_layers(),
                               .num_heads = program_.attention().num_heads,
                               .num_kv_heads = program_.attention().num_kv_heads,
+                              .head_dim = program_.attention().head_dim,
                               .value_dim = program_.attention().value_dim,
                               .latent = program_.attention().latent,
                               .dtype = DType::kF32,
