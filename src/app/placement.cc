@@ -25,14 +25,9 @@ std::optional<TransportKind> parse_transport(const std::string& name) {
   return std::nullopt;
 }
 
-// What devices that send by themselves can do so far: heads are split over them.
-void adapt_to_devices(ClusterBackendConfig& config, const ModelProgram& program) {
+// What devices that send by themselves can do so far.
+void check_devices(const ClusterBackendConfig& config, const ModelProgram& program) {
   if (config.transport != TransportKind::kCudaP2p) return;
-  if (config.partition == PartitionKind::kAuto) config.partition = PartitionKind::kHead;
-  if (config.partition != PartitionKind::kHead) {
-    throw Error(StatusCode::kInvalidArgument,
-                "--transport cuda_p2p splits the KV cache by heads: --partition head or auto");
-  }
   if (program.rotation.num_replicas > 1) {
     throw Error(StatusCode::kInvalidArgument, "--transport cuda_p2p has one replica: --replicas 1");
   }
@@ -52,7 +47,7 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options, const Model
   for (const std::string& address : options.attention_worker) {
     config.workers.push_back(control::parse_control_address(address).value_or_throw());
   }
-  adapt_to_devices(config, program);
+  check_devices(config, program);
   return config;
 }
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "transport/cuda_p2p/device_link.h"
 #include "transport/cuda_p2p/host_messages.h"
+#include "transport/cuda_p2p/merge.h"
 #include "transport/cuda_p2p/poll_pace.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
@@ -37,7 +38,9 @@ void check_config(const AttentionWorkerConfig& config) {
 
 AttentionWorkerConfig checked(const AttentionWorkerConfig& config) {
   check_config(config);
-  return config;
+  AttentionWorkerConfig ours = config;
+  ours.core.shares_heads = config.total_blocks > config.core.num_blocks;
+  return ours;
 }
 
 std::vector<std::unique_ptr<GpuStream>> make_gpu_streams(const AttentionWorkerConfig& config,
@@ -68,9 +71,9 @@ DeviceAttentionWorker::DeviceAttentionWorker(const AttentionWorkerConfig& config
       model_(model),
       gpu_streams_(make_gpu_streams(config, stream)),
       streams_(views_of(gpu_streams_, config, stream)),
-      core_(config.core, streams_),
-      plans_(config.plans(), {&model}),
-      batches_(static_cast<size_t>(config.core.num_micro_batches)) {
+      core_(config_.core, streams_),
+      plans_(config_.plans(), {&model}),
+      batches_(static_cast<size_t>(config_.core.num_micro_batches)) {
   make_batches();
   std::vector<cuda_p2p::StepGuard*> guards;
   for (const MicroBatch& each : batches_) guards.push_back(each.guard.get());
@@ -86,7 +89,7 @@ void DeviceAttentionWorker::make_batches() {
     each.q = for_rows(int64_t{config_.core.num_heads} * kv.head_dim);
     each.k = for_rows(int64_t{kv.num_kv_heads} * kv.head_dim);
     each.v = for_rows(int64_t{kv.num_kv_heads} * kv.value_dim);
-    each.out = for_rows(int64_t{config_.core.num_heads} * kv.value_dim);
+    each.out = {memory_of(streams_[i].device().kind), out_bytes(config_.core.max_tokens)};
   }
 }
 
@@ -102,6 +105,18 @@ DeviceAttentionWorker::~DeviceAttentionWorker() {
 Buffer DeviceAttentionWorker::for_rows(int64_t width) const {
   return {memory_of(streams_.front().device().kind),
           static_cast<size_t>(config_.core.max_tokens * width) * dtype_bytes(config_.dtype)};
+}
+
+// Of a layer's message. Where heads are shared: out in f32, then its lse.
+size_t DeviceAttentionWorker::out_bytes(int64_t num_rows) const {
+  const int64_t num_heads = num_rows * config_.core.num_heads;
+  const int64_t value_dim = config_.core.kv.value_dim;
+  if (config_.core.shares_heads) {
+    const uint32_t size_bytes =
+        cuda_p2p::partial_bytes(static_cast<uint32_t>(num_heads), static_cast<uint32_t>(value_dim));
+    return cuda_p2p::chunks_of(size_bytes) * sizeof(cuda_p2p::Chunk);
+  }
+  return static_cast<size_t>(num_heads * value_dim) * dtype_bytes(config_.dtype);
 }
 
 void DeviceAttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) const {
@@ -207,8 +222,8 @@ Status DeviceAttentionWorker::begin_step(uint32_t micro_batch, std::span<const s
   MicroBatch& step = batch(micro_batch);
   step.num_tokens = core_.num_tokens(idx);
   step.num_rows = std::max<int64_t>(plan_.num_padded_rows, step.num_tokens);
-  if (core_.is_partial(idx)) {
-    return {StatusCode::kUnimplemented, "cuda_p2p splits the KV cache by heads alone"};
+  if (core_.is_partial(idx) != config_.core.shares_heads) {
+    return invalid_argument("a plan names blocks of others, who have none");
   }
   step.is_under_way = true;
   count_bytes(step.num_rows);
@@ -228,7 +243,7 @@ void DeviceAttentionWorker::count_bytes(int64_t num_rows) {
     return static_cast<uint64_t>(num_rows * kv.num_layers * width) * dtype_bytes(config_.dtype);
   };
   stats_.bytes_received += bytes(key_width + value_width);
-  stats_.bytes_sent += bytes(num_heads * kv.value_dim);
+  stats_.bytes_sent += static_cast<uint64_t>(kv.num_layers) * out_bytes(num_rows);
 }
 
 Status DeviceAttentionWorker::run_step(uint32_t micro_batch) {
@@ -261,6 +276,22 @@ Status DeviceAttentionWorker::end_layers(uint32_t micro_batch) {
                            streams_[micro_batch]);
 }
 
+DeviceAttentionWorker::Output DeviceAttentionWorker::output_of(const MicroBatch& step) const {
+  const int32_t num_heads = config_.core.num_heads;
+  const Shape shape = {step.num_rows, num_heads, config_.core.kv.value_dim};
+  std::byte* const data = step.out.data();
+  if (!config_.core.shares_heads) {
+    const TensorView rows(data, config_.dtype, shape);
+    return {.rows = rows, .lse = {}, .message = rows};
+  }
+  const TensorView rows(data, DType::kF32, shape);
+  return {
+      .rows = rows,
+      .lse = {data + rows.size_bytes(), DType::kF32, {step.num_rows, num_heads}},
+      .message = {
+          data, DType::kF32, {1, static_cast<int64_t>(out_bytes(step.num_rows) / sizeof(float))}}};
+}
+
 Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
   const auto idx = static_cast<int32_t>(micro_batch);
   const MicroBatch& step = batch(micro_batch);
@@ -269,7 +300,6 @@ Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
   const TensorView q(step.q.data(), config_.dtype, {step.num_rows, num_heads, kv.head_dim});
   const TensorView k(step.k.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.head_dim});
   const TensorView v(step.v.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.value_dim});
-  const TensorView out(step.out.data(), config_.dtype, {step.num_rows, num_heads, kv.value_dim});
   const cuda_p2p::Link& link = model_.device_link()->link();
   const auto slot_of = [&](DeviceMessage kind) {
     return wire::device_slot_of(kind, micro_batch, static_cast<uint32_t>(layer));
@@ -289,10 +319,12 @@ Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
   if (!kv.latent) LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kV), v));
   LAMINA_RETURN_IF_ERROR(in.enqueue());
   LAMINA_RETURN_IF_ERROR(core_.append(idx, layer, given(k), given(v)));
-  LAMINA_RETURN_IF_ERROR(core_.attend(idx, layer, given(q), given(out)));
+  const Output out = output_of(step);
+  LAMINA_RETURN_IF_ERROR(core_.attend(
+      idx, layer, given(q), given(out.rows), out.lse.empty() ? out.lse : given(out.lse)));
   DeviceTransfers back(
       DeviceTransfers::Direction::kSend, *step.guard, layer, streams_[micro_batch]);
-  LAMINA_RETURN_IF_ERROR(back.add(link, slot_of(DeviceMessage::kOut), out));
+  LAMINA_RETURN_IF_ERROR(back.add(link, slot_of(DeviceMessage::kOut), out.message));
   return back.enqueue();
 }
 

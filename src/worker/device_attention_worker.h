@@ -46,6 +46,13 @@ class DeviceAttentionWorker final : public TileWorker {
     int32_t next_layer = 0;  // on a CPU
   };
 
+  // Of a layer: what attention writes, and what is sent of it.
+  struct Output {
+    TensorView rows;
+    TensorView lse;  // of a partial
+    TensorView message;
+  };
+
   [[nodiscard]] MicroBatch& batch(uint32_t idx) { return batches_[idx]; }
   [[nodiscard]] bool is_on_gpu() const { return !gpu_streams_.empty(); }
   Result<bool> end_steps();
@@ -62,6 +69,8 @@ class DeviceAttentionWorker final : public TileWorker {
   void make_batches();
   void count_bytes(int64_t num_rows);
   [[nodiscard]] Buffer for_rows(int64_t width) const;
+  [[nodiscard]] size_t out_bytes(int64_t num_rows) const;
+  [[nodiscard]] Output output_of(const MicroBatch& step) const;
 
   AttentionWorkerConfig config_;
   Endpoint& model_;

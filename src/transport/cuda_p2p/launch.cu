@@ -51,13 +51,15 @@ __global__ void __launch_bounds__(kThreads)
 
 template <bool kOutIsBf16>
 __device__ void store_merged(const Merge& params, uint32_t element, const PartialChunk& merged) {
+  // Rows begin at whole chunks.
+  const size_t vector = params.shape.place_of(element, params.out_stride) / kPartialFloats;
   if constexpr (kOutIsBf16) {
     const __nv_bfloat162 pairs[] = {__floats2bfloat162_rn(merged.out[0], merged.out[1]),
                                     __floats2bfloat162_rn(merged.out[2], merged.out[3])};
-    static_cast<uint2*>(params.out)[element] = {*reinterpret_cast<const uint32_t*>(&pairs[0]),
-                                                *reinterpret_cast<const uint32_t*>(&pairs[1])};
+    static_cast<uint2*>(params.out)[vector] = {*reinterpret_cast<const uint32_t*>(&pairs[0]),
+                                               *reinterpret_cast<const uint32_t*>(&pairs[1])};
   } else {
-    static_cast<float4*>(params.out)[element] = {
+    static_cast<float4*>(params.out)[vector] = {
         merged.out[0], merged.out[1], merged.out[2], merged.out[3]};
   }
   if (params.lse == nullptr || element % params.shape.row_chunks != 0) return;

@@ -50,7 +50,8 @@ struct Merge {
   MergeShape shape;
   uint32_t num_sources = 0;
   PartialSource sources[kMaxPeers];
-  void* out = nullptr;  // [T, Hq, D], f32 or bf16
+  void* out = nullptr;  // [T, Hq, D], f32 or bf16, tokens out_stride elements apart
+  uint32_t out_stride = 0;
   bool out_is_bf16 = false;
   float* lse = nullptr;  // [T, Hq] or null
 };

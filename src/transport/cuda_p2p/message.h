@@ -143,11 +143,8 @@ struct LinesBatch {
   uint32_t stride = 0;
   uint32_t end = 0;
 
-  // Chunk `b` of the batch, or the first again where there are fewer.
-  [[nodiscard]] LAMINA_MESSAGE_CODE uint32_t chunk(uint32_t b) const {
-    return has(b) ? first + b * stride : first;
-  }
-  [[nodiscard]] LAMINA_MESSAGE_CODE bool has(uint32_t b) const { return first + b * stride < end; }
+  [[nodiscard]] LAMINA_MESSAGE_CODE uint32_t chunk(uint32_t b) const { return first + b * stride; }
+  [[nodiscard]] LAMINA_MESSAGE_CODE bool has(uint32_t b) const { return chunk(b) < end; }
 };
 
 // To sink(i, chunk), once all are there.
@@ -160,13 +157,15 @@ LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
   Line lines[kLinesBatch][kLinesOfChunk];
   while (true) {
     for (uint32_t b = 0; b < kLinesBatch; ++b) {
+      if (!batch.has(b)) continue;
       const Line* const from = slot.lines_of(batch.chunk(b));
       lines[b][0] = Memory::load_line(from);
       lines[b][1] = Memory::load_line(from + 1);
     }
     bool all_marked = true;
-    for (const auto& of_chunk : lines) {
-      all_marked = all_marked && has_mark(of_chunk[0], mark) && has_mark(of_chunk[1], mark);
+    for (uint32_t b = 0; b < kLinesBatch; ++b) {
+      if (!batch.has(b)) continue;
+      all_marked = all_marked && has_mark(lines[b][0], mark) && has_mark(lines[b][1], mark);
     }
     if (all_marked) break;
     if (!patience.lasts(lines[0][0].halves[0])) return false;

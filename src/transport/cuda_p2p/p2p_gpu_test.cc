@@ -288,6 +288,7 @@ class MergeCase {
     merge_.step = merge_guard_.view();
     merge_.shape = kShape;
     merge_.out = out_.data();
+    merge_.out_stride = kShape.num_heads * kShape.row_chunks * kPartialFloats;
     merge_.lse = reinterpret_cast<float*>(lse_.data());
     for (uint32_t source = 0; source < kSources; ++source) add(source);
   }
