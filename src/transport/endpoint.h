@@ -26,10 +26,8 @@ namespace lamina {
 
 using SlotIdx = uint32_t;
 
-class HostEndpoint;
-namespace cuda_p2p {
 class DeviceLink;
-}
+class HostEndpoint;
 
 // Who is at the other end. A new epoch for every incarnation of a session; old epochs are refused
 // at connection.
@@ -96,9 +94,9 @@ class Endpoint {
   // For wait_any(): the form of the endpoint on which a thread can block. Null: nothing may ever
   // wait on it, as in a simulation.
   virtual HostEndpoint* as_host_endpoint() { return nullptr; }
-  // What the devices at both ends send each other without their hosts (cuda_p2p/device_link.h).
-  // Null on backends of hosts alone.
-  virtual cuda_p2p::DeviceLink* device_link() { return nullptr; }
+  // What the devices at both ends send each other without their hosts (device_link.h). Null on
+  // backends of hosts alone.
+  virtual DeviceLink* device_link() { return nullptr; }
 
  protected:
   Endpoint() = default;

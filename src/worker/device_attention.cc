@@ -5,8 +5,6 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "transport/cuda_p2p/device_link.h"
-#include "transport/cuda_p2p/host_messages.h"
 #include "transport/cuda_p2p/poll_pace.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
@@ -36,33 +34,18 @@ DeviceAttention::DeviceAttention(const DeviceAttentionConfig& config,
       partitioner_(blocks_of_peers(), config.max_sequences, config.block_size),
       batches_(static_cast<size_t>(config.num_micro_batches)) {
   check_tiles(this->peers());
-  std::vector<cuda_p2p::StepGuard*> guards;
-  for (MicroBatch& each : batches_) {
-    each.guard = std::make_unique<cuda_p2p::StepGuard>(stream, config.max_wait);
-    throw_if_error(each.guard->begin_epoch(kLinkEpoch));
-    guards.push_back(each.guard.get());
-  }
-  try {
-    for (const AttentionPeer& peer : this->peers()) peer.endpoint->device_link()->guard(guards);
-  } catch (...) {
-    unguard();  // the guards go now, the links later
-    throw;
+  std::vector<DeviceLink*> links;
+  for (const AttentionPeer& peer : this->peers()) links.push_back(peer.endpoint->device_link());
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    batches_[i].channel = links.front()->open_channel(
+        links, {.idx = i, .stream = stream, .max_wait = config.max_wait});
   }
 }
 
 DeviceAttention::~DeviceAttention() {
-  for (const MicroBatch& each : batches_) each.guard->abort();
+  for (const MicroBatch& each : batches_) each.channel->abort();
   const Status ended = synchronize(stream_);
   if (!ended.ok()) log_error("ending offloaded attention: {}", ended.to_string());
-  unguard();
-}
-
-void DeviceAttention::unguard() {
-  for (const AttentionPeer& peer : peers()) peer.endpoint->device_link()->unguard();
-}
-
-const cuda_p2p::Link& DeviceAttention::link_of(const AttentionPeer& peer) const {
-  return peer.endpoint->device_link()->link();
 }
 
 HeadRange DeviceAttention::query_heads(const AttentionPeer& peer) const {
@@ -109,10 +92,9 @@ Status DeviceAttention::add_q(DeviceTransfers& transfers,
                               int32_t layer) const {
   const TensorView& q = batches_[static_cast<size_t>(micro_batch)].q;
   const SlotIdx slot = slot_of(DeviceMessage::kQ, micro_batch, layer);
-  for (const AttentionPeer& peer : peers()) {
-    const HeadRange heads = query_heads(peer);
-    LAMINA_RETURN_IF_ERROR(
-        transfers.add(link_of(peer), slot, q.columns(heads.begin, heads.count())));
+  for (size_t i = 0; i < peers().size(); ++i) {
+    const HeadRange heads = query_heads(peers()[i]);
+    LAMINA_RETURN_IF_ERROR(transfers.add(i, slot, q.columns(heads.begin, heads.count())));
   }
   return {};
 }
@@ -121,7 +103,7 @@ Status DeviceAttention::send_q(int32_t micro_batch, int32_t attention_idx, Tenso
   MicroBatch& step = batch(micro_batch);
   step.q = q;
   if (!config_.overlap) return {};
-  DeviceTransfers transfers(DeviceTransfers::Direction::kSend, *step.guard, attention_idx, stream_);
+  DeviceTransfers transfers(DeviceTransfers::Direction::kSend, *step.channel, attention_idx);
   LAMINA_RETURN_IF_ERROR(add_q(transfers, micro_batch, attention_idx));
   return transfers.enqueue();
 }
@@ -131,55 +113,52 @@ Status DeviceAttention::send_kv(int32_t micro_batch,
                                 TensorView k,
                                 TensorView v) {
   DeviceTransfers transfers(
-      DeviceTransfers::Direction::kSend, *batch(micro_batch).guard, attention_idx, stream_);
+      DeviceTransfers::Direction::kSend, *batch(micro_batch).channel, attention_idx);
   if (!config_.overlap) LAMINA_RETURN_IF_ERROR(add_q(transfers, micro_batch, attention_idx));
   const SlotIdx k_slot = slot_of(DeviceMessage::kK, micro_batch, attention_idx);
   const SlotIdx v_slot = slot_of(DeviceMessage::kV, micro_batch, attention_idx);
-  for (const AttentionPeer& peer : peers()) {
-    const HeadRange heads = peer.kv_heads;
-    LAMINA_RETURN_IF_ERROR(
-        transfers.add(link_of(peer), k_slot, k.columns(heads.begin, heads.count())));
+  for (size_t i = 0; i < peers().size(); ++i) {
+    const HeadRange heads = peers()[i].kv_heads;
+    LAMINA_RETURN_IF_ERROR(transfers.add(i, k_slot, k.columns(heads.begin, heads.count())));
     if (config_.latent) continue;
-    LAMINA_RETURN_IF_ERROR(
-        transfers.add(link_of(peer), v_slot, v.columns(heads.begin, heads.count())));
+    LAMINA_RETURN_IF_ERROR(transfers.add(i, v_slot, v.columns(heads.begin, heads.count())));
   }
   return transfers.enqueue();
 }
 
 Status DeviceAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
   const MicroBatch& step = batch(micro_batch);
-  DeviceTransfers transfers(
-      DeviceTransfers::Direction::kReceive, *step.guard, attention_idx, stream_);
+  DeviceTransfers transfers(DeviceTransfers::Direction::kReceive, *step.channel, attention_idx);
   const SlotIdx slot = slot_of(DeviceMessage::kOut, micro_batch, attention_idx);
-  for (const AttentionPeer& peer : peers()) {
-    const HeadRange heads = query_heads(peer);
-    LAMINA_RETURN_IF_ERROR(
-        transfers.add(link_of(peer), slot, out.columns(heads.begin, heads.count())));
+  for (size_t i = 0; i < peers().size(); ++i) {
+    const HeadRange heads = query_heads(peers()[i]);
+    LAMINA_RETURN_IF_ERROR(transfers.add(i, slot, out.columns(heads.begin, heads.count())));
   }
   const Status received = transfers.enqueue();
   if (!received.ok()) {
-    const Status reason = step.guard->status();
+    const Status reason = step.channel->status();
     return reason.ok() ? received : reason;
   }
   if (attention_idx + 1 < config_.num_layers) return {};
-  return cuda_p2p::advance(step.guard->view(), static_cast<uint32_t>(config_.num_layers), stream_);
+  return step.channel->end_step(static_cast<uint32_t>(config_.num_layers));
 }
 
 // Whoever may want this core gets it: the caller asks again at once.
 Result<bool> DeviceAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
   if (is_on_gpu()) return true;
   const MicroBatch& step = batch(micro_batch);
-  LAMINA_RETURN_IF_ERROR(step.guard->status());
+  LAMINA_RETURN_IF_ERROR(step.channel->status());
   const SlotIdx slot = slot_of(DeviceMessage::kOut, micro_batch, attention_idx);
-  for (const AttentionPeer& peer : peers()) {
-    const int64_t elements = step.num_rows * query_heads(peer).count() * config_.value_dim;
-    const size_t size_bytes = static_cast<size_t>(elements) * dtype_bytes(config_.dtype);
-    const bool has_begun =
-        cuda_p2p::has_begun(link_of(peer).inbox(slot),
-                            link_of(peer).plan(static_cast<uint32_t>(size_bytes)),
-                            step.guard->stamp_of(static_cast<uint32_t>(attention_idx) + 1));
-    if (has_begun) continue;
-    if (step.guard->is_aborted()) return unavailable("an attention worker is gone");
+  for (size_t i = 0; i < peers().size(); ++i) {
+    const int64_t width = query_heads(peers()[i]).count() * config_.value_dim;
+    const DeviceTransfer out = {
+        .link_idx = i,
+        .slot = slot,
+        .rows = {.num_rows = static_cast<size_t>(step.num_rows),
+                 .row_bytes = static_cast<size_t>(width) * dtype_bytes(config_.dtype)},
+        .use = static_cast<uint32_t>(attention_idx) + 1};
+    if (step.channel->has_begun(out)) continue;
+    if (step.channel->is_aborted()) return unavailable("an attention worker is gone");
     cuda_p2p::pause_after(num_vain_looks_++);
     return false;
   }
@@ -192,7 +171,7 @@ std::optional<uint64_t> DeviceAttention::launch_shape(int32_t /*micro_batch*/) c
 }
 
 Status DeviceAttention::check_received() const {
-  for (const MicroBatch& each : batches_) LAMINA_RETURN_IF_ERROR(each.guard->status());
+  for (const MicroBatch& each : batches_) LAMINA_RETURN_IF_ERROR(each.channel->status());
   return {};
 }
 

@@ -2,7 +2,7 @@
 // rank's device sends q, k and v to the attention workers' devices by itself, and notices by itself
 // when the outputs are there. Hosts say what a step is (plans), once. On a GPU every call but
 // begin_step() enqueues and returns, so that a decoding step of all layers is captured as one
-// graph; on a CPU calls wait, within the limits of a StepGuard. Confined to one thread, but for
+// graph; on a CPU calls wait, within the limits of a DeviceChannel. Confined to one thread, but for
 // abort().
 //
 // Heads are split over the workers, not blocks: each worker has all keys of its heads.
@@ -11,8 +11,7 @@
 #include <memory>
 #include <vector>
 
-#include "transport/cuda_p2p/link.h"
-#include "transport/cuda_p2p/step_guard.h"
+#include "transport/device_link.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
 #include "worker/offloaded_backend.h"
@@ -67,19 +66,17 @@ class DeviceAttention final : public OffloadedBackend {
 
  private:
   struct MicroBatch {
-    std::unique_ptr<cuda_p2p::StepGuard> guard;  // counts its messages
-    std::vector<TileStep> parts;                 // by peer
-    int64_t num_rows = 0;                        // of the step's tensors
-    TensorView q;                                // of the layer under way
+    std::unique_ptr<DeviceChannel> channel;  // its links are the peers', in their order
+    std::vector<TileStep> parts;             // by peer
+    int64_t num_rows = 0;                    // of the step's tensors
+    TensorView q;                            // of the layer under way
   };
 
   [[nodiscard]] MicroBatch& batch(int32_t idx) { return batches_[static_cast<size_t>(idx)]; }
-  [[nodiscard]] const cuda_p2p::Link& link_of(const AttentionPeer& peer) const;
   [[nodiscard]] HeadRange query_heads(const AttentionPeer& peer) const;
   [[nodiscard]] static SlotIdx slot_of(wire::DeviceMessage kind,
                                        int32_t micro_batch,
                                        int32_t layer);
-  void unguard();
   void count_bytes(size_t peer_idx, int64_t num_rows);
   Status add_q(DeviceTransfers& transfers, int32_t micro_batch, int32_t layer) const;
   [[nodiscard]] bool is_on_gpu() const { return stream_.device().kind == DeviceKind::kCuda; }
