@@ -102,9 +102,13 @@ class Endpoint {
   Endpoint() = default;
 };
 
-enum class TransportKind : uint8_t { kLoopback, kShm, kTcp, kCudaP2p };
-// "loopback", "shm", "tcp", "cuda_p2p".
+enum class TransportKind : uint8_t { kLoopback, kShm, kTcp, kCudaP2p, kNccl };
+// "loopback", "shm", "tcp", "cuda_p2p", "nccl".
 std::string_view transport_name(TransportKind kind);
+// Whether its endpoints have a device_link(): hosts say what a step is, and no more.
+[[nodiscard]] constexpr bool has_device_links(TransportKind kind) {
+  return kind == TransportKind::kCudaP2p || kind == TransportKind::kNccl;
+}
 
 // Both sides fill one in from the same configuration.
 struct EndpointConfig {
@@ -114,10 +118,12 @@ struct EndpointConfig {
   std::vector<size_t> receive_slots;  // capacity in bytes of each of our slots
   std::vector<size_t> send_slots;     // and of each of the peer's
   bool listens =
-      false;  // tcp, cuda_p2p: this side listens (the attention worker), the other connects
-  std::string host = "127.0.0.1";  // tcp: address to listen on, or to connect to
-  // cuda_p2p: this side's device, and the slots of messages between devices, at least one in all.
+      false;  // tcp, cuda_p2p, nccl: this side listens (the attention worker), the other connects
+  std::string host = "127.0.0.1";  // tcp, nccl: address to listen on, or to connect to
+  // Of backends with device links: this side's device, and the slots of messages between devices,
+  // at least one in all; as many for each channel (DeviceChannel) as for any other.
   Device device{};
+  uint32_t num_device_channels = 1;
   std::vector<uint32_t> device_receive_slots = {};
   std::vector<uint32_t> device_send_slots = {};
 };

@@ -219,7 +219,8 @@ INSTANTIATE_TEST_SUITE_P(
         Place{"OverCpuByItself", "cuda:0", "disaggregated", {"cpu"}, "cuda_p2p"},
         Place{"CpuOverGpuByItself", "cpu", "disaggregated", {"cuda:0"}, "cuda_p2p"},
         Place{"OverGpuByItself", "cuda:0", "disaggregated", {"cuda:1"}, "cuda_p2p"},
-        Place{"OverBothByThemselves", "cuda:0", "disaggregated", {"cuda:1", "cpu"}, "cuda_p2p"}),
+        Place{"OverBothByThemselves", "cuda:0", "disaggregated", {"cuda:1", "cpu"}, "cuda_p2p"},
+        Place{"OverGpuByNccl", "cuda:0", "disaggregated", {"cuda:1"}, "nccl"}),
     [](const auto& place) { return place.param.name; });
 
 }  // namespace
