@@ -445,6 +445,7 @@ EndpointConfig ClusterBackend::endpoint_config(const control::SessionConfig& ses
   if (!uses_devices()) return config;
   const auto rank = static_cast<size_t>(part.kv_head_begin / program_.attention().num_kv_heads);
   config.device = streams_[replica * program_.ranks.size() + rank].device();
+  config.num_device_channels = geometry.num_micro_batches;
   config.receive_slots = wire::model_worker_slots(wire::without_tensors(geometry));
   config.send_slots = wire::attention_worker_slots(wire::without_tensors(geometry));
   config.device_receive_slots = wire::model_device_slots(geometry);

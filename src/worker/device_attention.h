@@ -2,7 +2,7 @@
 // rank's device sends q, k and v to the attention workers' devices by itself, and notices by itself
 // when the outputs are there. Hosts say what a step is (plans), once. On a GPU every call but
 // begin_step() enqueues and returns, so that a decoding step of all layers is captured as one
-// graph; on a CPU calls wait, within the limits of a StepGuard. Confined to one thread, but for
+// graph; on a CPU calls wait, within the limits of a DeviceChannel. Confined to one thread, but for
 // abort().
 //
 // Workers that share heads, each with blocks of its own, are told of all sequences and given all
@@ -13,8 +13,7 @@
 #include <memory>
 #include <vector>
 
-#include "transport/cuda_p2p/link.h"
-#include "transport/cuda_p2p/step_guard.h"
+#include "transport/device_link.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
 #include "worker/offloaded_backend.h"
@@ -71,19 +70,17 @@ class DeviceAttention final : public OffloadedBackend {
 
  private:
   struct MicroBatch {
-    std::unique_ptr<cuda_p2p::StepGuard> guard;  // counts its messages
-    std::vector<TileStep> parts;                 // by peer
-    int64_t num_rows = 0;                        // of the step's tensors
-    TensorView q;                                // of the layer under way
+    std::unique_ptr<DeviceChannel> channel;  // its links are the peers', in their order
+    std::vector<TileStep> parts;             // by peer
+    int64_t num_rows = 0;                    // of the step's tensors
+    TensorView q;                            // of the layer under way
   };
 
   [[nodiscard]] MicroBatch& batch(int32_t idx) { return batches_[static_cast<size_t>(idx)]; }
-  [[nodiscard]] const cuda_p2p::Link& link_of(const AttentionPeer& peer) const;
   [[nodiscard]] HeadRange query_heads(const AttentionPeer& peer) const;
   [[nodiscard]] static SlotIdx slot_of(wire::DeviceMessage kind,
                                        int32_t micro_batch,
                                        int32_t layer);
-  void unguard();
   void place_sinks();
   [[nodiscard]] bool is_partial(const AttentionPeer& peer) const {
     return peer.blocks != all_blocks_;

@@ -11,7 +11,7 @@
 
 #include "device/gpu_stream.h"
 #include "exec/slice_graphs.h"
-#include "transport/cuda_p2p/step_guard.h"
+#include "transport/device_link.h"
 #include "worker/attention_worker.h"
 #include "worker/plan_receiver.h"
 #include "worker/tile_worker.h"
@@ -34,7 +34,7 @@ class DeviceAttentionWorker final : public TileWorker {
 
  private:
   struct MicroBatch {
-    std::unique_ptr<cuda_p2p::StepGuard> guard;  // counts its messages
+    std::unique_ptr<DeviceChannel> channel;
     // Of a layer; layers follow each other.
     Buffer q;
     Buffer k;

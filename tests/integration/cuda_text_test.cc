@@ -233,7 +233,8 @@ INSTANTIATE_TEST_SUITE_P(
               "disaggregated",
               {"cuda:1", "cpu"},
               "cuda_p2p",
-              "sequence"}),
+              "sequence"},
+        Place{"OverGpuByNccl", "cuda:0", "disaggregated", {"cuda:1"}, "nccl"}),
     [](const auto& place) { return place.param.name; });
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "transport/cuda_p2p/gpu_launch.h"
 #include "transport/cuda_p2p/host_launch.h"
+#include "transport/device_link.h"
 
 namespace lamina::cuda_p2p {
 namespace {

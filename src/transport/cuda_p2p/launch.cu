@@ -128,13 +128,18 @@ Status launch(void (*kernel)(Params...),
   return cuda::to_status(cudaLaunchKernelEx(&config, kernel, params...), what);
 }
 
-// A block for each part of the largest message.
-dim3 grid_of(const Transfers& transfers) {
+// A block for each part of the largest message, a thread for each chunk of a part; one warp for
+// messages that are waited for and not moved.
+Grid grid_of(const Transfers& transfers) {
   uint32_t num_parts = 1;
+  uint32_t part_chunks = 1;
   for (uint32_t i = 0; i < transfers.num_messages; ++i) {
-    num_parts = std::max(num_parts, transfers.messages[i].plan.num_parts);
+    const Transfer& message = transfers.messages[i];
+    if (message.rows.data == nullptr) continue;
+    num_parts = std::max(num_parts, message.plan.num_parts);
+    part_chunks = std::max(part_chunks, message.plan.part_chunks);
   }
-  return {num_parts, transfers.num_messages};
+  return {.blocks = {num_parts, transfers.num_messages}, .threads = threads_for(part_chunks)};
 }
 
 }  // namespace
@@ -149,11 +154,11 @@ void load_kernels(Device device) {
 }
 
 Status gpu::send(const Transfers& transfers, StreamView stream) {
-  return launch(send_kernel, {grid_of(transfers)}, stream, "sending from a GPU", transfers);
+  return launch(send_kernel, grid_of(transfers), stream, "sending from a GPU", transfers);
 }
 
 Status gpu::receive(const Transfers& transfers, StreamView stream) {
-  return launch(receive_kernel, {grid_of(transfers)}, stream, "receiving on a GPU", transfers);
+  return launch(receive_kernel, grid_of(transfers), stream, "receiving on a GPU", transfers);
 }
 
 Status gpu::receive_merged(const Merge& merge, StreamView stream) {

@@ -25,11 +25,6 @@ struct PartialSource {
   }
 };
 
-// Bytes of such a message.
-constexpr uint32_t partial_bytes(uint32_t num_rows, uint32_t value_dim) {
-  return num_rows * (value_dim + 1) * static_cast<uint32_t>(sizeof(float));
-}
-
 // Neighbouring elements of a row, as many as a chunk holds, and the row's lse.
 inline constexpr uint32_t kPartialFloats = sizeof(Chunk) / sizeof(float);
 struct PartialChunk {

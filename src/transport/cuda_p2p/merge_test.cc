@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/slots.h"
+#include "transport/device_link.h"
 
 namespace lamina::cuda_p2p {
 namespace {

@@ -51,7 +51,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 Status enqueue(const RoundTrips& trips, StreamView stream) {
-  return launch_together(round_trips_kernel, trips.plan.num_parts, trips, stream);
+  return launch_together(round_trips_kernel,
+                         trips.plan.num_parts,
+                         cuda_p2p::threads_for(trips.plan.part_chunks),
+                         trips,
+                         stream);
 }
 
 bool can_reach_each_other(Device a, Device b) {
