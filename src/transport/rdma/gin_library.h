@@ -9,7 +9,8 @@
 
 namespace lamina::rdma {
 
-static_assert(NCCL_VERSION_CODE >= 22907, "GIN whose kernels end with their communicator");
+static_assert(NCCL_VERSION_CODE >= 22907,
+              "the first whose communicators tell what NICs GPUs can drive");
 
 struct GinLibrary {
   decltype(&::ncclCommQueryProperties) query_properties = nullptr;
