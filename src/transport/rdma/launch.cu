@@ -117,11 +117,13 @@ __global__ void __launch_bounds__(cuda_p2p::kThreads)
   receive_message(team, params.messages[blockIdx.y], params.step, begin);
 }
 
-// A block for each part of the largest message, a thread for each chunk of a part.
+// A block for each part of the largest message, a thread for each chunk of a part; one warp for
+// messages that are waited for and not moved.
 Status enqueue(void (*kernel)(Launch), const Launch& launch, StreamView stream, const char* what) {
   uint32_t num_parts = 1;
   uint32_t part_chunks = 1;
   for (uint32_t i = 0; i < launch.num_messages; ++i) {
+    if (launch.messages[i].rows.data == nullptr) continue;
     num_parts = std::max(num_parts, launch.messages[i].plan.num_parts);
     part_chunks = std::max(part_chunks, launch.messages[i].plan.part_chunks);
   }
