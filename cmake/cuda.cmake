@@ -1,10 +1,14 @@
 # The CUDA backend: built where a toolkit is found, unless told otherwise. Sets LAMINA_HAS_CUDA. Without it rooms link
 # their no_cuda.cc, so that nothing else asks. Sets LAMINA_HAS_NCCL where its header is too: the library is loaded at run
-# time by those who share a model over GPUs.
+# time by those who share a model over GPUs. Sets LAMINA_HAS_RDMA where NCCL's headers are new enough for --transport rdma:
+# those of the Python package nvidia-nccl-cu13 in .venv, which scripts/test installs, or of the toolkit.
 set(LAMINA_CUDA AUTO CACHE STRING "CUDA backend: AUTO (where a toolkit is found), ON or OFF")
 set_property(CACHE LAMINA_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(LAMINA_RDMA AUTO CACHE STRING "GPU-initiated RDMA: AUTO (where NCCL 2.29.7 is found), ON or OFF")
+set_property(CACHE LAMINA_RDMA PROPERTY STRINGS AUTO ON OFF)
 set(LAMINA_HAS_CUDA OFF)
 set(LAMINA_HAS_NCCL OFF)
+set(LAMINA_HAS_RDMA OFF)
 
 if(NOT LAMINA_CUDA STREQUAL "OFF")
   include(CheckLanguage)
@@ -41,5 +45,22 @@ if(LAMINA_HAS_CUDA)
   if(LAMINA_NCCL_INCLUDE_DIR)
     set(LAMINA_HAS_NCCL ON)
   endif()
-  message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}, NCCL: ${LAMINA_HAS_NCCL}")
+  # Looked for each time: packages are installed after a first configuration, too. One nccl.h serves all.
+  file(GLOB packages ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/nvidia/nccl/include)
+  find_path(LAMINA_RDMA_INCLUDE_DIR nccl_device.h HINTS ${packages} ${CUDAToolkit_INCLUDE_DIRS} NO_CACHE)
+  if(LAMINA_RDMA_INCLUDE_DIR AND NOT LAMINA_RDMA STREQUAL "OFF")
+    file(STRINGS ${LAMINA_RDMA_INCLUDE_DIR}/nccl.h nccl_version REGEX "define NCCL_VERSION_CODE")
+    string(REGEX MATCH "[0-9]+$" nccl_version "${nccl_version}")
+    if(nccl_version GREATER_EQUAL 22907)
+      set(LAMINA_NCCL_INCLUDE_DIR ${LAMINA_RDMA_INCLUDE_DIR})
+      set(LAMINA_HAS_NCCL ON)
+      set(LAMINA_HAS_RDMA ON)
+    endif()
+  endif()
+  message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}, "
+                 "NCCL: ${LAMINA_HAS_NCCL}, RDMA: ${LAMINA_HAS_RDMA}")
+endif()
+if(LAMINA_RDMA STREQUAL "ON" AND NOT LAMINA_HAS_RDMA)
+  message(FATAL_ERROR "LAMINA_RDMA is ON, but there are no CUDA compiler and headers of NCCL 2.29.7 or newer: install the "
+                      "Python package nvidia-nccl-cu13, and set LAMINA_RDMA_INCLUDE_DIR to its folder nvidia/nccl/include")
 endif()

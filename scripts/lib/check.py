@@ -90,8 +90,8 @@ def check_includes(path, text, findings):
             for pattern, rooms in THIRD_PARTY.items():
                 if re.match(pattern, angled.group(1)) and room not in rooms:
                     findings.append(f"{path}:{number}: {angled.group(1)} belongs to {', '.join(sorted(rooms))}")
-            if CUDA.match(angled.group(1)) and not any(part.startswith(("cuda", "nccl")) for part in path.parts[:-1]):
-                findings.append(f"{path}:{number}: {angled.group(1)} belongs to folders named cuda or nccl")
+            if CUDA.match(angled.group(1)) and not any(part.startswith(("cuda", "nccl", "rdma")) for part in path.parts[:-1]):
+                findings.append(f"{path}:{number}: {angled.group(1)} belongs to folders named cuda, nccl or rdma")
             if JSON.match(angled.group(1)) and path.suffix == ".h" and not path.name.endswith("_json.h"):
                 findings.append(f"{path}:{number}: JSON in .cc files only")
 

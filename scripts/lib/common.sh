@@ -37,16 +37,22 @@ install_packages() {
     fail "apt-get could not install: ${missing[*]} (another Boost version installed? remove libboost-dev first)"
 }
 
-# A Python environment with the packages of scripts/lib/requirements.txt.
+# A Python environment with the packages of scripts/lib/requirements.txt; where CUDA is compiled, also those of
+# requirements-cuda.txt.
 install_python() {
-  local stamp=.venv/.installed
-  if [ -f "$stamp" ] && cmp -s scripts/lib/requirements.txt "$stamp"; then return; fi
+  local stamp=.venv/.installed lists=(scripts/lib/requirements.txt) list wanted
+  if [ -n "${CUDACXX:-}" ] || command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+    lists+=(scripts/lib/requirements-cuda.txt)
+  fi
+  wanted=$(cat "${lists[@]}")
+  if [ -f "$stamp" ] && [ "$wanted" = "$(cat "$stamp")" ]; then return; fi
   say "preparing the Python environment in .venv"
   # Debian's own Python, whose venv module is among the packages; another one on PATH may lack it.
   /usr/bin/python3 -m venv --clear .venv || fail "cannot make .venv: is python3-venv installed?"
-  .venv/bin/pip install --quiet --disable-pip-version-check -r scripts/lib/requirements.txt ||
-    fail "pip could not install scripts/lib/requirements.txt"
-  cp scripts/lib/requirements.txt "$stamp"
+  for list in "${lists[@]}"; do
+    .venv/bin/pip install --quiet --disable-pip-version-check -r "$list" || fail "pip could not install $list"
+  done
+  echo "$wanted" >"$stamp"
 }
 
 # build PRESET [TARGET...]: configures and builds, quietly unless it fails. With targets named, tests are left out: they

@@ -23,6 +23,7 @@ std::optional<TransportKind> parse_transport(const std::string& name) {
   if (name == "loopback") return TransportKind::kLoopback;
   if (name == "cuda_p2p") return TransportKind::kCudaP2p;
   if (name == "nccl") return TransportKind::kNccl;
+  if (name == "rdma") return TransportKind::kRdma;
   return std::nullopt;
 }
 
@@ -30,12 +31,14 @@ std::optional<TransportKind> parse_transport(const std::string& name) {
 void adapt_to_devices(ClusterBackendConfig& config, const ModelProgram& program) {
   if (!config.transport || !has_device_links(*config.transport)) return;
   const std::string_view transport = transport_name(*config.transport);
-  // NCCL merges nothing as it comes.
-  if (config.transport == TransportKind::kNccl) {
+  // What these bring is not merged as it comes.
+  if (is_of_nccl(*config.transport)) {
     if (config.partition == PartitionKind::kAuto) config.partition = PartitionKind::kHead;
     if (config.partition != PartitionKind::kHead) {
       throw Error(StatusCode::kInvalidArgument,
-                  "--transport nccl splits the KV cache by heads: --partition head or auto");
+                  fmt::format("--transport {} splits the KV cache by heads: --partition head or "
+                              "auto",
+                              transport));
     }
   }
   if (program.rotation.num_replicas > 1) {
@@ -58,9 +61,10 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options, const Loade
   for (const std::string& address : options.attention_worker) {
     config.workers.push_back(control::parse_control_address(address).value_or_throw());
   }
-  if (config.transport == TransportKind::kNccl && model.gpus.empty()) {
+  if (config.transport && is_of_nccl(*config.transport) && model.gpus.empty()) {
     throw Error(StatusCode::kInvalidArgument,
-                "--transport nccl is between GPUs: --device cuda, or --transport tcp");
+                fmt::format("--transport {} is between GPUs: --device cuda, or --transport tcp",
+                            options.transport));
   }
   adapt_to_devices(config, model.program);
   return config;

@@ -78,6 +78,8 @@ v1::Transport to_message(TransportKind kind) {
       return v1::TRANSPORT_CUDA_P2P;
     case TransportKind::kNccl:
       return v1::TRANSPORT_NCCL;
+    case TransportKind::kRdma:
+      return v1::TRANSPORT_RDMA;
   }
   return v1::TRANSPORT_UNSPECIFIED;
 }
@@ -94,6 +96,8 @@ Result<TransportKind> from_message(v1::Transport kind) {
       return TransportKind::kCudaP2p;
     case v1::TRANSPORT_NCCL:
       return TransportKind::kNccl;
+    case v1::TRANSPORT_RDMA:
+      return TransportKind::kRdma;
     default:
       return invalid_argument(
           fmt::format("session config: unknown transport {}", static_cast<int>(kind)));

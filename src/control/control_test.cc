@@ -49,8 +49,12 @@ TEST(Codec, EveryEnumeratorSurvives) {
     config.kv_dtype = dtype;
     EXPECT_EQ(*through_bytes<v1::ConfigureRequest>(config), config);
   }
-  for (const TransportKind kind :
-       {TransportKind::kLoopback, TransportKind::kShm, TransportKind::kTcp}) {
+  for (const TransportKind kind : {TransportKind::kLoopback,
+                                   TransportKind::kShm,
+                                   TransportKind::kTcp,
+                                   TransportKind::kCudaP2p,
+                                   TransportKind::kNccl,
+                                   TransportKind::kRdma}) {
     SessionConfig config = make_session_config();
     config.transport = kind;
     EXPECT_EQ(*through_bytes<v1::ConfigureRequest>(config), config);

@@ -31,9 +31,9 @@ namespace lamina {
 struct ClusterBackendConfig {
   std::vector<control::ControlAddress> workers;  // at least one
   control::ControlSecurity security;
-  // None: shared memory where a worker's address is a loopback one, TCP elsewhere. kCudaP2p, kNccl:
-  // devices send each other q, k, v and outputs by themselves; for one replica, and heads split
-  // over workers.
+  // None: shared memory where a worker's address is a loopback one, TCP elsewhere. kCudaP2p, kNccl,
+  // kRdma: devices send each other q, k, v and outputs by themselves; for one replica, and heads
+  // split over workers.
   std::optional<TransportKind> transport;
   PartitionKind partition = PartitionKind::kAuto;
   // Attention starts on cached keys before k and v are there. None: where that gives the same bits,

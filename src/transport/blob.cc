@@ -55,7 +55,8 @@ TransportKind parse_kind(std::string_view name) {
                           TransportKind::kShm,
                           TransportKind::kTcp,
                           TransportKind::kCudaP2p,
-                          TransportKind::kNccl}) {
+                          TransportKind::kNccl,
+                          TransportKind::kRdma}) {
     if (name == transport_name(kind)) return kind;
   }
   bad_blob(fmt::format("unknown transport '{}'", name));

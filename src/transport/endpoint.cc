@@ -9,6 +9,7 @@
 #include "transport/cuda_p2p/p2p_endpoint.h"
 #include "transport/loopback/loopback.h"
 #include "transport/nccl/nccl_endpoint.h"
+#include "transport/rdma/rdma_endpoint.h"
 #include "transport/shm/shm.h"
 #include "transport/tcp/tcp.h"
 
@@ -53,6 +54,8 @@ std::string_view transport_name(TransportKind kind) {
       return "cuda_p2p";
     case TransportKind::kNccl:
       return "nccl";
+    case TransportKind::kRdma:
+      return "rdma";
   }
   return "unknown";
 }
@@ -71,6 +74,8 @@ std::unique_ptr<PendingEndpoint> prepare_endpoint(const EndpointConfig& config) 
       return cuda_p2p::prepare_cuda_p2p(config);
     case TransportKind::kNccl:
       return nccl::prepare_nccl(config);
+    case TransportKind::kRdma:
+      return rdma::prepare_rdma(config);
   }
   throw Error(StatusCode::kInvalidArgument, "unknown transport");
 }

@@ -102,12 +102,16 @@ class Endpoint {
   Endpoint() = default;
 };
 
-enum class TransportKind : uint8_t { kLoopback, kShm, kTcp, kCudaP2p, kNccl };
-// "loopback", "shm", "tcp", "cuda_p2p", "nccl".
+enum class TransportKind : uint8_t { kLoopback, kShm, kTcp, kCudaP2p, kNccl, kRdma };
+// "loopback", "shm", "tcp", "cuda_p2p", "nccl", "rdma".
 std::string_view transport_name(TransportKind kind);
+// Whether NCCL connects its devices, which are GPUs of different hosts.
+[[nodiscard]] constexpr bool is_of_nccl(TransportKind kind) {
+  return kind == TransportKind::kNccl || kind == TransportKind::kRdma;
+}
 // Whether its endpoints have a device_link(): hosts say what a step is, and no more.
 [[nodiscard]] constexpr bool has_device_links(TransportKind kind) {
-  return kind == TransportKind::kCudaP2p || kind == TransportKind::kNccl;
+  return kind == TransportKind::kCudaP2p || is_of_nccl(kind);
 }
 
 // Both sides fill one in from the same configuration.
@@ -117,9 +121,9 @@ struct EndpointConfig {
   PeerId peer;
   std::vector<size_t> receive_slots;  // capacity in bytes of each of our slots
   std::vector<size_t> send_slots;     // and of each of the peer's
-  bool listens =
-      false;  // tcp, cuda_p2p, nccl: this side listens (the attention worker), the other connects
-  std::string host = "127.0.0.1";  // tcp, nccl: address to listen on, or to connect to
+  bool listens = false;  // tcp, cuda_p2p, nccl, rdma: this side listens (the attention worker), the
+                         // other connects
+  std::string host = "127.0.0.1";  // tcp, nccl, rdma: address to listen on, or to connect to
   // Of backends with device links: this side's device, and the slots of messages between devices,
   // at least one in all; as many for each channel (DeviceChannel) as for any other.
   Device device{};

@@ -1,6 +1,7 @@
 // Setting endpoints up: who is refused, and with what.
 #include <thread>
 
+#include "base/error.h"
 #include "transport/blob.h"
 #include "transport/endpoint_testing.h"
 
@@ -119,6 +120,17 @@ TEST_P(Setup, ManyEndpointsLiveSideBySide) {
   for (uint64_t i = 0; i < pairs.size(); ++i) {
     EXPECT_TRUE(pairs[i].listener->wait(0, i + 1, patience(), {}).ok());
     EXPECT_EQ(pairs[i].listener->received_seq(0), i + 1);
+  }
+}
+
+// Whatever this build and this machine lack, it is said.
+TEST(SetupOfRdma, WhatIsMissingIsNamed) {
+  try {
+    prepare_endpoint(connector_config(TransportKind::kRdma, {.to_listener = {64}}));
+    FAIL() << "a CPU has no NIC";
+  } catch (const Error& error) {
+    EXPECT_NE(error.status().message().find("--transport rdma"), std::string::npos)
+        << error.status().to_string();
   }
 }
 

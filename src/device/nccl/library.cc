@@ -37,33 +37,44 @@ void* open_library() {
           "package nvidia-nccl-cu13 and add its folder to LD_LIBRARY_PATH");
 }
 
+void* handle() {
+  static void* const opened = [] {
+    set_defaults();
+    return open_library();
+  }();
+  return opened;
+}
+
 template <typename Function>
-void find(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(::dlsym(library, name));
-  if (function == nullptr) throw Error(StatusCode::kUnavailable, kName + " has no " + name);
+void find(const char* name, Function& function) {
+  function = reinterpret_cast<Function>(find_function(name));
 }
 
 Library load() {
-  set_defaults();
-  void* const opened = open_library();
   Library library;
-  find(opened, "ncclGetVersion", library.version);
-  find(opened, "ncclGetUniqueId", library.unique_id);
-  find(opened, "ncclCommInitAll", library.init_all);
-  find(opened, "ncclCommInitRankConfig", library.init_rank);
-  find(opened, "ncclCommGetAsyncError", library.async_error);
-  find(opened, "ncclGroupStart", library.group_start);
-  find(opened, "ncclGroupEnd", library.group_end);
-  find(opened, "ncclAllGather", library.all_gather);
-  find(opened, "ncclSend", library.send);
-  find(opened, "ncclRecv", library.receive);
-  find(opened, "ncclCommAbort", library.abort);
-  find(opened, "ncclCommDestroy", library.destroy);
-  find(opened, "ncclGetErrorString", library.error_string);
+  find("ncclGetVersion", library.version);
+  find("ncclGetUniqueId", library.unique_id);
+  find("ncclCommInitAll", library.init_all);
+  find("ncclCommInitRankConfig", library.init_rank);
+  find("ncclCommGetAsyncError", library.async_error);
+  find("ncclGroupStart", library.group_start);
+  find("ncclGroupEnd", library.group_end);
+  find("ncclAllGather", library.all_gather);
+  find("ncclSend", library.send);
+  find("ncclRecv", library.receive);
+  find("ncclCommAbort", library.abort);
+  find("ncclCommDestroy", library.destroy);
+  find("ncclGetErrorString", library.error_string);
   return library;
 }
 
 }  // namespace
+
+void* find_function(const char* name) {
+  void* const function = ::dlsym(handle(), name);
+  if (function == nullptr) throw Error(StatusCode::kUnavailable, kName + " has no " + name);
+  return function;
+}
 
 const Library& library() {
   static const Library loaded = load();

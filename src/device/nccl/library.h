@@ -25,5 +25,8 @@ struct Library {
 // Loaded once for the process, and never closed. Throws Error kUnavailable, saying where it comes
 // from, if it is not there.
 const Library& library();
+// Another function of it, for those who need what not every version has. Throws what library()
+// throws, kUnavailable also where there is no such function.
+void* find_function(const char* name);
 
 }  // namespace lamina::nccl

@@ -123,13 +123,10 @@ Status Communicator::wait_for_call(ncclResult_t returned,
 Status Communicator::run_group(Direction direction,
                                std::span<const Part> parts,
                                StreamView stream) {
-  std::unique_lock lock(mutex_);
-  if (is_aborted_) return unavailable("the GPUs' connection was given up");
-  const ncclResult_t returned = enqueue(direction, parts, stream);
-  lock.unlock();
-  return wait_for_call(returned,
-                       direction == Direction::kSend ? "sending by NCCL" : "receiving by NCCL",
-                       Deadline::after(kCallTime));
+  return run(
+      direction == Direction::kSend ? "sending by NCCL" : "receiving by NCCL",
+      [&](ncclComm_t) { return enqueue(direction, parts, stream); },
+      Deadline::after(kCallTime));
 }
 
 Status Communicator::send(std::span<const Part> parts, StreamView stream) {

@@ -42,6 +42,16 @@ class Communicator {
   // of the same size. kUnavailable after abort() or where NCCL fails, kDeadlineExceeded.
   [[nodiscard]] Status send(std::span<const Part> parts, StreamView stream);
   [[nodiscard]] Status receive(std::span<const Part> parts, StreamView stream);
+  // A call that both ranks make, until NCCL is done with it: what it writes to outlives this.
+  // `what` it does, for errors: kUnavailable, kDeadlineExceeded.
+  template <typename Call>
+  [[nodiscard]] Status run(std::string_view what, const Call& call, Deadline deadline) {
+    std::unique_lock lock(mutex_);
+    if (is_aborted_) return unavailable("the GPUs' connection was given up");
+    const ncclResult_t returned = call(comm_);
+    lock.unlock();
+    return wait_for_call(returned, what, deadline);
+  }
 
   // From any thread, without waiting: messages under way end, with anything in what they receive.
   void abort();

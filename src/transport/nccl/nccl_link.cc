@@ -1,5 +1,6 @@
 #include "transport/nccl/nccl_link.h"
 
+#include <fmt/format.h>
 #include <sys/socket.h>
 
 #include "base/check.h"
@@ -15,6 +16,16 @@ NcclLink::Slots slots_of(const std::vector<uint32_t>& all, uint32_t num_channels
 }
 
 }  // namespace
+
+Status NcclLink::Slots::check(const DeviceTransfer& transfer) const {
+  const size_t idx = transfer.slot - first;
+  if (transfer.slot < first || idx >= capacities.size()) {
+    return invalid_argument(fmt::format("slot {} is another channel's", transfer.slot));
+  }
+  if (transfer.rows.size_bytes() <= capacities[idx]) return {};
+  return invalid_argument(
+      fmt::format("{} bytes in a slot of {}", transfer.rows.size_bytes(), capacities[idx]));
+}
 
 NcclLink::NcclLink(const Library& library, LinkConfig config, FileHandle socket, Deadline deadline)
     : config_(std::move(config)), socket_(std::move(socket)) {

@@ -31,6 +31,9 @@ class NcclLink final : public DeviceLink {
   struct Slots {
     SlotIdx first = 0;
     std::span<const uint32_t> capacities;
+
+    // kInvalidArgument if the message is larger than its slot, or of no slot of these.
+    [[nodiscard]] Status check(const DeviceTransfer& transfer) const;
   };
   [[nodiscard]] Slots receive_slots(size_t channel_idx) const;
   [[nodiscard]] Slots send_slots(size_t channel_idx) const;

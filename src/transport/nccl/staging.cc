@@ -1,7 +1,5 @@
 #include "transport/nccl/staging.h"
 
-#include <fmt/format.h>
-
 #include "base/check.h"
 #include "base/checked_math.h"
 
@@ -21,16 +19,6 @@ Staging::Staging(DeviceKind device, const NcclLink::Slots& slots, bool is_packed
     size_bytes += round_up(size_t{capacity}, kAlignment);
   }
   memory_ = Buffer(memory_of(device), size_bytes);
-}
-
-Status Staging::check(const DeviceTransfer& transfer) const {
-  const size_t idx = transfer.slot - slots_.first;
-  if (transfer.slot < slots_.first || idx >= slots_.capacities.size()) {
-    return invalid_argument(fmt::format("slot {} is another channel's", transfer.slot));
-  }
-  if (transfer.rows.size_bytes() <= slots_.capacities[idx]) return {};
-  return invalid_argument(
-      fmt::format("{} bytes in a slot of {}", transfer.rows.size_bytes(), slots_.capacities[idx]));
 }
 
 std::byte* Staging::place_of(const DeviceTransfer& transfer) const {

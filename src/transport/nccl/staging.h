@@ -15,8 +15,10 @@ class Staging {
   // Error kResourceExhausted.
   Staging(DeviceKind device, const NcclLink::Slots& slots, bool is_packed);
 
-  // kInvalidArgument if the message is larger than its slot, or no slot of this channel's.
-  [[nodiscard]] Status check(const DeviceTransfer& transfer) const;
+  // As the slots'.
+  [[nodiscard]] Status check(const DeviceTransfer& transfer) const {
+    return slots_.check(transfer);
+  }
   // Of a message that passed check(): the place of its slot, or where it lies where that has no
   // gaps.
   [[nodiscard]] std::byte* place_of(const DeviceTransfer& transfer) const;
