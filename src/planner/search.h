@@ -1,0 +1,73 @@
+// The search: every placement that the devices allow, each with the batch that fits memory and the
+// limit on the time between tokens, by the analytic model. Pure functions.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "plan/analytic_costs.h"
+#include "plan/decode_estimate.h"
+#include "planner/load/load.h"
+
+namespace lamina::planner {
+
+struct LatencyLimit {
+  double step_s = std::numeric_limits<double>::infinity();  // time between tokens
+};
+
+// What is asked of one placement.
+struct Question {
+  const ModelWork* model = nullptr;
+  const Load* load = nullptr;
+  PlacementDevices devices;  // of colocated placements the first alone
+  Assumptions assumptions;
+  LatencyLimit limit;
+};
+
+struct Candidate {
+  PlacementSpec placement;
+  double dollars_per_h = 0;
+  int32_t num_blocks = 0;     // of KV, as the allocator has them
+  double most_sequences = 0;  // that memory holds
+  double num_sequences = 0;   // that run: fewer where the time between tokens is limited
+  StepEstimate step;          // with them
+  StepEstimate bound;         // the same at efficiencies of 1 and without latencies
+  double dollars_per_mtoken = 0;
+
+  [[nodiscard]] double tokens_per_dollar() const { return 1e6 / dollars_per_mtoken; }
+};
+
+// kResourceExhausted where not one sequence fits, and kOutOfRange where the limit is not kept even
+// by one; else as plan_kv().
+Result<Candidate> evaluate(const Question& question, const PlacementSpec& placement);
+
+struct SearchSpace {
+  int32_t max_model_devices = 16;
+  int32_t max_attention_devices = 16;
+  int32_t max_colocated_devices = 16;
+  std::vector<PartitionKind> partitions = {PartitionKind::kHead, PartitionKind::kHeadSequence};
+  std::vector<bool> overlaps = {true, false};
+  std::vector<DType> kv_dtypes = {DType::kBF16};
+  int32_t max_replicas = 8;             // as --replicas allows
+  int32_t max_extra_micro_batches = 2;  // beyond the replicas, as --micro-batches allows
+};
+
+struct SearchResult {
+  std::vector<Candidate> offloaded;  // the best of each (model devices, attention devices), by cost
+  std::vector<Candidate> colocated;  // of each tensor-parallel degree
+  int64_t num_placements = 0;        // that were tried
+  int64_t num_feasible = 0;
+
+  // The most tokens per dollar; null where there is none.
+  [[nodiscard]] const Candidate* best_offloaded() const;
+  [[nodiscard]] const Candidate* best_colocated() const;
+};
+
+// `colocated` is the device of the homogeneous placements.
+SearchResult search(const Question& question,
+                    const DeviceSpec& colocated,
+                    const SearchSpace& space);
+
+}  // namespace lamina::planner
