@@ -13,6 +13,7 @@
 
 #include "app/bench_transport.h"
 #include "app/flags.h"
+#include "app/plan.h"
 #include "app/version.h"
 #include "base/error.h"
 #include "device/device.h"
@@ -390,7 +391,8 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
        root.add_subcommand("convert", "Print how a model is sliced at its attention operators")},
       {Command::kCollectEnv,
        root.add_subcommand("collect-env", "Print versions and devices for a bug report")},
-      {Command::kBenchTransport, add_bench_transport(root, options.bench_transport)}};
+      {Command::kBenchTransport, add_bench_transport(root, options.bench_transport)},
+      {Command::kPlan, add_plan(root, options.plan)}};
   add_serve(*commands.at(Command::kServe), options.serve);
   add_attention_worker(*commands.at(Command::kAttentionWorker), options.attention_worker);
   add_run(*commands.at(Command::kRun), options.run);
@@ -414,7 +416,8 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
     if (!config_file.empty()) apply_config_file(config_file, *app);
     require_model(*app);
     options.effective = describe(*app);
-    const bool shares_terminal = command == Command::kRun || command == Command::kBenchTransport;
+    const bool shares_terminal = command == Command::kRun || command == Command::kBenchTransport ||
+                                 command == Command::kPlan;
     if (options.log_level.empty()) options.log_level = shares_terminal ? "warning" : "info";
   }
   return options;

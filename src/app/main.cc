@@ -6,6 +6,7 @@
 #include "app/attention_worker.h"
 #include "app/bench_transport.h"
 #include "app/command_line.h"
+#include "app/plan.h"
 #include "app/run.h"
 #include "app/serve.h"
 #include "app/signals.h"
@@ -32,6 +33,8 @@ int run_program(const Options& options) {
       return run_collect_env();
     case Command::kBenchTransport:
       return run_bench_transport(options.bench_transport);
+    case Command::kPlan:
+      return run_plan(options.plan);
   }
   return 1;
 }
@@ -50,6 +53,8 @@ std::string_view role_of(Command command) {
       return "collect-env";
     case Command::kBenchTransport:
       return "bench-transport";
+    case Command::kPlan:
+      return "plan";
   }
   return "lamina";
 }

@@ -117,6 +117,32 @@ struct BenchTransportOptions {
   bool json = false;
 };
 
+struct PlanOptions {
+  std::string model;
+  std::string devices;              // a YAML file; empty: the catalogue that is built in
+  std::vector<std::string> prices;  // DEVICE=DOLLARS
+  std::string model_device = "h100";
+  std::string attention_device = "h20";
+  std::string colocated_device;  // empty: the model's
+  int32_t max_model_devices = 16;
+  int32_t max_attention_devices = 16;
+  std::string trace;
+  std::string prompt_tokens = "1155";
+  std::string generated_tokens = "211";
+  double rate = -1.0;  // requests a second; 0: all at once; < 0: the trace's own
+  int32_t num_requests = 2000;
+  uint64_t seed = 0;
+  double max_tbt_ms = 0;  // 0: no limit
+  double host_ms = 0;
+  int32_t block_size = 0;  // 0: as assumed
+  std::vector<std::string> kv_cache_dtypes;
+  bool paper_assumptions = false;
+  bool replay = false;
+  bool prefill_shared = false;
+  bool json = false;
+  std::string output;  // a file; empty: standard output
+};
+
 // Which program was asked for, with its options; the others keep their defaults.
 enum class Command : uint8_t {
   kServe,
@@ -124,7 +150,8 @@ enum class Command : uint8_t {
   kRun,
   kConvert,
   kCollectEnv,
-  kBenchTransport
+  kBenchTransport,
+  kPlan
 };
 
 struct Options {
@@ -135,6 +162,7 @@ struct Options {
   RunOptions run;
   ConvertOptions convert;
   BenchTransportOptions bench_transport;
+  PlanOptions plan;
   std::string effective;  // the resolved set, one "--flag value" a line, secrets left out
 };
 

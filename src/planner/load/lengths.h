@@ -22,6 +22,7 @@ class LengthDistribution {
 
   // Of what draw() gives, but for the rounding of fixed lengths.
   [[nodiscard]] double mean() const { return mean_; }
+  [[nodiscard]] bool is_fixed() const { return kind_ == Kind::kFixed; }
   // At least 1.
   [[nodiscard]] int32_t draw(Rng& rng) const;
   [[nodiscard]] const std::string& text() const { return text_; }

@@ -1,0 +1,135 @@
+#include "planner/advice.h"
+
+#include <array>
+#include <functional>
+
+#include "base/error.h"
+
+namespace lamina::planner {
+namespace {
+
+Question homogeneous(const AdviceRequest& request) {
+  Question question = request.question;
+  question.devices = {.model = request.colocated_device, .attention = std::nullopt};
+  return question;
+}
+
+// Other assumptions under which the same two placements are compared.
+struct Variation {
+  const char* name;
+  std::function<void(Assumptions&)> change;
+};
+
+std::vector<Variation> variations() {
+  return {
+      {"as assumed", [](Assumptions&) {}},
+      {"colocated steps lose 10 ms more on the host",
+       [](Assumptions& a) { a.colocated_host_s += 10e-3; }},
+      {"ideal devices and network (bounds)", [](Assumptions& a) { a = a.ideal(); }},
+      {"network: half the bandwidth, twice the latency",
+       [](Assumptions& a) {
+         a.network_efficiency /= 2;
+         a.round_trip_s *= 2;
+       }},
+      {"round trips of host-driven RDMA (66.6 us, PAPER 5.4)",
+       [](Assumptions& a) { a.round_trip_s = 66.6e-6; }},
+      {"attention reads a tenth less", [](Assumptions& a) { a.kv_efficiency *= 0.9; }},
+      {"products reach a tenth less",
+       [](Assumptions& a) {
+         a.flop_efficiency *= 0.9;
+         a.weight_efficiency *= 0.9;
+       }},
+  };
+}
+
+std::vector<GainCase> gains_of(const AdviceRequest& request, const Advice& advice) {
+  std::vector<GainCase> gains;
+  for (const Variation& variation : variations()) {
+    Question offloaded = request.question;
+    Question colocated = homogeneous(request);
+    variation.change(offloaded.assumptions);
+    variation.change(colocated.assumptions);
+    const auto ours = evaluate(offloaded, advice.offloaded->placement);
+    const auto theirs = evaluate(colocated, advice.colocated->placement);
+    if (!ours.ok() || !theirs.ok()) continue;  // it does not keep the limit any more
+    gains.push_back(
+        {variation.name, theirs.value().dollars_per_mtoken / ours.value().dollars_per_mtoken});
+  }
+  return gains;
+}
+
+std::vector<ContextCase> contexts_of(const AdviceRequest& request) {
+  constexpr std::array kContexts = {512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0};
+  std::vector<ContextCase> cases;
+  for (const double context : kContexts) {
+    const Load load = mean_load("", context, 0);
+    Question question = request.question;
+    question.load = &load;
+    const SearchResult found = search(question, request.colocated_device, request.space);
+    const auto dollars = [](const Candidate* best) {
+      return best == nullptr ? 0.0 : best->dollars_per_mtoken;
+    };
+    cases.push_back({context, dollars(found.best_offloaded()), dollars(found.best_colocated())});
+  }
+  return cases;
+}
+
+std::optional<Candidate> copy_of(const Candidate* candidate) {
+  return candidate == nullptr ? std::nullopt : std::optional(*candidate);
+}
+
+}  // namespace
+
+Result<simulate::ReplayResult> replay_candidate(const Question& question,
+                                                const PlacementSpec& placement,
+                                                simulate::Prefill prefill) {
+  LAMINA_ASSIGN_OR_RETURN(const PlannedPartition planned,
+                          plan_kv(*question.model,
+                                  placement,
+                                  question.devices,
+                                  question.assumptions,
+                                  question.load->longest));
+  const AnalyticCosts costs(
+      *question.model, placement, question.devices, question.assumptions, planned.partition);
+  std::vector<simulate::ReplayRequest> requests;
+  requests.reserve(question.load->requests.size());
+  for (const LoadRequest& request : question.load->requests) {
+    requests.push_back(
+        {request.arrives_s, request.num_prompt_tokens, request.num_generated_tokens});
+  }
+  return simulate::replay({.placement = placement,
+                           .num_layers = question.model->num_layers,
+                           .blocks = planned.lanes,
+                           .block_size = question.assumptions.block_size,
+                           .prefill = prefill},
+                          costs,
+                          requests);
+}
+
+Advice advise(const AdviceRequest& request) {
+  Advice advice;
+  advice.search = search(request.question, request.colocated_device, request.space);
+  advice.offloaded = copy_of(advice.search.best_offloaded());
+  advice.colocated = copy_of(advice.search.best_colocated());
+  if (!advice.offloaded && !advice.colocated) {
+    throw Error(StatusCode::kResourceExhausted,
+                "no placement fits: more or larger devices, shorter sequences, or a looser limit "
+                "on the time between tokens are needed");
+  }
+  if (advice.offloaded && advice.colocated) advice.gains = gains_of(request, advice);
+  advice.contexts = contexts_of(request);
+  if (!request.wants_replay) return advice;
+  if (advice.offloaded) {
+    advice.offloaded_replay =
+        replay_candidate(request.question, advice.offloaded->placement, request.prefill)
+            .value_or_throw();
+  }
+  if (advice.colocated) {
+    advice.colocated_replay =
+        replay_candidate(homogeneous(request), advice.colocated->placement, request.prefill)
+            .value_or_throw();
+  }
+  return advice;
+}
+
+}  // namespace lamina::planner
