@@ -7,6 +7,7 @@
 #include "app/bench_transport.h"
 #include "app/command_line.h"
 #include "app/plan.h"
+#include "app/profile.h"
 #include "app/run.h"
 #include "app/serve.h"
 #include "app/signals.h"
@@ -35,6 +36,8 @@ int run_program(const Options& options) {
       return run_bench_transport(options.bench_transport);
     case Command::kPlan:
       return run_plan(options.plan);
+    case Command::kProfile:
+      return run_profile(options.profile);
   }
   return 1;
 }
@@ -55,6 +58,8 @@ std::string_view role_of(Command command) {
       return "bench-transport";
     case Command::kPlan:
       return "plan";
+    case Command::kProfile:
+      return "profile";
   }
   return "lamina";
 }

@@ -121,6 +121,7 @@ struct PlanOptions {
   std::string model;
   std::string devices;              // a YAML file; empty: the catalogue that is built in
   std::vector<std::string> prices;  // DEVICE=DOLLARS
+  std::string profile;              // a YAML file that `lamina profile` wrote; empty: none
   std::string model_device = "h100";
   std::string attention_device = "h20";
   std::string colocated_device;  // empty: the model's
@@ -143,6 +144,17 @@ struct PlanOptions {
   std::string output;  // a file; empty: standard output
 };
 
+struct ProfileOptions {
+  std::string model;
+  std::string device_name = "cpu";
+  std::string transport = "shm";
+  int32_t max_batch = 64;
+  int32_t max_context = 4096;
+  CpuOptions cpus;
+  double point_ms = 20;
+  std::string output;
+};
+
 // Which program was asked for, with its options; the others keep their defaults.
 enum class Command : uint8_t {
   kServe,
@@ -151,7 +163,8 @@ enum class Command : uint8_t {
   kConvert,
   kCollectEnv,
   kBenchTransport,
-  kPlan
+  kPlan,
+  kProfile
 };
 
 struct Options {
@@ -163,6 +176,7 @@ struct Options {
   ConvertOptions convert;
   BenchTransportOptions bench_transport;
   PlanOptions plan;
+  ProfileOptions profile;
   std::string effective;  // the resolved set, one "--flag value" a line, secrets left out
 };
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -16,6 +18,7 @@
 #include "planner/catalogue/device_catalogue.h"
 #include "planner/load/trace_files.h"
 #include "planner/model_source.h"
+#include "planner/profile/profiled_costs.h"
 #include "planner/report/advice_report.h"
 
 namespace lamina::app {
@@ -39,8 +42,29 @@ void apply_price(DeviceCatalogue& catalogue, const std::string& text) {
   catalogue.set_price(text.substr(0, equals), dollars);
 }
 
-DeviceCatalogue catalogue_of(const PlanOptions& options) {
+// A profile with its fits, and what they make of placements of a model.
+struct MeasuredMachine {
+  explicit MeasuredMachine(const std::string& path)
+      : profile(planner::Profile::read(path)), fit(profile) {}
+
+  [[nodiscard]] planner::CostsOf costs_of(const ModelWork& model) const {
+    return [this, &model](const PlacementSpec& placement, const KvPartition& partition) {
+      return std::make_unique<planner::ProfiledCosts>(model, placement, partition, fit);
+    };
+  }
+
+  planner::Profile profile;
+  planner::ProfileFit fit;
+};
+
+DeviceCatalogue catalogue_of(const PlanOptions& options,
+                             const std::optional<MeasuredMachine>& machine) {
   DeviceCatalogue catalogue = DeviceCatalogue::built_in();
+  if (machine) {
+    catalogue.add_device({.spec = machine->fit.device(machine->profile),
+                          .source = options.profile + ": " + machine->profile.machine,
+                          .price = {}});
+  }
   if (!options.devices.empty()) catalogue.add_file(options.devices);
   for (const std::string& price : options.prices) apply_price(catalogue, price);
   return catalogue;
@@ -100,6 +124,17 @@ std::vector<planner::CatalogueEntry> entries_of(const DeviceCatalogue& catalogue
   return entries;
 }
 
+// Times are measured where nothing else takes part.
+void measure_by(const MeasuredMachine& machine,
+                const PlanOptions& devices,
+                const ModelWork& model,
+                planner::Question& question) {
+  const std::string& name = machine.profile.device;
+  const bool all = devices.model_device == name && devices.attention_device == name &&
+                   devices.colocated_device == name;
+  if (all) question.measured = machine.costs_of(model);
+}
+
 }  // namespace
 
 CLI::App* add_plan(CLI::App& root, PlanOptions& options) {
@@ -111,6 +146,10 @@ CLI::App* add_plan(CLI::App& root, PlanOptions& options) {
             "Hugging Face folder, GGUF file or config.json; or llama-33b, llama-65b, llama3-70b");
   flags.add(
       "--devices", options.devices, "YAML file of devices that replace or add to those known");
+  flags.add("--profile",
+            options.profile,
+            "YAML file of `lamina profile`: a device of that name, and measured times where all "
+            "devices of a placement are such");
   flags.add_list("--price", options.prices, "DEVICE=DOLLARS_PER_HOUR; may be repeated");
   flags.add("--model-device", options.model_device, "What holds the weights");
   flags.add("--attention-device", options.attention_device, "What holds the KV cache");
@@ -156,7 +195,9 @@ CLI::App* add_plan(CLI::App& root, PlanOptions& options) {
 
 int run_plan(const PlanOptions& options) {
   const TimePoint begin = steady_clock().now();
-  const DeviceCatalogue catalogue = catalogue_of(options);
+  std::optional<MeasuredMachine> machine;
+  if (!options.profile.empty()) machine.emplace(options.profile);
+  const DeviceCatalogue catalogue = catalogue_of(options, machine);
   const ModelWork model = planner::read_model_work(options.model);
   const Load load = load_of(options);
   PlanOptions devices = options;
@@ -173,6 +214,7 @@ int run_plan(const PlanOptions& options) {
                         .prefill = options.prefill_shared ? simulate::Prefill::kShared
                                                           : simulate::Prefill::kElsewhere};
   if (options.max_tbt_ms > 0) request.question.limit.step_s = 1e-3 * options.max_tbt_ms;
+  if (machine) measure_by(*machine, devices, model, request.question);
   const planner::Advice advice = planner::advise(request);
   const planner::ReportSubject subject{
       .request = &request,

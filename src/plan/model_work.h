@@ -14,9 +14,19 @@
 
 namespace lamina {
 
+// Products of one shape, x [T, inputs] by a weight [outputs, inputs].
+struct ProductShape {
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+  int32_t count = 0;
+
+  friend bool operator==(const ProductShape&, const ProductShape&) = default;
+};
+
 struct ModelWork {
   std::string name;
   int32_t num_layers = 0;
+  int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;   // of a key, as it is cached
   int32_t value_dim = 0;  // of a value
@@ -29,6 +39,8 @@ struct ModelWork {
   double expert_bytes = 0;    // and what a step reads where its tokens are routed to
   double expert_share = 0;    // of expert_bytes, what one token reads
   double flop_per_token = 0;  // of products
+  // All of them, for costs that were measured by shape; experts are not among them.
+  std::vector<ProductShape> products;
 
   // On the wire for each token and layer, if one worker has all heads.
   double q_bytes = 0;

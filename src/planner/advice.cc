@@ -53,7 +53,7 @@ std::vector<GainCase> gains_of(const AdviceRequest& request, const Advice& advic
     const auto theirs = evaluate(colocated, advice.colocated->placement);
     if (!ours.ok() || !theirs.ok()) continue;  // it does not keep the limit any more
     gains.push_back(
-        {variation.name, theirs.value().dollars_per_mtoken / ours.value().dollars_per_mtoken});
+        {variation.name, theirs.value().fleet_dollars_per_mtoken / ours.value().fleet_dollars_per_mtoken});
   }
   return gains;
 }
@@ -82,27 +82,28 @@ std::optional<Candidate> copy_of(const Candidate* candidate) {
 
 Result<simulate::ReplayResult> replay_candidate(const Question& question,
                                                 const PlacementSpec& placement,
-                                                simulate::Prefill prefill) {
+                                                double num_copies,
+simulate::Prefill prefill) {
   LAMINA_ASSIGN_OR_RETURN(const PlannedPartition planned,
                           plan_kv(*question.model,
                                   placement,
                                   question.devices,
                                   question.assumptions,
                                   question.load->longest));
-  const AnalyticCosts costs(
-      *question.model, placement, question.devices, question.assumptions, planned.partition);
+  const std::unique_ptr<StepCosts> costs = costs_of(question, placement, planned.partition);
+  // Copies share the load out; each sees its part of the rate.
   std::vector<simulate::ReplayRequest> requests;
   requests.reserve(question.load->requests.size());
   for (const LoadRequest& request : question.load->requests) {
     requests.push_back(
-        {request.arrives_s, request.num_prompt_tokens, request.num_generated_tokens});
+        {num_copies * request.arrives_s, request.num_prompt_tokens, request.num_generated_tokens});
   }
   return simulate::replay({.placement = placement,
                            .num_layers = question.model->num_layers,
                            .blocks = planned.lanes,
                            .block_size = question.assumptions.block_size,
                            .prefill = prefill},
-                          costs,
+                          *costs,
                           requests);
 }
 
@@ -121,12 +122,12 @@ Advice advise(const AdviceRequest& request) {
   if (!request.wants_replay) return advice;
   if (advice.offloaded) {
     advice.offloaded_replay =
-        replay_candidate(request.question, advice.offloaded->placement, request.prefill)
+        replay_candidate(request.question, advice.offloaded->placement, advice.offloaded->num_copies, request.prefill)
             .value_or_throw();
   }
   if (advice.colocated) {
     advice.colocated_replay =
-        replay_candidate(homogeneous(request), advice.colocated->placement, request.prefill)
+        replay_candidate(homogeneous(request), advice.colocated->placement, advice.colocated->num_copies, request.prefill)
             .value_or_throw();
   }
   return advice;

@@ -43,6 +43,7 @@ ModelWork work_of(const BuiltInModel& model) {
   ModelWork work;
   work.name = model.name;
   work.num_layers = model.num_layers;
+  work.num_heads = model.num_heads;
   work.num_kv_heads = model.num_kv_heads;
   work.head_dim = work.value_dim = model.hidden_size / model.num_heads;
   work.weight_bytes = work.dense_bytes = model.weight_bytes;
@@ -51,6 +52,11 @@ ModelWork work_of(const BuiltInModel& model) {
   work.kv_bytes = 2 * kElementBytes * kv_width;
   work.carried_bytes = work.reduced_bytes = kElementBytes * hidden;
   work.kv_projection_share = 2 * hidden * kv_width / layer_weights;
+  const auto kv_outputs = static_cast<int64_t>(kv_width);
+  work.products = {{model.hidden_size, model.hidden_size, 2 * model.num_layers},
+                   {kv_outputs, model.hidden_size, 2 * model.num_layers},
+                   {model.intermediate_size, model.hidden_size, 2 * model.num_layers},
+                   {model.hidden_size, model.intermediate_size, model.num_layers}};
   return work;
 }
 
@@ -82,6 +88,7 @@ class GraphAccount {
       case OpKind::kLinear:
       case OpKind::kHeadLinear:
         work.flop_per_token += 2 * elements(node.inputs[1]);
+        add_shape(graph_.type(node.inputs[1]).row_shape, work);
         if (read_.insert(node.inputs[1]).second) work.dense_bytes += bytes(node.inputs[1]);
         break;
       case OpKind::kExperts:
@@ -96,6 +103,18 @@ class GraphAccount {
       default:  // small beside these
         break;
     }
+  }
+
+  // A head's own matrix counts as one product of all heads' rows.
+  static void add_shape(const Shape& weight, ModelWork& work) {
+    const int64_t inputs = weight[weight.rank() - 1];
+    ProductShape shape{weight.num_elements() / inputs, inputs, 1};
+    for (ProductShape& known : work.products) {
+      if (known.outputs != shape.outputs || known.inputs != shape.inputs) continue;
+      ++known.count;
+      return;
+    }
+    work.products.push_back(shape);
   }
 
   void add_experts(const Node& node, ModelWork& work) {
@@ -132,6 +151,7 @@ ModelWork work_of(const ModelConfig& config, const std::string& name) {
   ModelWork work;
   work.name = name;
   work.num_layers = static_cast<int32_t>(attentions.size());
+  work.num_heads = attrs->num_heads;
   work.num_kv_heads = attrs->num_kv_heads;
   work.head_dim = attrs->head_dim;
   work.value_dim = attrs->value_dim;

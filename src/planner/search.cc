@@ -26,8 +26,7 @@ class PlacedModel {
       : question_(question),
         placement_(placement),
         num_blocks_(planned.partition.num_blocks),
-        costs_(
-            *question.model, placement, question.devices, question.assumptions, planned.partition),
+        costs_(costs_of(question, placement, planned.partition)),
         ideal_(*question.model,
                placement,
                question.devices,
@@ -43,10 +42,17 @@ class PlacedModel {
     candidate.most_sequences =
         sequences_that_fit(num_blocks_, question_.assumptions.block_size, question_.load->context);
     LAMINA_ASSIGN_OR_RETURN(candidate.num_sequences, sequences_in_time(candidate.most_sequences));
-    candidate.step = step_of(costs_, candidate.num_sequences);
+    candidate.step = step_of(*costs_, candidate.num_sequences);
     candidate.bound = step_of(ideal_, candidate.num_sequences);
     candidate.dollars_per_mtoken =
         1e6 * candidate.dollars_per_h / (kSecondsPerHour * candidate.step.tokens_per_s);
+    const double demand = question_.load->tokens_per_s();
+    candidate.fleet_dollars_per_mtoken = candidate.dollars_per_mtoken;
+    if (demand > 0) {
+      candidate.num_copies = std::ceil(demand / candidate.step.tokens_per_s);
+      candidate.fleet_dollars_per_mtoken =
+          1e6 * candidate.num_copies * candidate.dollars_per_h / (kSecondsPerHour * demand);
+    }
     return candidate;
   }
 
@@ -65,15 +71,15 @@ class PlacedModel {
           fmt::format("room for {} sequences of {:.0f} tokens", most, question_.load->context));
     }
     const double limit_s = question_.limit.step_s;
-    if (step_of(costs_, most).step_s <= limit_s) return most;
-    if (step_of(costs_, least).step_s > limit_s) {
+    if (step_of(*costs_, most).step_s <= limit_s) return most;
+    if (step_of(*costs_, least).step_s > limit_s) {
       return Status(StatusCode::kOutOfRange, "no batch keeps the time between tokens");
     }
     double in_time = least;
     double too_many = most;
     while (too_many - in_time > 1) {
       const double middle = std::floor((in_time + too_many) / 2);
-      (step_of(costs_, middle).step_s <= limit_s ? in_time : too_many) = middle;
+      (step_of(*costs_, middle).step_s <= limit_s ? in_time : too_many) = middle;
     }
     return in_time;
   }
@@ -81,7 +87,7 @@ class PlacedModel {
   const Question& question_;
   PlacementSpec placement_;
   int32_t num_blocks_;
-  AnalyticCosts costs_;
+  std::unique_ptr<StepCosts> costs_;
   AnalyticCosts ideal_;
 };
 
@@ -93,7 +99,7 @@ Result<PlannedPartition> planned_kv(const Question& question, const PlacementSpe
 bool is_better(const Candidate& a, const Candidate& b) {
   // Simpler ones come first: they stay where another is better by rounding errors alone.
   constexpr double kWorthwhile = 1 - 1e-9;
-  return a.dollars_per_mtoken < kWorthwhile * b.dollars_per_mtoken;
+  return a.fleet_dollars_per_mtoken < kWorthwhile * b.fleet_dollars_per_mtoken;
 }
 
 class Search {
@@ -180,6 +186,14 @@ Result<Candidate> evaluate(const Question& question, const PlacementSpec& placem
   LAMINA_ASSIGN_OR_RETURN(const PlannedPartition planned, planned_kv(question, placement));
   return PlacedModel(question, placement, planned)
       .candidate(placement.num_micro_batches, placement.overlap);
+}
+
+std::unique_ptr<StepCosts> costs_of(const Question& question,
+                                    const PlacementSpec& placement,
+                                    const KvPartition& partition) {
+  if (question.measured) return question.measured(placement, partition);
+  return std::make_unique<AnalyticCosts>(
+      *question.model, placement, question.devices, question.assumptions, partition);
 }
 
 SearchResult search(const Question& question,

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -17,6 +19,10 @@ struct LatencyLimit {
   double step_s = std::numeric_limits<double>::infinity();  // time between tokens
 };
 
+// Costs of a placement other than those of AnalyticCosts: measured ones.
+using CostsOf = std::function<std::unique_ptr<StepCosts>(const PlacementSpec& placement,
+                                                         const KvPartition& partition)>;
+
 // What is asked of one placement.
 struct Question {
   const ModelWork* model = nullptr;
@@ -24,6 +30,7 @@ struct Question {
   PlacementDevices devices;  // of colocated placements the first alone
   Assumptions assumptions;
   LatencyLimit limit;
+  CostsOf measured;  // empty: by the devices' figures
 };
 
 struct Candidate {
@@ -35,6 +42,9 @@ struct Candidate {
   StepEstimate step;          // with them
   StepEstimate bound;         // the same at efficiencies of 1 and without latencies
   double dollars_per_mtoken = 0;
+  // Of as many copies as the load needs, 1 where it has no rate: what placements compete by.
+  double num_copies = 1;
+  double fleet_dollars_per_mtoken = 0;
 
   [[nodiscard]] double tokens_per_dollar() const { return 1e6 / dollars_per_mtoken; }
 };
@@ -42,6 +52,11 @@ struct Candidate {
 // kResourceExhausted where not one sequence fits, and kOutOfRange where the limit is not kept even
 // by one; else as plan_kv().
 Result<Candidate> evaluate(const Question& question, const PlacementSpec& placement);
+
+// `question.model` outlives the result.
+std::unique_ptr<StepCosts> costs_of(const Question& question,
+                                    const PlacementSpec& placement,
+                                    const KvPartition& partition);
 
 struct SearchSpace {
   int32_t max_model_devices = 16;

@@ -33,6 +33,7 @@ class DeviceCatalogue {
 
   // Entries of `other` replace those of the same name.
   void add(const DeviceCatalogue& other);
+  void add_device(CatalogueEntry entry) { entries_[entry.spec.name] = std::move(entry); }
   void add_file(const std::filesystem::path& path);
   // Throws Error kNotFound.
   void set_price(const std::string& name, double dollars_per_h);

@@ -101,14 +101,14 @@ std::string row(const Candidate& candidate) {
       ms_text(candidate.bound.step_s),
       candidate.dollars_per_mtoken,
       limit_name(step.limit),
-      100 * (1 - step.model_busy),
-      100 * (1 - step.attention_busy));
+      100 * std::max(0.0, 1 - step.model_busy),
+      100 * std::max(0.0, 1 - step.attention_busy));
 }
 
 std::string placements_text(const SearchResult& search) {
   std::vector<Candidate> best = search.offloaded;
   std::stable_sort(best.begin(), best.end(), [](const auto& a, const auto& b) {
-    return a.dollars_per_mtoken < b.dollars_per_mtoken;
+    return a.fleet_dollars_per_mtoken < b.fleet_dollars_per_mtoken;
   });
   if (best.size() > kMaxRows) best.resize(kMaxRows);
   std::string text = row_head();
@@ -120,7 +120,7 @@ std::string placements_text(const SearchResult& search) {
 
 std::string copies_text(const Load& load, const Candidate& candidate) {
   if (load.requests_per_s <= 0) return {};
-  const double copies = std::ceil(load.tokens_per_s() / candidate.step.tokens_per_s);
+  const double copies = candidate.num_copies;
   const double dollars = copies * candidate.dollars_per_h;
   return fmt::format(
       "  {} x {}: ${:.2f}/h for this load, {:.0f} % used, ${:.3f} a million tokens\n",
@@ -219,7 +219,7 @@ std::string advice_text(const ReportSubject& subject, const Advice& advice) {
   if (advice.offloaded) text += copies_text(load, *advice.offloaded);
   if (advice.colocated) text += copies_text(load, *advice.colocated);
   if (advice.offloaded_replay || advice.colocated_replay) {
-    text += "replayed through the scheduler, one copy of each\n";
+    text += "replayed through the scheduler, one copy of each at its part of the rate\n";
   }
   if (advice.offloaded_replay) {
     text += replay_text("offloaded", *advice.offloaded, *advice.offloaded_replay);

@@ -1,0 +1,266 @@
+#include "planner/profile/profile.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "planner/yaml_fields.h"
+
+namespace lamina::planner {
+namespace {
+
+constexpr size_t kMaxPoints = 10'000;
+constexpr int32_t kMaxCount = 1 << 30;
+constexpr double kMaxSeconds = 1e4;
+constexpr double kMinSeconds = 1e-9;
+
+double seconds_of(YamlFields& fields) {
+  const double seconds = fields.number("seconds", kMinSeconds, kMaxSeconds);
+  fields.refuse_others();
+  return seconds;
+}
+
+ProductPoint read_product(YamlFields& fields) {
+  ProductPoint point{.rows = fields.integer("rows", 1, kMaxCount),
+                     .outputs = fields.integer("outputs", 1, kMaxCount),
+                     .inputs = fields.integer("inputs", 1, kMaxCount)};
+  point.seconds = seconds_of(fields);
+  return point;
+}
+
+AttentionPoint read_attention(YamlFields& fields) {
+  AttentionPoint point{.sequences = fields.integer("sequences", 1, kMaxCount),
+                       .context = fields.integer("context", 1, kMaxCount),
+                       .heads = fields.integer("heads", 1, kMaxCount),
+                       .kv_heads = fields.integer("kv_heads", 1, kMaxCount),
+                       .head_dim = fields.integer("head_dim", 1, kMaxCount)};
+  point.seconds = seconds_of(fields);
+  return point;
+}
+
+TransportPoint read_transport(YamlFields& fields) {
+  TransportPoint point{.bytes = fields.integer("bytes", 1, kMaxCount)};
+  point.seconds = seconds_of(fields);
+  return point;
+}
+
+template <typename Point>
+std::vector<Point> read_points(YamlFields& root,
+                               const std::string& key,
+                               Point (*read)(YamlFields& fields)) {
+  const auto list = root.find(key);
+  if (!list || !list->IsSequence() || list->size() == 0 || list->size() > kMaxPoints) {
+    root.refuse(fmt::format("'{}' must be a list of 1 to {} points", key, kMaxPoints));
+  }
+  std::vector<Point> points;
+  for (size_t i = 0; i < list->size(); ++i) {
+    YamlFields fields((*list)[i], fmt::format("{}: {}[{}]", root.where(), key, i));
+    points.push_back(read(fields));
+  }
+  return points;
+}
+
+// Quotes, so that any text comes back as it was.
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out + "\"";
+}
+
+std::vector<double> product_features(double outputs, double inputs) {
+  return {1.0, outputs * inputs, outputs + inputs};
+}
+
+std::vector<double> attention_features(
+    double sequences, double positions, double heads, double kv_heads, double head_dim) {
+  return {1.0,
+          sequences,
+          sequences * heads * head_dim,
+          positions * kv_heads * head_dim,
+          positions * heads * head_dim};
+}
+
+std::vector<double> features_of(const AttentionPoint& p) {
+  return attention_features(
+      p.sequences, double{1} * p.sequences * p.context, p.heads, p.kv_heads, p.head_dim);
+}
+
+std::string residual_line(const std::string& what, double measured_s, double fitted_s) {
+  return fmt::format("{:<52} {:>12.1f} {:>12.1f} {:>+8.1f} %\n",
+                     what,
+                     1e6 * measured_s,
+                     1e6 * fitted_s,
+                     100 * (fitted_s / measured_s - 1));
+}
+
+}  // namespace
+
+Profile Profile::parse(const std::string& yaml, const std::string& source) {
+  YamlFields root(parse_yaml(yaml, source), source);
+  Profile profile;
+  profile.machine = root.text("machine");
+  profile.device = root.text("device");
+  profile.transport = root.text("transport");
+  profile.threads = root.integer("threads", 1, 1 << 20);
+  profile.memory_bytes = root.number("memory_bytes", 1, 1e18);
+  profile.products = read_points(root, "products", read_product);
+  profile.attention = read_points(root, "attention", read_attention);
+  profile.transports = read_points(root, "round_trips", read_transport);
+  root.refuse_others();
+  return profile;
+}
+
+Profile Profile::read(const std::filesystem::path& path) {
+  const YAML::Node root = read_yaml(path);
+  return parse(YAML::Dump(root), path.string());
+}
+
+std::string Profile::to_yaml() const {
+  std::string text = fmt::format(
+      "# Written by `lamina profile`. Seconds are medians.\n"
+      "machine: {}\ndevice: {}\ntransport: {}\nthreads: {}\nmemory_bytes: {:.0f}\nproducts:\n",
+      quoted(machine),
+      quoted(device),
+      quoted(transport),
+      threads,
+      memory_bytes);
+  for (const ProductPoint& p : products) {
+    text += fmt::format("  - {{rows: {}, outputs: {}, inputs: {}, seconds: {:.4g}}}\n",
+                        p.rows,
+                        p.outputs,
+                        p.inputs,
+                        p.seconds);
+  }
+  text += "attention:\n";
+  for (const AttentionPoint& p : attention) {
+    text += fmt::format(
+        "  - {{sequences: {}, context: {}, heads: {}, kv_heads: {}, head_dim: {}, seconds: "
+        "{:.4g}}}\n",
+        p.sequences,
+        p.context,
+        p.heads,
+        p.kv_heads,
+        p.head_dim,
+        p.seconds);
+  }
+  text += "round_trips:\n";
+  for (const TransportPoint& p : transports) {
+    text += fmt::format("  - {{bytes: {}, seconds: {:.4g}}}\n", p.bytes, p.seconds);
+  }
+  return text;
+}
+
+ProfileFit::ProfileFit(const Profile& profile) {
+  std::map<int32_t, std::pair<std::vector<std::vector<double>>, std::vector<double>>> by_rows;
+  for (const ProductPoint& p : profile.products) {
+    auto& [features, seconds] = by_rows[p.rows];
+    features.push_back(
+        product_features(static_cast<double>(p.outputs), static_cast<double>(p.inputs)));
+    seconds.push_back(p.seconds);
+  }
+  if (by_rows.empty() || profile.attention.empty() || profile.transports.empty()) {
+    throw Error(StatusCode::kInvalidArgument, "a profile needs points of every kind");
+  }
+  for (const auto& [rows, points] : by_rows) {
+    products_[rows] = fit_relative(points.first, points.second);
+  }
+  std::vector<std::vector<double>> features;
+  std::vector<double> seconds;
+  for (const AttentionPoint& p : profile.attention) {
+    features.push_back(features_of(p));
+    seconds.push_back(p.seconds);
+  }
+  attention_ = fit_relative(features, seconds);
+  features.clear();
+  seconds.clear();
+  for (const TransportPoint& p : profile.transports) {
+    features.push_back({1.0, static_cast<double>(p.bytes)});
+    seconds.push_back(p.seconds);
+  }
+  transport_ = fit_relative(features, seconds);
+}
+
+double ProfileFit::product_s(double rows, double outputs, double inputs) const {
+  const std::vector<double> features = product_features(outputs, inputs);
+  const auto above = products_.lower_bound(static_cast<int32_t>(std::ceil(rows)));
+  if (above == products_.end()) {  // computing bounds it: as long for each row
+    const auto& [most, fit] = *products_.rbegin();
+    return fit.at(features) * rows / most;
+  }
+  const double above_s = above->second.at(features);
+  if (above == products_.begin()) return above_s;
+  const auto below = std::prev(above);
+  const double share = (rows - below->first) / (above->first - below->first);
+  const double below_s = below->second.at(features);
+  return below_s + share * (above_s - below_s);
+}
+
+double ProfileFit::attention_s(
+    double sequences, double positions, double heads, double kv_heads, double head_dim) const {
+  return attention_.at(attention_features(sequences, positions, heads, kv_heads, head_dim));
+}
+
+double ProfileFit::round_trip_s(double bytes) const {
+  return transport_.at({1.0, bytes});
+}
+
+DeviceSpec ProfileFit::device(const Profile& profile) const {
+  constexpr double kSide = 4096;
+  const double read_s = product_s(1, kSide, kSide);
+  const int32_t most = products_.rbegin()->first;
+  const double compute_s = product_s(most, kSide, kSide);
+  const double bytes_s = transport_.coefficients[1];
+  constexpr double kNoLimit = 1e15;
+  const double network = bytes_s > 0 ? 2.0 / bytes_s : kNoLimit;
+  return {.name = profile.device,
+          .flop_per_s = 2.0 * most * kSide * kSide / compute_s,
+          .memory_bytes = profile.memory_bytes,
+          .memory_bytes_per_s = 2.0 * kSide * kSide / read_s,
+          .link_bytes_per_s = network,
+          .network_bytes_per_s = network};
+}
+
+std::string ProfileFit::residuals(const Profile& profile) const {
+  std::string text =
+      fmt::format("{:<52} {:>12} {:>12} {:>10}\n", "", "measured us", "fitted us", "residual");
+  const auto summary = [](const char* name, const LinearFit& fit) {
+    return fmt::format("{}: residuals {:.1f} % in the mean, {:.1f} % at worst\n",
+                       name,
+                       100 * fit.mean_error,
+                       100 * fit.worst_error);
+  };
+  std::string sums;
+  for (const ProductPoint& p : profile.products) {
+    text += residual_line(
+        fmt::format("product [{}, {}] by [{}, {}]", p.rows, p.inputs, p.outputs, p.inputs),
+        p.seconds,
+        product_s(p.rows, static_cast<double>(p.outputs), static_cast<double>(p.inputs)));
+  }
+  for (const auto& [rows, fit] : products_) {
+    sums += summary(fmt::format("products of {} rows", rows).c_str(), fit);
+  }
+  for (const AttentionPoint& p : profile.attention) {
+    text += residual_line(fmt::format("attention, {} sequences of {}, {} heads over {} of {}",
+                                      p.sequences,
+                                      p.context,
+                                      p.heads,
+                                      p.kv_heads,
+                                      p.head_dim),
+                          p.seconds,
+                          attention_.at(features_of(p)));
+  }
+  sums += summary("attention", attention_);
+  for (const TransportPoint& p : profile.transports) {
+    text += residual_line(fmt::format("round trip of {} bytes", p.bytes),
+                          p.seconds,
+                          round_trip_s(static_cast<double>(p.bytes)));
+  }
+  return text + sums + summary("round trips", transport_);
+}
+
+}  // namespace lamina::planner
