@@ -141,6 +141,8 @@ struct PlanOptions {
   bool replay = false;
   bool prefill_shared = false;
   bool json = false;
+  bool html = false;
+  bool svg = false;
   std::string output;  // a file; empty: standard output
 };
 

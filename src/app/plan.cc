@@ -20,6 +20,7 @@
 #include "planner/model_source.h"
 #include "planner/profile/profiled_costs.h"
 #include "planner/report/advice_report.h"
+#include "planner/report/plan_charts.h"
 
 namespace lamina::app {
 namespace {
@@ -135,6 +136,18 @@ void measure_by(const MeasuredMachine& machine,
   if (all) question.measured = machine.costs_of(model);
 }
 
+std::string answer(const PlanOptions& options,
+                   const planner::ReportSubject& subject,
+                   const planner::Advice& advice) {
+  if (options.json) return planner::advice_json(subject, advice);
+  if (options.svg) return planner::charts_svg(planner::plan_charts(*subject.request, advice));
+  const std::string text = planner::advice_text(subject, advice);
+  if (!options.html) return text;
+  return planner::charts_html(fmt::format("Placements of {}", subject.request->question.model->name),
+                              text,
+                              planner::plan_charts(*subject.request, advice));
+}
+
 }  // namespace
 
 CLI::App* add_plan(CLI::App& root, PlanOptions& options) {
@@ -188,7 +201,11 @@ CLI::App* add_plan(CLI::App& root, PlanOptions& options) {
   flags.add_switch("--prefill-shared",
                    options.prefill_shared,
                    "In the replay prompts run on the model's devices, not elsewhere");
-  flags.add_switch("--json", options.json, "The answer as JSON");
+  CLI::Option* json = flags.add_switch("--json", options.json, "The answer as JSON");
+  CLI::Option* html = flags.add_switch("--html", options.html, "Charts and answer as a page");
+  CLI::Option* svg = flags.add_switch("--svg", options.svg, "The charts as a drawing");
+  json->excludes(html)->excludes(svg);
+  html->excludes(svg);
   flags.add("--output", options.output, "File to write (default: standard output)");
   return app;
 }
@@ -220,9 +237,7 @@ int run_plan(const PlanOptions& options) {
       .request = &request,
       .devices = entries_of(catalogue, devices),
       .search_s = std::chrono::duration<double>(steady_clock().now() - begin).count()};
-  write_output(
-      options.output,
-      options.json ? planner::advice_json(subject, advice) : planner::advice_text(subject, advice));
+  write_output(options.output, answer(options, subject, advice));
   return 0;
 }
 

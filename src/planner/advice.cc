@@ -53,7 +53,8 @@ std::vector<GainCase> gains_of(const AdviceRequest& request, const Advice& advic
     const auto theirs = evaluate(colocated, advice.colocated->placement);
     if (!ours.ok() || !theirs.ok()) continue;  // it does not keep the limit any more
     gains.push_back(
-        {variation.name, theirs.value().fleet_dollars_per_mtoken / ours.value().fleet_dollars_per_mtoken});
+        {variation.name,
+         theirs.value().fleet_dollars_per_mtoken / ours.value().fleet_dollars_per_mtoken});
   }
   return gains;
 }
@@ -83,7 +84,7 @@ std::optional<Candidate> copy_of(const Candidate* candidate) {
 Result<simulate::ReplayResult> replay_candidate(const Question& question,
                                                 const PlacementSpec& placement,
                                                 double num_copies,
-simulate::Prefill prefill) {
+                                                simulate::Prefill prefill) {
   LAMINA_ASSIGN_OR_RETURN(const PlannedPartition planned,
                           plan_kv(*question.model,
                                   placement,
@@ -121,14 +122,18 @@ Advice advise(const AdviceRequest& request) {
   advice.contexts = contexts_of(request);
   if (!request.wants_replay) return advice;
   if (advice.offloaded) {
-    advice.offloaded_replay =
-        replay_candidate(request.question, advice.offloaded->placement, advice.offloaded->num_copies, request.prefill)
-            .value_or_throw();
+    advice.offloaded_replay = replay_candidate(request.question,
+                                               advice.offloaded->placement,
+                                               advice.offloaded->num_copies,
+                                               request.prefill)
+                                  .value_or_throw();
   }
   if (advice.colocated) {
-    advice.colocated_replay =
-        replay_candidate(homogeneous(request), advice.colocated->placement, advice.colocated->num_copies, request.prefill)
-            .value_or_throw();
+    advice.colocated_replay = replay_candidate(homogeneous(request),
+                                               advice.colocated->placement,
+                                               advice.colocated->num_copies,
+                                               request.prefill)
+                                  .value_or_throw();
   }
   return advice;
 }

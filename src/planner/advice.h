@@ -51,7 +51,8 @@ struct AdviceRequest {
 // Throws Error: kResourceExhausted if no placement of either kind fits; what replay() returns.
 Advice advise(const AdviceRequest& request);
 
-// A candidate's placement under its load's requests, at the rate of one of so many copies. kInvalidArgument where the load has none.
+// A candidate's placement under its load's requests, at the rate of one of so many copies.
+// kInvalidArgument where the load has none.
 Result<simulate::ReplayResult> replay_candidate(const Question& question,
                                                 const PlacementSpec& placement,
                                                 double num_copies,

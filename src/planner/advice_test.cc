@@ -67,7 +67,8 @@ TEST_F(AdviceTest, AKnownRateIsServedByTheCheapestFleet) {
   for (const Candidate& candidate : advice.search.offloaded) {
     EXPECT_GE(candidate.num_copies * candidate.dollars_per_h,
               advice.offloaded->num_copies * advice.offloaded->dollars_per_h * (1 - 1e-9));
-    EXPECT_GE(candidate.num_copies * candidate.step.tokens_per_s, load_.tokens_per_s() * (1 - 1e-9));
+    EXPECT_GE(candidate.num_copies * candidate.step.tokens_per_s,
+              load_.tokens_per_s() * (1 - 1e-9));
   }
   ASSERT_TRUE(advice.offloaded_replay);
   EXPECT_FALSE(advice.offloaded_replay->is_overloaded);

@@ -1,16 +1,12 @@
 // The Meter of CPUs.
 #include <algorithm>
-#include <map>
 #include <numeric>
-#include <optional>
-#include <tuple>
 
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "device/buffer.h"
 #include "kernels/attention.h"
 #include "kernels/linear.h"
-#include "kv/kv_cache.h"
 #include "planner/profile/meter.h"
 #include "tensor/packed_matrix.h"
 #include "transport/measure/host_trips.h"
@@ -52,22 +48,28 @@ double median_s(Duration time, const Body& body) {
 class HostMeter final : public Meter {
  public:
   HostMeter(const HostMeterConfig& config, StreamView products, StreamView attention)
-      : config_(config), products_(products), attention_(attention) {}
+      : config_(config),
+        products_(products),
+        attention_(attention),
+        arena_(touched(config.working_set_bytes)) {}
 
   double product_s(const ProductPoint& point) override;
   double attention_s(const AttentionPoint& point) override;
   double round_trip_s(const TransportPoint& point) override;
 
  private:
-  [[nodiscard]] size_t num_copies(size_t size_bytes) const {
-    return std::clamp<size_t>(config_.working_set_bytes / std::max<size_t>(size_bytes, 1), 1, 4096);
+  // Where run `run` finds its weights or keys: one place after another of the arena.
+  std::byte* place(size_t run, size_t size_bytes) {
+    constexpr size_t kAlignment = 4096;
+    const size_t stride = ceil_div(size_bytes, kAlignment) * kAlignment;
+    if (stride > arena_.size_bytes()) arena_ = touched(stride);
+    return arena_.data() + run % (arena_.size_bytes() / stride) * stride;
   }
 
   HostMeterConfig config_;
   StreamView products_;
   StreamView attention_;
-  std::optional<measure::HostTrips> trips_;
-  uint32_t max_trip_bytes_ = 0;
+  Buffer arena_;
 };
 
 double HostMeter::product_s(const ProductPoint& point) {
@@ -79,12 +81,10 @@ double HostMeter::product_s(const ProductPoint& point) {
   const size_t bytes =
       is_packed ? packed.size_bytes()
                 : static_cast<size_t>(point.outputs * point.inputs) * dtype_bytes(kDType);
-  std::vector<Buffer> copies;
-  for (size_t i = num_copies(bytes); i > 0; --i) copies.push_back(touched(bytes));
   const Buffer x = touched_rows(point.rows, point.inputs);
   const Buffer out = touched_rows(point.rows, point.outputs);
   return median_s(config_.time, [&](size_t run) {
-    std::byte* const weights = copies[run % copies.size()].data();
+    std::byte* const weights = place(run, bytes);
     packed.data = weights;
     return kernels::linear(
         {.x = {x.data(), kDType, {point.rows, point.inputs}},
@@ -99,22 +99,10 @@ double HostMeter::product_s(const ProductPoint& point) {
 
 double HostMeter::attention_s(const AttentionPoint& point) {
   attention_.adopt_this_thread();
-  const KvLayout layout{.num_layers = 1,
-                        .num_kv_heads = point.kv_heads,
-                        .head_dim = point.head_dim,
-                        .value_dim = point.head_dim,
-                        .block_size = kBlockSize,
-                        .dtype = kDType};
   const int32_t blocks_of_one = ceil_div(point.context, kBlockSize);
   const int32_t num_blocks = blocks_of_one * point.sequences;
-  std::vector<KvCache> layers;
-  const size_t bytes = layout.block_bytes() * static_cast<size_t>(num_blocks);
-  for (size_t i = num_copies(bytes); i > 0; --i) {
-    layers.emplace_back(layout, num_blocks, MemoryKind::kHost);
-    for (const TensorView& view : {layers.back().keys(0), layers.back().values(0)}) {
-      std::fill_n(view.data, view.size_bytes(), std::byte{0});
-    }
-  }
+  const Shape cache = {num_blocks, point.kv_heads, kBlockSize, point.head_dim};
+  const size_t half = static_cast<size_t>(cache.num_elements()) * dtype_bytes(kDType);
   const int64_t width = int64_t{point.heads} * point.head_dim;
   const Buffer q = touched_rows(point.sequences, width);
   const Buffer out = touched_rows(point.sequences, width);
@@ -125,10 +113,10 @@ double HostMeter::attention_s(const AttentionPoint& point) {
   std::iota(tables.begin(), tables.end(), 0);
   const Shape shape = {point.sequences, point.heads, point.head_dim};
   return median_s(config_.time, [&](size_t run) {
-    const KvCache& cache = layers[run % layers.size()];
+    std::byte* const keys = place(run, 2 * half);
     return kernels::ragged_attention({.q = {q.data(), kDType, shape},
-                                      .k_cache = cache.keys(0),
-                                      .v_cache = cache.values(0),
+                                      .k_cache = {keys, kDType, cache},
+                                      .v_cache = {keys + half, kDType, cache},
                                       .out = {out.data(), kDType, shape},
                                       .lse = {},
                                       .batch = {query_begin, context, tables, blocks_of_one},
@@ -141,14 +129,14 @@ double HostMeter::attention_s(const AttentionPoint& point) {
   });
 }
 
+// With a peer of its own, which waits for no more than a while.
 double HostMeter::round_trip_s(const TransportPoint& point) {
   const auto bytes = static_cast<uint32_t>(point.bytes);
-  if (!trips_ || bytes > max_trip_bytes_) {
-    max_trip_bytes_ = std::max<uint32_t>(bytes, 1 << 20);
-    trips_.emplace(measure::HostTrips::Config{
-        .kind = config_.transport, .max_bytes = max_trip_bytes_, .wait = {}});
-  }
-  const std::vector<double> sorted = trips_->times_us(bytes, config_.time).value_or_throw();
+  // The peer inherits its place from this thread: it answers from where attention is.
+  attention_.adopt_this_thread();
+  measure::HostTrips trips({.kind = config_.transport, .max_bytes = bytes, .wait = {}});
+  products_.adopt_this_thread();
+  const std::vector<double> sorted = trips.times_us(bytes, config_.time).value_or_throw();
   return 1e-6 * sorted[sorted.size() / 2];
 }
 

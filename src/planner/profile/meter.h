@@ -26,9 +26,9 @@ class Meter {
 
 struct HostMeterConfig {
   TransportKind transport = TransportKind::kShm;
-  // Weights and KV are cycled through so much memory, as a model's own are: what fits caches there
-  // fits them here.
-  uint64_t working_set_bytes = uint64_t{128} << 20;
+  // Weights and KV are cycled through so much memory, as a model's own are: what does not fit
+  // caches there does not fit them here.
+  uint64_t working_set_bytes = uint64_t{512} << 20;
   Duration time = std::chrono::milliseconds(20);  // of each point
 };
 

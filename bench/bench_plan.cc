@@ -1,0 +1,207 @@
+// What `lamina profile` and the planner's model predict, beside what decoding steps take: points
+// (sequences B, context S, attention workers b, micro-batches n) drawn from a seed, none of which a
+// profile has measured, over a model worker on one core and attention workers, processes of their
+// own, on another. Profiles and points are measured in turns, because bandwidth drifts: a point is
+// predicted from the profiles before and after it. Prints a line a point and the errors; asserts
+// nothing.
+//   lamina_bench_plan MODEL [seed [flags of lamina serve]]
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "app/local_workers.h"
+#include "app/placement.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "cuda/serve_options.h"
+#include "cuda/step_loop.h"
+#include "plan/decode_estimate.h"
+#include "planner/model_source.h"
+#include "planner/profile/meter.h"
+#include "planner/profile/profiled_costs.h"
+#include "transport/measure/peer.h"
+
+namespace lamina::bench {
+namespace {
+
+constexpr int kPoints = 10;
+constexpr int32_t kMaxBatch = 48;
+constexpr int32_t kMaxContext = 3072;
+constexpr int kModelCore = 0;
+constexpr int kAttentionCore = 1;
+
+struct Point {
+  int32_t batch = 0;
+  int32_t context = 0;
+  int32_t workers = 0;
+  int32_t micro_batches = 0;
+};
+
+std::vector<Point> draw_points(uint64_t seed) {
+  Rng rng(seed);
+  const auto between = [&](int32_t low, int32_t high) {
+    return low + static_cast<int32_t>(rng.next_below(static_cast<uint64_t>(high - low + 1)));
+  };
+  std::vector<Point> points;
+  for (int i = 0; i < kPoints; ++i) {
+    points.push_back({.batch = 2 * between(2, kMaxBatch / 2),
+                      .context = between(128, kMaxContext),
+                      .workers = between(1, 2),
+                      .micro_batches = between(1, 2)});
+  }
+  return points;
+}
+
+app::ProcessCpus on_core(app::ProcessCpus cpus, int core) {
+  cpus.share = {.num_threads = 1, .cpus = {core}};
+  return cpus;
+}
+
+class Bench {
+ public:
+  explicit Bench(const app::ServeOptions& options)
+      : options_(options),
+        cpus_(on_core(app::settle({.threads = 1}), kModelCore)),
+        work_(planner::read_model_work(options.model.model)),
+        model_(app::load_model(options.model, "", cpus_)),
+        model_pool_(1, {kModelCore}),
+        attention_pool_(1, {kAttentionCore}),
+        meter_(planner::make_host_meter({.transport = TransportKind::kShm,
+                                         .working_set_bytes = uint64_t{512} << 20,
+                                         .time = std::chrono::milliseconds(15)},
+                                        StreamView(model_pool_),
+                                        StreamView(attention_pool_))) {}
+
+  void run(uint64_t seed) {
+    fmt::print("seed {}\n{:>4} {:>8} {:>3} {:>3} {:>12} {:>12} {:>8}\n",
+               seed,
+               "B",
+               "S",
+               "b",
+               "n",
+               "measured ms",
+               "predicted",
+               "error");
+    planner::Profile before = profile();
+    double sum = 0;
+    double worst = 0;
+    for (const Point& point : draw_points(seed)) {
+      const double measured_s = measure(point);
+      planner::Profile after = profile();
+      const StepEstimate predicted = predict(point, joined(before, after));
+      before = std::move(after);
+      const double error = predicted.step_s / measured_s - 1.0;
+      fmt::print("{:>4} {:>8} {:>3} {:>3} {:>12.2f} {:>12.2f} {:>+7.1f} %   {:.1f} {:.1f} {:.1f}\n",
+                 point.batch,
+                 point.context,
+                 point.workers,
+                 point.micro_batches,
+                 1e3 * measured_s,
+                 1e3 * predicted.step_s,
+                 100 * error,
+                 1e3 * predicted.model_s,
+                 1e3 * predicted.attention_s,
+                 1e3 * predicted.wire_s);
+      std::fflush(stdout);
+      sum += std::abs(error);
+      worst = std::max(worst, std::abs(error));
+    }
+    fmt::print("error of a step's time: {:.1f} % in the mean, {:.1f} % at worst\n",
+               100 * sum / kPoints,
+               100 * worst);
+  }
+
+ private:
+  [[nodiscard]] planner::Profile profile() {
+    planner::Profile profile{.machine = "this", .device = "cpu", .transport = "shm"};
+    planner::measure(*meter_, planner::ProfileGrid::of(work_, kMaxBatch, kMaxContext), profile);
+    return profile;
+  }
+
+  static planner::Profile joined(const planner::Profile& a, const planner::Profile& b) {
+    planner::Profile both = a;
+    both.products.insert(both.products.end(), b.products.begin(), b.products.end());
+    both.attention.insert(both.attention.end(), b.attention.begin(), b.attention.end());
+    both.transports.insert(both.transports.end(), b.transports.begin(), b.transports.end());
+    return both;
+  }
+
+  [[nodiscard]] StepEstimate predict(const Point& point, const planner::Profile& profile) const {
+    const planner::ProfileFit fit(profile);
+    const PlacementSpec placement{.num_attention_workers = point.workers,
+                                  .num_micro_batches = point.micro_batches};
+    KvPartition heads{.num_kv_heads = work_.num_kv_heads, .num_blocks = 1, .tiles = {}};
+    for (const HeadRange& range : split_heads(work_.num_kv_heads, point.workers)) {
+      heads.tiles.push_back({static_cast<int32_t>(heads.tiles.size()), range, {0, 1}});
+    }
+    const planner::ProfiledCosts costs(
+        work_, placement, heads, fit, /*workers_per_device=*/point.workers);
+    return estimate_step(costs, placement, work_.num_layers, point.batch, point.context);
+  }
+
+  // Seconds of a step of all micro-batches.
+  double measure(const Point& point) {
+    constexpr double kEnoughSeconds = 1.0;
+    // Processes inherit their place from the thread that starts them.
+    StreamView(attention_pool_).adopt_this_thread();
+    const std::string secret = app::random_secret();
+    const app::CpuShare core{.num_threads = 1, .cpus = {kAttentionCore}};
+    const app::LocalWorkers workers({.cpus = std::vector(static_cast<size_t>(point.workers), core),
+                                     .kv_memory_bytes = uint64_t{2} << 30,
+                                     .secret = secret,
+                                     .log_level = "warning"});
+    StreamView(model_pool_).adopt_this_thread();
+    app::PlacementOptions options = options_.placement;
+    options.security.cluster_secret = secret;
+    for (const auto& address : workers.addresses()) {
+      options.attention_worker.push_back(address.to_string());
+    }
+    model_.program.rotation = {.num_micro_batches = point.micro_batches, .num_replicas = 1};
+    app::Placement placement;
+    const auto backend = app::place_backend(options, cpus_, model_, "warning", placement);
+    StepLoop loop(*backend, model_.program, kMaxContext);
+    loop.touch_blocks();
+    loop.set_sequences(point.batch, point.context);
+    loop.run_steps(3);
+    const double rough_s = loop.run_steps(2);
+    const auto steps = std::clamp(static_cast<int32_t>(kEnoughSeconds / 5 / rough_s), 2, 200);
+    std::vector<double> rounds;
+    for (int i = 0; i < 5; ++i) rounds.push_back(loop.run_steps(steps));
+    std::nth_element(rounds.begin(), rounds.begin() + 2, rounds.end());
+    return rounds[2];
+  }
+
+  app::ServeOptions options_;
+  app::ProcessCpus cpus_;
+  ModelWork work_;
+  app::LoadedModel model_;
+  ThreadPool model_pool_;
+  ThreadPool attention_pool_;
+  std::unique_ptr<planner::Meter> meter_;
+};
+
+}  // namespace
+}  // namespace lamina::bench
+
+int main(int argc, char** argv) {
+  if (argc == 2 && argv[1] == lamina::measure::kPeerArgument) return lamina::measure::run_peer();
+  return lamina::bench::run_with_serve_options(
+      argc,
+      argv,
+      "model",
+      {"--threads",
+       "1",
+       "--skip-tokenizer-init",
+       "--max-num-seqs",
+       "64",
+       "--max-model-len",
+       "4096"},
+      [](const lamina::app::ServeOptions& options, int64_t seed) {
+        lamina::bench::Bench(options).run(static_cast<uint64_t>(seed));
+        return 0;
+      });
+}
