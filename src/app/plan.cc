@@ -143,9 +143,10 @@ std::string answer(const PlanOptions& options,
   if (options.svg) return planner::charts_svg(planner::plan_charts(*subject.request, advice));
   const std::string text = planner::advice_text(subject, advice);
   if (!options.html) return text;
-  return planner::charts_html(fmt::format("Placements of {}", subject.request->question.model->name),
-                              text,
-                              planner::plan_charts(*subject.request, advice));
+  return planner::charts_html(
+      fmt::format("Placements of {}", subject.request->question.model->name),
+      text,
+      planner::plan_charts(*subject.request, advice));
 }
 
 }  // namespace

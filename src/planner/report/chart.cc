@@ -25,16 +25,23 @@ constexpr int kColours = 6;
 // shape by line style too, for paper.
 constexpr const char* kStyle = R"(<style>
   .ground { fill: #ffffff } .text { fill: #1d1d1b } .faint { fill: #55554f }
-  .grid { stroke: #d8d8d2 } .axis { stroke: #1d1d1b }
-  .c0 { --c: #0b5fa5 } .c1 { --c: #b3540a } .c2 { --c: #1a7f5a } .c3 { --c: #8b3d88 }
-  .c4 { --c: #6b6b00 } .c5 { --c: #444444 }
-  .line { stroke: var(--c); fill: none; stroke-width: 2 } .dash { stroke-dasharray: 6 4 }
-  .mark { fill: var(--c) }
+  .grid { stroke: #d8d8d2 } .axis { stroke: #1d1d1b; fill: none }
+  .line { fill: none; stroke-width: 2 } .dash { stroke-dasharray: 6 4 }
+  .c0 .line { stroke: #0b5fa5 } .c0 .mark { fill: #0b5fa5 }
+  .c1 .line { stroke: #b3540a } .c1 .mark { fill: #b3540a }
+  .c2 .line { stroke: #1a7f5a } .c2 .mark { fill: #1a7f5a }
+  .c3 .line { stroke: #8b3d88 } .c3 .mark { fill: #8b3d88 }
+  .c4 .line { stroke: #6b6b00 } .c4 .mark { fill: #6b6b00 }
+  .c5 .line { stroke: #444444 } .c5 .mark { fill: #444444 }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #16161a } .text { fill: #ececea } .faint { fill: #b4b4ae }
     .grid { stroke: #3a3a40 } .axis { stroke: #ececea }
-    .c0 { --c: #6db6ff } .c1 { --c: #ffac5e } .c2 { --c: #5fd3a4 } .c3 { --c: #dd97da }
-    .c4 { --c: #d8d860 } .c5 { --c: #c8c8c8 }
+    .c0 .line { stroke: #6db6ff } .c0 .mark { fill: #6db6ff }
+    .c1 .line { stroke: #ffac5e } .c1 .mark { fill: #ffac5e }
+    .c2 .line { stroke: #5fd3a4 } .c2 .mark { fill: #5fd3a4 }
+    .c3 .line { stroke: #dd97da } .c3 .mark { fill: #dd97da }
+    .c4 .line { stroke: #d8d860 } .c4 .mark { fill: #d8d860 }
+    .c5 .line { stroke: #c8c8c8 } .c5 .mark { fill: #c8c8c8 }
   }
 </style>
 )";
@@ -45,9 +52,9 @@ class Axis {
   Axis(bool is_log, double low, double high, int from, int to)
       : is_log_(is_log), from_(from), to_(to) {
     if (is_log) {
-      low_ = std::floor(std::log10(low) + 1e-9);
-      high_ = std::max(low_ + 1, std::ceil(std::log10(high) - 1e-9));
-      for (double e = low_; e <= high_; ++e) ticks_.push_back(std::pow(10, e));
+      low_ = std::log10(low);
+      high_ = std::max(low_ + 0.3, std::log10(high));
+      add_log_ticks();
       return;
     }
     low_ = 0;
@@ -66,6 +73,19 @@ class Axis {
   [[nodiscard]] const std::vector<double>& ticks() const { return ticks_; }
 
  private:
+  // Powers of ten; 2 and 5 times them too where there are few.
+  void add_log_ticks() {
+    const bool is_short = high_ - low_ < 2.5;
+    for (double e = std::floor(low_); e <= high_; ++e) {
+      for (const double factor : {1.0, 2.0, 5.0}) {
+        const double tick = factor * std::pow(10, e);
+        const double at = std::log10(tick);
+        const bool is_in = at >= low_ - 1e-9 && at <= high_ + 1e-9;
+        if (is_in && (factor == 1.0 || is_short)) ticks_.push_back(tick);
+      }
+    }
+  }
+
   // 1, 2 or 5 times a power of ten.
   static double round_step(double step) {
     const double power = std::pow(10, std::floor(std::log10(std::max(step, 1e-12))));
@@ -140,15 +160,22 @@ std::string axes(const Chart& chart, const Axis& x, const Axis& y) {
                    xml_escaped(chart.y_label));
 }
 
+// Circles and squares in turn, so that paper without colours tells neighbours apart.
+std::string mark(double x, double y, size_t idx) {
+  if (idx % 2 == 0) {
+    return fmt::format("<circle class=\"mark\" r=\"3\" cx=\"{:.1f}\" cy=\"{:.1f}\"/>\n", x, y);
+  }
+  return fmt::format(
+      "<rect class=\"mark\" width=\"6\" height=\"6\" x=\"{:.1f}\" y=\"{:.1f}\"/>\n", x - 3, y - 3);
+}
+
 std::string series_svg(const ChartSeries& series, const Axis& x, const Axis& y, size_t idx) {
   std::string path;
   std::string marks;
   for (const ChartPoint& point : series.points) {
     if (!x.shows(point.x) || !y.shows(point.y)) continue;
     path += fmt::format("{}{:.1f} {:.1f} ", path.empty() ? "M" : "L", x.at(point.x), y.at(point.y));
-    marks += fmt::format("<circle class=\"mark\" r=\"3\" cx=\"{:.1f}\" cy=\"{:.1f}\"/>\n",
-                         x.at(point.x),
-                         y.at(point.y));
+    marks += mark(x.at(point.x), y.at(point.y), idx);
   }
   const char* const dash = series.is_dashed ? " dash" : "";
   std::string out = fmt::format("<g class=\"c{}\">\n", idx % kColours);
@@ -158,9 +185,10 @@ std::string series_svg(const ChartSeries& series, const Axis& x, const Axis& y, 
   if (!series.is_dashed) out += marks;
   const double at = kTop + 10 + 20.0 * static_cast<double>(idx);
   const int left = kWidth - kRight + 14;
-  out += series.has_line
-             ? fmt::format("<path class=\"line{}\" d=\"M{} {} h22\"/>\n", dash, left, at)
-             : fmt::format("<circle class=\"mark\" r=\"4\" cx=\"{}\" cy=\"{}\"/>\n", left + 11, at);
+  if (series.has_line) {
+    out += fmt::format("<path class=\"line{}\" d=\"M{} {} h22\"/>\n", dash, left, at);
+  }
+  if (!series.is_dashed) out += mark(left + 11, at, idx);
   return out + "</g>\n" + text_at(left + 28, at + 4, "class=\"text\"", series.name);
 }
 

@@ -162,6 +162,7 @@ std::vector<Chart> plan_charts(const AdviceRequest& request, const Advice& advic
           {.title = "Cost and time between tokens: Pareto front",
            .x_label = "ms between tokens",
            .y_label = "dollars a million tokens",
+           .is_log_y = true,
            .series = {front_of("offloaded", advice.search.offloaded),
                       front_of("homogeneous", advice.search.colocated)}},
           breakdown(request, advice),
