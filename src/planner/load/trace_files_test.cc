@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "support/paths.h"
 
 namespace lamina::planner {
 namespace {
@@ -99,6 +100,20 @@ TEST(TraceFiles, AnotherRateStretchesTheGaps) {
       4.0);
   EXPECT_DOUBLE_EQ(load.requests[1].arrives_s, 0.25);
   EXPECT_DOUBLE_EQ(with_rate(load, 0).requests[1].arrives_s, 0);
+}
+
+TEST(TraceFiles, RecordedTracesHaveThePapersMeans) {
+  LAMINA_SKIP_WITHOUT_SHARED("data/traces");
+  const Load conv =
+      read_trace(test::shared_path("data/traces/azure_llm_2023/AzureLLMInferenceTrace_conv.csv"));
+  EXPECT_EQ(conv.requests.size(), 19366U);
+  EXPECT_NEAR(conv.mean_prompt, 1154.7, 0.05);
+  EXPECT_NEAR(conv.mean_generated, 211.1, 0.05);
+  const Load kimi =
+      read_trace(test::shared_path("data/traces/mooncake_fast25/conversation_trace.jsonl"));
+  EXPECT_EQ(kimi.requests.size(), 12031U);
+  EXPECT_NEAR(kimi.mean_prompt, 12035.1, 0.05);
+  EXPECT_NEAR(kimi.mean_generated, 342.6, 0.05);
 }
 
 TEST(TraceFiles, TheEndingTellsTheForm) {
