@@ -45,6 +45,8 @@ std::vector<Variation> variations() {
 std::vector<GainCase> gains_of(const AdviceRequest& request, const Advice& advice) {
   std::vector<GainCase> gains;
   for (const Variation& variation : variations()) {
+    // What was measured does not follow other assumptions.
+    if (request.question.measured && !gains.empty()) break;
     Question offloaded = request.question;
     Question colocated = homogeneous(request);
     variation.change(offloaded.assumptions);

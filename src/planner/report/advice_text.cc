@@ -181,7 +181,7 @@ std::string replay_text(const char* name,
       ms_text(replay.tbt_s.p99),
       100 * replay.model_idle,
       100 * replay.attention_idle,
-      100 * replay.idle,
+      100 * std::max(0.0, replay.idle),
       replay.num_preemptions,
       dollars,
       replay.duration_s);
@@ -205,15 +205,15 @@ std::string ms_text(double seconds) {
 }
 
 std::string advice_text(const ReportSubject& subject, const Advice& advice) {
-  std::string text = head(subject) +
-                     fmt::format(
-                         "\n{} placements in {:.2f} s, {} of them possible; the best of each "
-                         "number of devices, by cost of a token\n",
-                         advice.search.num_placements,
-                         subject.search_s,
-                         advice.search.num_feasible) +
-                     placements_text(advice.search) + "\n" + gains_text(advice) +
-                     contexts_text(advice.contexts);
+  std::string text =
+      head(subject) +
+      fmt::format(
+          "\nanswered in {1:.2f} s: {0} placements, {2} of them possible; the best of each "
+          "number of devices, by cost of a token\n",
+          advice.search.num_placements,
+          subject.search_s,
+          advice.search.num_feasible) +
+      placements_text(advice.search) + "\n" + gains_text(advice) + contexts_text(advice.contexts);
   const Load& load = *subject.request->question.load;
   if (load.requests_per_s > 0) text += "copies that this load needs\n";
   if (advice.offloaded) text += copies_text(load, *advice.offloaded);
