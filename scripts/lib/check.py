@@ -22,7 +22,7 @@ ROOMS = {
     "kernels": "tensor device",
     "kv": "tensor device",
     "wire": "tensor device",
-    "transport": "device",
+    "transport": "tensor device",
     "plan": "convert model kv",
     "exec": "convert model kernels tensor device graph",
     "control": "wire transport",

@@ -165,8 +165,9 @@ EndpointConfig AttentionService::endpoint_config(const control::SessionConfig& c
                           .send_slots = wire::model_worker_slots(geometry),
                           .listens = true,
                           .host = config_.data_host};
-  if (config.transport != TransportKind::kCudaP2p) return endpoint;
+  if (!has_device_links(config.transport)) return endpoint;
   endpoint.device = stream_.device();
+  endpoint.num_device_channels = geometry.num_micro_batches;
   endpoint.receive_slots = wire::attention_worker_slots(wire::without_tensors(geometry));
   endpoint.send_slots = wire::model_worker_slots(wire::without_tensors(geometry));
   endpoint.device_receive_slots = wire::attention_device_slots(geometry);

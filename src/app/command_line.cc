@@ -158,8 +158,9 @@ void add_placement(CLI::App& app, PlacementOptions& options) {
            options.transport,
            "Data plane: auto, shm, tcp; loopback: local attention workers are threads of this "
            "process, and compute on those of the model worker; cuda_p2p: devices of one host send "
-           "each other q, k, v and outputs without it, over NVLink, PCIe or pinned memory")
-      ->check(CLI::IsMember({"auto", "shm", "tcp", "loopback", "cuda_p2p"}));
+           "each other q, k, v and outputs without it, over NVLink, PCIe or pinned memory; nccl: "
+           "so do GPUs of different hosts, over what network NCCL finds")
+      ->check(CLI::IsMember({"auto", "shm", "tcp", "loopback", "cuda_p2p", "nccl"}));
   flags
       .add("--partition",
            options.partition,

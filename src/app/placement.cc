@@ -23,23 +23,29 @@ std::optional<TransportKind> parse_transport(const std::string& name) {
   if (name == "tcp") return TransportKind::kTcp;
   if (name == "loopback") return TransportKind::kLoopback;
   if (name == "cuda_p2p") return TransportKind::kCudaP2p;
+  if (name == "nccl") return TransportKind::kNccl;
   return std::nullopt;
 }
 
-// What devices that send by themselves can do so far: heads are split over them.
+// What devices that send by themselves can do so far.
 void adapt_to_devices(ClusterBackendConfig& config, const ModelProgram& program) {
-  if (config.transport != TransportKind::kCudaP2p) return;
-  if (config.partition == PartitionKind::kAuto) config.partition = PartitionKind::kHead;
-  if (config.partition != PartitionKind::kHead) {
-    throw Error(StatusCode::kInvalidArgument,
-                "--transport cuda_p2p splits the KV cache by heads: --partition head or auto");
+  if (!config.transport || !has_device_links(*config.transport)) return;
+  const std::string_view transport = transport_name(*config.transport);
+  // NCCL merges nothing as it comes.
+  if (config.transport == TransportKind::kNccl) {
+    if (config.partition == PartitionKind::kAuto) config.partition = PartitionKind::kHead;
+    if (config.partition != PartitionKind::kHead) {
+      throw Error(StatusCode::kInvalidArgument,
+                  "--transport nccl splits the KV cache by heads: --partition head or auto");
+    }
   }
   if (program.rotation.num_replicas > 1) {
-    throw Error(StatusCode::kInvalidArgument, "--transport cuda_p2p has one replica: --replicas 1");
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("--transport {} has one replica: --replicas 1", transport));
   }
 }
 
-ClusterBackendConfig cluster_config(const PlacementOptions& options, const ModelProgram& program) {
+ClusterBackendConfig cluster_config(const PlacementOptions& options, const LoadedModel& model) {
   ClusterBackendConfig config;
   config.security = to_control_security(options.security);
   config.transport = parse_transport(options.transport);
@@ -53,7 +59,11 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options, const Model
   for (const std::string& address : options.attention_worker) {
     config.workers.push_back(control::parse_control_address(address).value_or_throw());
   }
-  adapt_to_devices(config, program);
+  if (config.transport == TransportKind::kNccl && model.gpus.empty()) {
+    throw Error(StatusCode::kInvalidArgument,
+                "--transport nccl is between GPUs: --device cuda, or --transport tcp");
+  }
+  adapt_to_devices(config, model.program);
   return config;
 }
 
@@ -176,7 +186,7 @@ std::unique_ptr<StepBackend> place_backend(const PlacementOptions& options,
     return std::make_unique<LocalBackend>(
         model.program, colocated_kv_bytes(options, model), streams, placement.trace.get());
   }
-  ClusterBackendConfig config = cluster_config(options, model.program);
+  ClusterBackendConfig config = cluster_config(options, model);
   config.trace = placement.trace.get();
   if (!model.gpus.empty()) config.host_stream = StreamView(*placement.pools.front());
   if (config.workers.empty()) start_workers(options, pools, log_level, config, placement);

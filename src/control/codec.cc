@@ -76,6 +76,8 @@ v1::Transport to_message(TransportKind kind) {
       return v1::TRANSPORT_TCP;
     case TransportKind::kCudaP2p:
       return v1::TRANSPORT_CUDA_P2P;
+    case TransportKind::kNccl:
+      return v1::TRANSPORT_NCCL;
   }
   return v1::TRANSPORT_UNSPECIFIED;
 }
@@ -90,6 +92,8 @@ Result<TransportKind> from_message(v1::Transport kind) {
       return TransportKind::kTcp;
     case v1::TRANSPORT_CUDA_P2P:
       return TransportKind::kCudaP2p;
+    case v1::TRANSPORT_NCCL:
+      return TransportKind::kNccl;
     default:
       return invalid_argument(
           fmt::format("session config: unknown transport {}", static_cast<int>(kind)));

@@ -191,18 +191,20 @@ std::unique_ptr<OffloadedBackend> ClusterBackend::make_device_attention(
   const bool overlap = std::ranges::any_of(
       members_, [this](const Member& member) { return overlaps(member.worker_idx); });
   return std::make_unique<DeviceAttention>(
-      DeviceAttentionConfig{.epoch = epoch_,
-                            .num_layers = program_.num_layers(),
-                            .num_heads = attention.num_heads,
-                            .num_kv_heads = attention.num_kv_heads,
-                            .head_dim = attention.head_dim,
-                            .value_dim = attention.value_dim,
-                            .latent = attention.latent,
-                            .dtype = program_.dtype,
-                            .overlap = overlap,
-                            .block_size = program_.block_size,
-                            .max_sequences = program_.max_num_seqs,
-                            .num_micro_batches = program_.rotation.num_micro_batches},
+      DeviceAttentionConfig{
+          .epoch = epoch_,
+          .num_layers = program_.num_layers(),
+          .num_heads = attention.num_heads,
+          .num_kv_heads = attention.num_kv_heads,
+          .head_dim = attention.head_dim,
+          .value_dim = attention.value_dim,
+          .latent = attention.latent,
+          .dtype = program_.dtype,
+          .overlap = overlap,
+          .block_size = program_.block_size,
+          .max_sequences = program_.max_num_seqs,
+          .num_micro_batches = program_.rotation.num_micro_batches,
+          .sinks = program_.sinks(static_cast<int32_t>(idx % program_.ranks.size()))},
       std::move(peers),
       streams_[idx]);
 }
@@ -443,6 +445,7 @@ EndpointConfig ClusterBackend::endpoint_config(const control::SessionConfig& ses
   if (!uses_devices()) return config;
   const auto rank = static_cast<size_t>(part.kv_head_begin / program_.attention().num_kv_heads);
   config.device = streams_[replica * program_.ranks.size() + rank].device();
+  config.num_device_channels = geometry.num_micro_batches;
   config.receive_slots = wire::model_worker_slots(wire::without_tensors(geometry));
   config.send_slots = wire::attention_worker_slots(wire::without_tensors(geometry));
   config.device_receive_slots = wire::model_device_slots(geometry);

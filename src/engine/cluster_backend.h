@@ -31,7 +31,7 @@ namespace lamina {
 struct ClusterBackendConfig {
   std::vector<control::ControlAddress> workers;  // at least one
   control::ControlSecurity security;
-  // None: shared memory where a worker's address is a loopback one, TCP elsewhere. kCudaP2p:
+  // None: shared memory where a worker's address is a loopback one, TCP elsewhere. kCudaP2p, kNccl:
   // devices send each other q, k, v and outputs by themselves; for one replica, and heads split
   // over workers.
   std::optional<TransportKind> transport;
@@ -131,7 +131,9 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
                                                const control::SessionPart& part,
                                                size_t worker_idx,
                                                size_t replica) const;
-  [[nodiscard]] bool uses_devices() const { return config_.transport == TransportKind::kCudaP2p; }
+  [[nodiscard]] bool uses_devices() const {
+    return config_.transport && has_device_links(*config_.transport);
+  }
   Status lose_session(const Status& status);
   void exclude(size_t worker_idx);
   void close_session();

@@ -224,6 +224,48 @@ TEST(AppendKv, RoundsToNearestEven) {
   });
 }
 
+// As if the other tokens alone had been given.
+TEST(AppendKv, LeavesOutWhatOthersHold) {
+  for_each_target([&] {
+    for (const DType kv_dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
+      Dimensions dimensions{.num_heads = 2,
+                            .num_kv_heads = 2,
+                            .head_dim = 32,
+                            .q_dtype = DType::kBF16,
+                            .kv_dtype = kv_dtype};
+      dimensions.order = preferred_order({kv_dtype, DType::kBF16, dimensions.block_size, 32, 32});
+      const Fixture expected(dimensions, {{20, 3}}, 13);
+      const Fixture by_reference(dimensions, {{20, 3}}, 13);
+      const Fixture actual(dimensions, {{20, 3}}, 13);
+      std::vector<int64_t> slots = slots_of(expected.batch(), 16);
+      ThreadPool pool(2);
+      const auto args = [&](const Fixture& to, int64_t begin, std::span<const int64_t> of_tokens) {
+        const auto count = static_cast<int64_t>(of_tokens.size());
+        return AppendKvArgs{expected.q_.view().rows(begin, count),
+                            expected.q_.view().rows(begin, count),
+                            to.k_cache_.view(),
+                            to.v_cache_.view(),
+                            of_tokens,
+                            dimensions.order,
+                            to.k_scales_.view(),
+                            to.v_scales_.view()};
+      };
+      for (const int64_t token : {0, 2}) {
+        const auto slot = std::span(slots).subspan(static_cast<size_t>(token), 1);
+        ASSERT_TRUE(append_kv(args(expected, token, slot), StreamView(pool)).ok());
+      }
+      slots[1] = kNoSlot;
+      ref::append_kv(args(by_reference, 0, slots));
+      ASSERT_TRUE(append_kv(args(actual, 0, slots), StreamView(pool)).ok());
+      for (const Fixture* each : {&by_reference, &actual}) {
+        EXPECT_EQ(each->k_cache_, expected.k_cache_) << dtype_name(kv_dtype);
+        EXPECT_EQ(each->v_cache_, expected.v_cache_) << dtype_name(kv_dtype);
+        EXPECT_EQ(each->k_scales_, expected.k_scales_) << dtype_name(kv_dtype);
+      }
+    }
+  });
+}
+
 TEST(AppendKv, RefusesWhatDoesNotFit) {
   Fixture fixture({.num_heads = 2, .num_kv_heads = 2}, {{20, 3}}, 13);
   const TestTensor before = fixture.k_cache_;
@@ -239,7 +281,7 @@ TEST(AppendKv, RefusesWhatDoesNotFit) {
   bad[1].k = good.k.columns(0, 1);
   bad[2].v.dtype = DType::kI32;
   const std::vector<int64_t> beyond = {slots[0], slots[1], fixture.k_cache_.view().shape[0] * 16};
-  const std::vector<int64_t> negative = {slots[0], -1, slots[2]};
+  const std::vector<int64_t> negative = {slots[0], -2, slots[2]};
   bad[3].slot_mapping = beyond;
   bad[4].slot_mapping = negative;
   bad[5].slot_mapping = std::span(slots).first(2);

@@ -92,7 +92,7 @@ Status check_slots(const AppendKvArgs& args) {
         fmt::format("append_kv: {} slots for {} tokens", args.slot_mapping.size(), num_tokens));
   }
   for (const int64_t slot : args.slot_mapping) {
-    if (slot >= 0 && slot < num_slots) continue;
+    if (slot == kNoSlot || (slot >= 0 && slot < num_slots)) continue;
     return invalid_argument(fmt::format("append_kv: slot {} of {}", slot, num_slots));
   }
   return {};

@@ -21,6 +21,7 @@ namespace lamina::kernels {
 //   context_len[b] - num_queries(b). Its block table is block_tables[b * max_blocks ...]: block i
 //   holds positions [i * block_size, (i + 1) * block_size). kNoBlock: another worker holds them.
 inline constexpr int32_t kNoBlock = -1;
+inline constexpr int64_t kNoSlot = -1;
 struct RaggedBatch {
   std::span<const int32_t> query_begin;   // [B + 1], ascending from 0
   std::span<const int32_t> context_len;   // [B]
@@ -60,7 +61,8 @@ struct KvShape {
 //   k [N, Hkv, D], v [N, Hkv, Dv], any dtype of the float three
 //   k_cache [P, Hkv, block_size, D], v_cache [P, Hkv, block_size, Dv]; converted to their dtype
 //   order: of both caches; kPairs takes k of the cache's dtype, or quantises
-//   slot_mapping [N]: token i goes to offset s % block_size of block s / block_size; no two alike
+//   slot_mapping [N]: token i goes to offset s % block_size of block s / block_size; no two alike;
+//   kNoSlot: another worker holds it
 //   tables: on CUDA, of a step with this slot_mapping; it was checked there
 // v and v_cache are both empty views where values lie in the keys (latent attention).
 // Caches of kI8 or kF8E4M3 are quantised: a row x of a token and head becomes round(x / s), with
@@ -68,7 +70,8 @@ struct KvShape {
 // are numbers, and codes are zeros then). These go to
 //   k_scales, v_scales [P, Hkv, block_size] f32; v_scales is an empty view where v_cache is
 // Empty views for caches of other dtypes.
-// Errors: kInvalidArgument on shapes that do not fit, or a slot outside [0, P * block_size).
+// Errors: kInvalidArgument on shapes that do not fit, or a slot outside [0, P * block_size)
+// that is not kNoSlot.
 // Nothing is written then.
 struct AppendKvArgs {
   TensorView k;

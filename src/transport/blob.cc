@@ -54,7 +54,8 @@ TransportKind parse_kind(std::string_view name) {
   for (const auto kind : {TransportKind::kLoopback,
                           TransportKind::kShm,
                           TransportKind::kTcp,
-                          TransportKind::kCudaP2p}) {
+                          TransportKind::kCudaP2p,
+                          TransportKind::kNccl}) {
     if (name == transport_name(kind)) return kind;
   }
   bad_blob(fmt::format("unknown transport '{}'", name));

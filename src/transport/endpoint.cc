@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "transport/cuda_p2p/p2p_endpoint.h"
 #include "transport/loopback/loopback.h"
+#include "transport/nccl/nccl_endpoint.h"
 #include "transport/shm/shm.h"
 #include "transport/tcp/tcp.h"
 
@@ -50,6 +51,8 @@ std::string_view transport_name(TransportKind kind) {
       return "tcp";
     case TransportKind::kCudaP2p:
       return "cuda_p2p";
+    case TransportKind::kNccl:
+      return "nccl";
   }
   return "unknown";
 }
@@ -66,6 +69,8 @@ std::unique_ptr<PendingEndpoint> prepare_endpoint(const EndpointConfig& config) 
       return prepare_tcp(config);
     case TransportKind::kCudaP2p:
       return cuda_p2p::prepare_cuda_p2p(config);
+    case TransportKind::kNccl:
+      return nccl::prepare_nccl(config);
   }
   throw Error(StatusCode::kInvalidArgument, "unknown transport");
 }

@@ -26,10 +26,8 @@ namespace lamina {
 
 using SlotIdx = uint32_t;
 
-class HostEndpoint;
-namespace cuda_p2p {
 class DeviceLink;
-}
+class HostEndpoint;
 
 // Who is at the other end. A new epoch for every incarnation of a session; old epochs are refused
 // at connection.
@@ -96,17 +94,21 @@ class Endpoint {
   // For wait_any(): the form of the endpoint on which a thread can block. Null: nothing may ever
   // wait on it, as in a simulation.
   virtual HostEndpoint* as_host_endpoint() { return nullptr; }
-  // What the devices at both ends send each other without their hosts (cuda_p2p/device_link.h).
-  // Null on backends of hosts alone.
-  virtual cuda_p2p::DeviceLink* device_link() { return nullptr; }
+  // What the devices at both ends send each other without their hosts (device_link.h). Null on
+  // backends of hosts alone.
+  virtual DeviceLink* device_link() { return nullptr; }
 
  protected:
   Endpoint() = default;
 };
 
-enum class TransportKind : uint8_t { kLoopback, kShm, kTcp, kCudaP2p };
-// "loopback", "shm", "tcp", "cuda_p2p".
+enum class TransportKind : uint8_t { kLoopback, kShm, kTcp, kCudaP2p, kNccl };
+// "loopback", "shm", "tcp", "cuda_p2p", "nccl".
 std::string_view transport_name(TransportKind kind);
+// Whether its endpoints have a device_link(): hosts say what a step is, and no more.
+[[nodiscard]] constexpr bool has_device_links(TransportKind kind) {
+  return kind == TransportKind::kCudaP2p || kind == TransportKind::kNccl;
+}
 
 // Both sides fill one in from the same configuration.
 struct EndpointConfig {
@@ -116,10 +118,12 @@ struct EndpointConfig {
   std::vector<size_t> receive_slots;  // capacity in bytes of each of our slots
   std::vector<size_t> send_slots;     // and of each of the peer's
   bool listens =
-      false;  // tcp, cuda_p2p: this side listens (the attention worker), the other connects
-  std::string host = "127.0.0.1";  // tcp: address to listen on, or to connect to
-  // cuda_p2p: this side's device, and the slots of messages between devices, at least one in all.
+      false;  // tcp, cuda_p2p, nccl: this side listens (the attention worker), the other connects
+  std::string host = "127.0.0.1";  // tcp, nccl: address to listen on, or to connect to
+  // Of backends with device links: this side's device, and the slots of messages between devices,
+  // at least one in all; as many for each channel (DeviceChannel) as for any other.
   Device device{};
+  uint32_t num_device_channels = 1;
   std::vector<uint32_t> device_receive_slots = {};
   std::vector<uint32_t> device_send_slots = {};
 };

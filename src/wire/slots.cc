@@ -107,10 +107,10 @@ std::vector<uint32_t> attention_device_slots(const SlotGeometry& geometry) {
 }
 
 std::vector<uint32_t> model_device_slots(const SlotGeometry& geometry) {
-  const uint32_t out = device_slot_bytes({geometry.max_tokens,
-                                          geometry.num_heads,
-                                          geometry.value_dim,
-                                          dtype_bytes(geometry.out_dtype)});
+  const size_t whole = geometry.value_dim * dtype_bytes(geometry.out_dtype);
+  const size_t partial = (size_t{geometry.value_dim} + 1) * sizeof(float);
+  const uint32_t out = device_slot_bytes(
+      {geometry.max_tokens, geometry.num_heads, geometry.may_be_partial ? partial : whole});
   return repeat(std::vector<uint32_t>{out, out}, geometry.num_micro_batches);
 }
 

@@ -92,8 +92,10 @@ TEST(Slots, HoldPartials) {
   SlotGeometry geometry = kGeometry;
   geometry.out_dtype = DType::kBF16;
   EXPECT_EQ(model_worker_slots(geometry)[0], sizeof(MessageHeader) + 128 * 6 * 64 * 2);
+  EXPECT_EQ(model_device_slots(geometry)[0], 128U * 6 * 64 * 2);
   geometry.may_be_partial = true;
   EXPECT_EQ(model_worker_slots(geometry)[0], sizeof(MessageHeader) + 128 * 6 * 65 * 4);
+  EXPECT_EQ(model_device_slots(geometry)[0], 128U * 6 * 65 * 4);
 }
 
 TEST(Slots, SequenceNumbersGrowWithStepAndLayer) {

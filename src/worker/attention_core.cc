@@ -143,7 +143,7 @@ Status AttentionCore::gather_step(const wire::AttentionPlan& plan, Step& step) c
   step.query_begin.assign(1, 0);
   step.context_len.clear();
   step.slot_mapping.clear();
-  step.is_partial = false;
+  step.is_partial = config_.shares_heads;
   step.is_started = false;
   for (const wire::SequenceEntry& entry : plan.sequences) {
     LAMINA_RETURN_IF_ERROR(gather_sequence(entry, step));
@@ -172,8 +172,11 @@ Status AttentionCore::gather_sequence(const wire::SequenceEntry& entry, Step& st
   step.is_partial |= std::find(used.begin(), used.end(), kNoBlock) != used.end();
   for (int64_t position = entry.first_position; position < context; ++position) {
     const BlockId block = used[static_cast<size_t>(position / block_size)];
-    if (block == kNoBlock) continue;
-    step.slot_mapping.push_back(block * block_size + position % block_size);
+    if (block != kNoBlock) {
+      step.slot_mapping.push_back(block * block_size + position % block_size);
+    } else if (config_.shares_heads) {
+      step.slot_mapping.push_back(kernels::kNoSlot);
+    }
   }
   step.context_len.push_back(static_cast<int32_t>(context));
   step.query_begin.push_back(static_cast<int32_t>(num_tokens));
@@ -203,7 +206,8 @@ std::optional<uint64_t> AttentionCore::launch_shape(int32_t micro_batch) const {
   const Step& current = step(micro_batch);
   // Nothing is appended, or less than there are tokens: not what decoding does.
   const bool appends_all = num_new_keys(micro_batch) == num_tokens(micro_batch);
-  if (current.tables == nullptr || current.is_partial || !appends_all) return std::nullopt;
+  const bool is_usual = current.is_partial == config_.shares_heads;
+  if (current.tables == nullptr || !is_usual || !appends_all) return std::nullopt;
   return current.tables->launch_shape();
 }
 

@@ -32,6 +32,9 @@ struct AttentionCoreConfig {
   // Attention over the cached keys starts when q is there, before k and v are: start() is called,
   // and there is memory for what it leaves behind.
   bool overlap = true;
+  // Other workers hold blocks of the same heads, and each is given every token's k and v: a step is
+  // a partial whatever blocks it needs, and of its keys those are appended that lie here.
+  bool shares_heads = false;
   std::vector<wire::AttentionLayer> layers;
 
   // Of each micro-batch, between start() and attend(), in memory of the device.
@@ -55,7 +58,8 @@ class AttentionCore {
   // may be partly changed then, and the session is lost.
   Status begin_step(const wire::AttentionPlan& plan);
 
-  // The calls of one layer, in this order. T query tokens; N of them lie in blocks held here.
+  // The calls of one layer, in this order. T query tokens; N of them lie in blocks held here, or
+  // are T where heads are shared.
   // What attention can do before k and v are there: q meets the cached keys. Optional, with the
   // same result bit for bit: attend() does it otherwise. q [T, Hq, D] of this worker's heads.
   // CHECKs that the configuration has overlap.

@@ -14,7 +14,7 @@ constexpr int32_t kHeads = 4;
 constexpr int32_t kKvHeads = 2;
 constexpr int32_t kHeadDim = 64;
 
-AttentionCoreConfig config_of(DType dtype, bool overlap) {
+AttentionCoreConfig config_of(DType dtype, bool overlap, bool shares_heads = false) {
   return {.kv = {.num_layers = 2,
                  .num_kv_heads = kKvHeads,
                  .head_dim = kHeadDim,
@@ -29,14 +29,16 @@ AttentionCoreConfig config_of(DType dtype, bool overlap) {
           .max_blocks_per_sequence = 8,
           .num_micro_batches = 1,
           .overlap = overlap,
+          .shares_heads = shares_heads,
           .layers = {{.scale = 0.3F}, {.scale = 0.3F, .window = 20, .sinks = {1, 0, -1, 2}}}};
 }
 
 // Two sequences come, then get one token each, step by step; the second has no cached keys first.
-std::vector<wire::AttentionPlan> plans() {
+// Where heads are shared, others hold a block of the first and all of the second.
+std::vector<wire::AttentionPlan> plans(bool shares_heads) {
   std::vector<wire::AttentionPlan> plans(1);
   plans[0].sequences = {{.num_tokens = 33, .num_new_blocks = 3, .starts = 1}};
-  plans[0].new_blocks = {5, 2, 9};
+  plans[0].new_blocks = {5, shares_heads ? kNoBlock : 2, 9};
   for (uint32_t step = 0; step < 4; ++step) {
     wire::AttentionPlan& plan = plans.emplace_back();
     const bool starts = step == 0;
@@ -46,17 +48,18 @@ std::vector<wire::AttentionPlan> plans() {
                        .num_tokens = 1,
                        .num_new_blocks = starts ? 1U : 0U,
                        .starts = starts ? 1U : 0U}};
-    if (starts) plan.new_blocks = {7};
+    if (starts) plan.new_blocks = {shares_heads ? kNoBlock : 7};
   }
   return plans;
 }
 
-// The outputs of all steps and layers.
+// The outputs of all steps and layers; of partials also their lse.
 std::vector<TestTensor> run(AttentionCore& core, bool starts) {
   Rng rng(3);
   const DType dtype = core.config().q_dtype;
   std::vector<TestTensor> outs;
-  for (const wire::AttentionPlan& plan : plans()) {
+  const bool shares_heads = core.config().shares_heads;
+  for (const wire::AttentionPlan& plan : plans(shares_heads)) {
     throw_if_error(core.begin_step(plan));
     const int64_t num_tokens = core.num_tokens(0);
     for (int32_t layer = 0; layer < 2; ++layer) {
@@ -66,10 +69,12 @@ std::vector<TestTensor> run(AttentionCore& core, bool starts) {
       const TestTensor q = random(kHeads);
       const TestTensor k = random(kKvHeads);
       const TestTensor v = random(kKvHeads);
-      const TestTensor& out = outs.emplace_back(DType::kF32, q.view().shape);
+      const TensorView out = outs.emplace_back(DType::kF32, q.view().shape).view();
       if (starts) throw_if_error(core.start(0, layer, q.view()));
       throw_if_error(core.append(0, layer, k.view(), v.view()));
-      throw_if_error(core.attend(0, layer, q.view(), out.view()));
+      TensorView lse;
+      if (shares_heads) lse = outs.emplace_back(DType::kF32, Shape{num_tokens, kHeads}).view();
+      throw_if_error(core.attend(0, layer, q.view(), out, lse));
     }
   }
   return outs;
@@ -77,8 +82,9 @@ std::vector<TestTensor> run(AttentionCore& core, bool starts) {
 
 class AttentionCoreOnGpu : public kernels::CudaTest {
  protected:
-  [[nodiscard]] std::vector<TestTensor> run_on_gpu(DType dtype, bool overlap, bool starts) const {
-    GpuAttentionCore core(config_of(dtype, overlap), stream());
+  [[nodiscard]] std::vector<TestTensor> run_on_gpu(const AttentionCoreConfig& config,
+                                                   bool starts) const {
+    GpuAttentionCore core(config, stream());
     return run(core, starts);
   }
 };
@@ -88,9 +94,9 @@ TEST_F(AttentionCoreOnGpu, StartsAttentionBeforeKeysAreThere) {
     ThreadPool pool(1);
     AttentionCore on_cpu(config_of(dtype, true), StreamView(pool));
     const std::vector<TestTensor> expected = run(on_cpu, true);
-    const std::vector<TestTensor> started = run_on_gpu(dtype, true, true);
-    const std::vector<TestTensor> not_started = run_on_gpu(dtype, true, false);
-    const std::vector<TestTensor> without_overlap = run_on_gpu(dtype, false, false);
+    const std::vector<TestTensor> started = run_on_gpu(config_of(dtype, true), true);
+    const std::vector<TestTensor> not_started = run_on_gpu(config_of(dtype, true), false);
+    const std::vector<TestTensor> without_overlap = run_on_gpu(config_of(dtype, false), false);
     const float rounding = dtype == DType::kBF16 ? 1.0F / 64 : 1e-5F;
     const float magnitude = rounding / kernels::tolerance(DType::kF32);
     for (size_t i = 0; i < expected.size(); ++i) {
@@ -99,6 +105,22 @@ TEST_F(AttentionCoreOnGpu, StartsAttentionBeforeKeysAreThere) {
       kernels::expect_near(without_overlap[i], expected[i], magnitude, what);
       // Whether q came first changes no bit.
       EXPECT_EQ(not_started[i], started[i]) << what;
+    }
+  }
+}
+
+TEST_F(AttentionCoreOnGpu, SharesHeadsAsTheCpuDoes) {
+  for (const bool overlap : {false, true}) {
+    const AttentionCoreConfig config = config_of(DType::kBF16, overlap, /*shares_heads=*/true);
+    ThreadPool pool(1);
+    AttentionCore on_cpu(config, StreamView(pool));
+    const std::vector<TestTensor> expected = run(on_cpu, overlap);
+    const std::vector<TestTensor> actual = run_on_gpu(config, overlap);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      kernels::expect_near(actual[i],
+                           expected[i],
+                           1.0F / 64 / kernels::tolerance(DType::kF32),
+                           fmt::format("{} call {}", overlap ? "in phases" : "at once", i));
     }
   }
 }

@@ -1,12 +1,12 @@
 #include "worker/device_attention.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "transport/cuda_p2p/device_link.h"
-#include "transport/cuda_p2p/host_messages.h"
 #include "transport/cuda_p2p/poll_pace.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
@@ -17,11 +17,24 @@ using wire::DeviceMessage;
 
 namespace {
 
-void check_tiles(std::span<const AttentionPeer> peers) {
-  for (const AttentionPeer& peer : peers) {
-    LAMINA_CHECK(peer.endpoint->device_link() != nullptr, peer.name);
-    if (peer.blocks == peers.front().blocks) continue;
-    throw Error(StatusCode::kUnimplemented, "cuda_p2p splits the KV cache by heads alone");
+using Audience = StepPartitioner::Audience;
+
+BlockRange all_blocks_of(std::span<const AttentionPeer> peers) {
+  int32_t end = 0;
+  for (const AttentionPeer& peer : peers) end = std::max(end, peer.blocks.end);
+  return {0, end};
+}
+
+void check_partials(const DeviceAttentionConfig& config, size_t num_peers) {
+  if (config.dtype != DType::kF32 && config.dtype != DType::kBF16) {
+    throw Error(StatusCode::kUnimplemented,
+                fmt::format("devices merge no outputs of {}", dtype_name(config.dtype)));
+  }
+  if (num_peers > kMaxLaunchMessages) {
+    throw Error(StatusCode::kUnimplemented,
+                fmt::format("devices merge the outputs of {} workers at most, not of {}",
+                            kMaxLaunchMessages,
+                            num_peers));
   }
 }
 
@@ -33,36 +46,56 @@ DeviceAttention::DeviceAttention(const DeviceAttentionConfig& config,
     : OffloadedBackend(std::move(peers)),
       config_(config),
       stream_(stream),
-      partitioner_(blocks_of_peers(), config.max_sequences, config.block_size),
+      all_blocks_(all_blocks_of(this->peers())),
+      shared_heads_(find_shared_heads()),
+      partitioner_(blocks_of_peers(),
+                   config.max_sequences,
+                   config.block_size,
+                   shared_heads_.count() > 0 ? Audience::kAll : Audience::kHolders),
       batches_(static_cast<size_t>(config.num_micro_batches)) {
-  check_tiles(this->peers());
-  std::vector<cuda_p2p::StepGuard*> guards;
-  for (MicroBatch& each : batches_) {
-    each.guard = std::make_unique<cuda_p2p::StepGuard>(stream, config.max_wait);
-    throw_if_error(each.guard->begin_epoch(kLinkEpoch));
-    guards.push_back(each.guard.get());
+  if (shared_heads_.count() > 0) {
+    check_partials(config_, this->peers().size());
+    place_sinks();
   }
-  try {
-    for (const AttentionPeer& peer : this->peers()) peer.endpoint->device_link()->guard(guards);
-  } catch (...) {
-    unguard();  // the guards go now, the links later
-    throw;
+  std::vector<DeviceLink*> links;
+  for (const AttentionPeer& peer : this->peers()) {
+    LAMINA_CHECK(peer.endpoint->device_link() != nullptr, peer.name);
+    links.push_back(peer.endpoint->device_link());
+  }
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    batches_[i].channel = links.front()->open_channel(
+        links, {.idx = i, .stream = stream, .max_wait = config.max_wait});
   }
 }
 
 DeviceAttention::~DeviceAttention() {
-  for (const MicroBatch& each : batches_) each.guard->abort();
+  for (const MicroBatch& each : batches_) each.channel->abort();
   const Status ended = synchronize(stream_);
   if (!ended.ok()) log_error("ending offloaded attention: {}", ended.to_string());
-  unguard();
 }
 
-void DeviceAttention::unguard() {
-  for (const AttentionPeer& peer : peers()) peer.endpoint->device_link()->unguard();
+// The least range: workers may have heads within it to themselves.
+HeadRange DeviceAttention::find_shared_heads() const {
+  HeadRange shared{};
+  for (const AttentionPeer& peer : peers()) {
+    if (!is_partial(peer)) continue;
+    const HeadRange heads = query_heads(peer);
+    shared = shared.count() == 0
+                 ? heads
+                 : HeadRange{std::min(shared.begin, heads.begin), std::max(shared.end, heads.end)};
+  }
+  return shared;
 }
 
-const cuda_p2p::Link& DeviceAttention::link_of(const AttentionPeer& peer) const {
-  return peer.endpoint->device_link()->link();
+void DeviceAttention::place_sinks() {
+  if (config_.sinks.empty()) return;
+  std::vector<float> all;
+  for (const std::vector<float>& layer : config_.sinks)
+    all.insert(all.end(), layer.begin(), layer.end());
+  LAMINA_CHECK_EQ(all.size(), config_.sinks.size() * static_cast<size_t>(config_.num_heads));
+  sinks_ = Buffer(memory_of(stream_.device().kind), all.size() * sizeof(float));
+  throw_if_error(copy(sinks_.data(), all.data(), sinks_.size_bytes(), stream_));
+  throw_if_error(synchronize(stream_));
 }
 
 HeadRange DeviceAttention::query_heads(const AttentionPeer& peer) const {
@@ -96,7 +129,18 @@ void DeviceAttention::count_bytes(size_t peer_idx, int64_t num_rows) {
            dtype_bytes(config_.dtype);
   };
   stats(peer_idx).bytes_sent += bytes(key_width + value_width);
-  stats(peer_idx).bytes_received += bytes(num_heads * config_.value_dim);
+  stats(peer_idx).bytes_received +=
+      static_cast<uint64_t>(config_.num_layers) * out_bytes(peer, num_rows);
+}
+
+// Of a layer's message from the peer.
+size_t DeviceAttention::out_bytes(const AttentionPeer& peer, int64_t num_rows) const {
+  const int64_t num_heads = num_rows * query_heads(peer).count();
+  if (is_partial(peer)) {
+    return partial_bytes(static_cast<uint32_t>(num_heads),
+                         static_cast<uint32_t>(config_.value_dim));
+  }
+  return static_cast<size_t>(num_heads * config_.value_dim) * dtype_bytes(config_.dtype);
 }
 
 SlotIdx DeviceAttention::slot_of(DeviceMessage kind, int32_t micro_batch, int32_t layer) {
@@ -109,10 +153,9 @@ Status DeviceAttention::add_q(DeviceTransfers& transfers,
                               int32_t layer) const {
   const TensorView& q = batches_[static_cast<size_t>(micro_batch)].q;
   const SlotIdx slot = slot_of(DeviceMessage::kQ, micro_batch, layer);
-  for (const AttentionPeer& peer : peers()) {
-    const HeadRange heads = query_heads(peer);
-    LAMINA_RETURN_IF_ERROR(
-        transfers.add(link_of(peer), slot, q.columns(heads.begin, heads.count())));
+  for (size_t i = 0; i < peers().size(); ++i) {
+    const HeadRange heads = query_heads(peers()[i]);
+    LAMINA_RETURN_IF_ERROR(transfers.add(i, slot, q.columns(heads.begin, heads.count())));
   }
   return {};
 }
@@ -121,7 +164,7 @@ Status DeviceAttention::send_q(int32_t micro_batch, int32_t attention_idx, Tenso
   MicroBatch& step = batch(micro_batch);
   step.q = q;
   if (!config_.overlap) return {};
-  DeviceTransfers transfers(DeviceTransfers::Direction::kSend, *step.guard, attention_idx, stream_);
+  DeviceTransfers transfers(DeviceTransfers::Direction::kSend, *step.channel, attention_idx);
   LAMINA_RETURN_IF_ERROR(add_q(transfers, micro_batch, attention_idx));
   return transfers.enqueue();
 }
@@ -131,55 +174,92 @@ Status DeviceAttention::send_kv(int32_t micro_batch,
                                 TensorView k,
                                 TensorView v) {
   DeviceTransfers transfers(
-      DeviceTransfers::Direction::kSend, *batch(micro_batch).guard, attention_idx, stream_);
+      DeviceTransfers::Direction::kSend, *batch(micro_batch).channel, attention_idx);
   if (!config_.overlap) LAMINA_RETURN_IF_ERROR(add_q(transfers, micro_batch, attention_idx));
   const SlotIdx k_slot = slot_of(DeviceMessage::kK, micro_batch, attention_idx);
   const SlotIdx v_slot = slot_of(DeviceMessage::kV, micro_batch, attention_idx);
-  for (const AttentionPeer& peer : peers()) {
-    const HeadRange heads = peer.kv_heads;
-    LAMINA_RETURN_IF_ERROR(
-        transfers.add(link_of(peer), k_slot, k.columns(heads.begin, heads.count())));
+  for (size_t i = 0; i < peers().size(); ++i) {
+    const HeadRange heads = peers()[i].kv_heads;
+    LAMINA_RETURN_IF_ERROR(transfers.add(i, k_slot, k.columns(heads.begin, heads.count())));
     if (config_.latent) continue;
-    LAMINA_RETURN_IF_ERROR(
-        transfers.add(link_of(peer), v_slot, v.columns(heads.begin, heads.count())));
+    LAMINA_RETURN_IF_ERROR(transfers.add(i, v_slot, v.columns(heads.begin, heads.count())));
   }
   return transfers.enqueue();
 }
 
 Status DeviceAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
   const MicroBatch& step = batch(micro_batch);
-  DeviceTransfers transfers(
-      DeviceTransfers::Direction::kReceive, *step.guard, attention_idx, stream_);
   const SlotIdx slot = slot_of(DeviceMessage::kOut, micro_batch, attention_idx);
-  for (const AttentionPeer& peer : peers()) {
-    const HeadRange heads = query_heads(peer);
-    LAMINA_RETURN_IF_ERROR(
-        transfers.add(link_of(peer), slot, out.columns(heads.begin, heads.count())));
-  }
-  const Status received = transfers.enqueue();
+  Status received = receive_whole(step, slot, attention_idx, out);
+  if (received.ok()) received = receive_merged(step, slot, attention_idx, out);
   if (!received.ok()) {
-    const Status reason = step.guard->status();
+    const Status reason = step.channel->status();
     return reason.ok() ? received : reason;
   }
   if (attention_idx + 1 < config_.num_layers) return {};
-  return cuda_p2p::advance(step.guard->view(), static_cast<uint32_t>(config_.num_layers), stream_);
+  return step.channel->end_step(static_cast<uint32_t>(config_.num_layers));
+}
+
+Status DeviceAttention::receive_whole(const MicroBatch& step,
+                                      SlotIdx slot,
+                                      int32_t layer,
+                                      TensorView out) const {
+  DeviceTransfers transfers(DeviceTransfers::Direction::kReceive, *step.channel, layer);
+  for (size_t i = 0; i < peers().size(); ++i) {
+    if (is_partial(peers()[i])) continue;
+    const HeadRange heads = query_heads(peers()[i]);
+    LAMINA_RETURN_IF_ERROR(transfers.add(i, slot, out.columns(heads.begin, heads.count())));
+  }
+  return transfers.enqueue();
+}
+
+// Of the shared heads; null for none.
+const float* DeviceAttention::sinks_of(int32_t layer) const {
+  if (sinks_.size_bytes() == 0) return nullptr;
+  return reinterpret_cast<const float*>(sinks_.data()) +
+         static_cast<ptrdiff_t>(layer) * config_.num_heads + shared_heads_.begin;
+}
+
+Status DeviceAttention::receive_merged(const MicroBatch& step,
+                                       SlotIdx slot,
+                                       int32_t layer,
+                                       TensorView out) const {
+  const HeadRange shared = shared_heads_;
+  if (shared.count() == 0) return {};
+  std::vector<DevicePartial> partials;
+  for (size_t i = 0; i < peers().size(); ++i) {
+    if (!is_partial(peers()[i])) continue;
+    const HeadRange heads = query_heads(peers()[i]);
+    partials.push_back({.link_idx = i,
+                        .slot = slot,
+                        .head_begin = static_cast<uint32_t>(heads.begin - shared.begin),
+                        .head_end = static_cast<uint32_t>(heads.end - shared.begin)});
+  }
+  return step.channel->receive_merged({.partials = partials,
+                                       .use = static_cast<uint32_t>(layer) + 1,
+                                       .num_tokens = static_cast<uint32_t>(step.num_rows),
+                                       .num_heads = static_cast<uint32_t>(shared.count()),
+                                       .head_dim = static_cast<uint32_t>(config_.value_dim),
+                                       .sinks = sinks_of(layer),
+                                       .out = out.columns(shared.begin, shared.count()).data,
+                                       .out_stride = static_cast<uint32_t>(out.row_stride),
+                                       .out_is_bf16 = out.dtype == DType::kBF16});
 }
 
 // Whoever may want this core gets it: the caller asks again at once.
 Result<bool> DeviceAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
   if (is_on_gpu()) return true;
   const MicroBatch& step = batch(micro_batch);
-  LAMINA_RETURN_IF_ERROR(step.guard->status());
+  LAMINA_RETURN_IF_ERROR(step.channel->status());
   const SlotIdx slot = slot_of(DeviceMessage::kOut, micro_batch, attention_idx);
-  for (const AttentionPeer& peer : peers()) {
-    const int64_t elements = step.num_rows * query_heads(peer).count() * config_.value_dim;
-    const size_t size_bytes = static_cast<size_t>(elements) * dtype_bytes(config_.dtype);
-    const bool has_begun =
-        cuda_p2p::has_begun(link_of(peer).inbox(slot),
-                            link_of(peer).plan(static_cast<uint32_t>(size_bytes)),
-                            step.guard->stamp_of(static_cast<uint32_t>(attention_idx) + 1));
-    if (has_begun) continue;
-    if (step.guard->is_aborted()) return unavailable("an attention worker is gone");
+  for (size_t i = 0; i < peers().size(); ++i) {
+    const DeviceTransfer out = {
+        .link_idx = i,
+        .slot = slot,
+        .rows = {.num_rows = 1, .row_bytes = out_bytes(peers()[i], step.num_rows)},
+        .use = static_cast<uint32_t>(attention_idx) + 1};
+    if (step.channel->has_begun(out)) continue;
+    if (step.channel->is_aborted()) return unavailable("an attention worker is gone");
     cuda_p2p::pause_after(num_vain_looks_++);
     return false;
   }
@@ -192,7 +272,7 @@ std::optional<uint64_t> DeviceAttention::launch_shape(int32_t /*micro_batch*/) c
 }
 
 Status DeviceAttention::check_received() const {
-  for (const MicroBatch& each : batches_) LAMINA_RETURN_IF_ERROR(each.guard->status());
+  for (const MicroBatch& each : batches_) LAMINA_RETURN_IF_ERROR(each.channel->status());
   return {};
 }
 

@@ -2,17 +2,18 @@
 // rank's device sends q, k and v to the attention workers' devices by itself, and notices by itself
 // when the outputs are there. Hosts say what a step is (plans), once. On a GPU every call but
 // begin_step() enqueues and returns, so that a decoding step of all layers is captured as one
-// graph; on a CPU calls wait, within the limits of a StepGuard. Confined to one thread, but for
+// graph; on a CPU calls wait, within the limits of a DeviceChannel. Confined to one thread, but for
 // abort().
 //
-// Heads are split over the workers, not blocks: each worker has all keys of its heads.
+// Workers that share heads, each with blocks of its own, are told of all sequences and given all
+// rows, and the device merges their partials as they come: what is launched does not depend on
+// where a sequence's blocks lie.
 #pragma once
 
 #include <memory>
 #include <vector>
 
-#include "transport/cuda_p2p/link.h"
-#include "transport/cuda_p2p/step_guard.h"
+#include "transport/device_link.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
 #include "worker/offloaded_backend.h"
@@ -33,6 +34,7 @@ struct DeviceAttentionConfig {
   int32_t block_size = 16;
   int32_t max_sequences = 0;
   int32_t num_micro_batches = 1;
+  std::vector<std::vector<float>> sinks = {};  // of each layer [num_heads], or none at all
   // How long a device waits for a layer's attention. A worker's death is noticed sooner, by its
   // socket or its heartbeat; this bounds what those cannot see.
   Duration max_wait = std::chrono::seconds(30);
@@ -41,7 +43,8 @@ struct DeviceAttentionConfig {
 class DeviceAttention final : public OffloadedBackend {
  public:
   // The peers' tiles cover all KV heads, their endpoints have a device link. `stream`: of the rank.
-  // Throws Error: kUnimplemented for tiles without all blocks; kUnavailable.
+  // Throws Error: kUnimplemented for partials of other outputs than f32 and bf16, or from more
+  // workers than one launch takes; kUnavailable.
   DeviceAttention(const DeviceAttentionConfig& config,
                   std::vector<AttentionPeer> peers,
                   StreamView stream);
@@ -67,25 +70,35 @@ class DeviceAttention final : public OffloadedBackend {
 
  private:
   struct MicroBatch {
-    std::unique_ptr<cuda_p2p::StepGuard> guard;  // counts its messages
-    std::vector<TileStep> parts;                 // by peer
-    int64_t num_rows = 0;                        // of the step's tensors
-    TensorView q;                                // of the layer under way
+    std::unique_ptr<DeviceChannel> channel;  // its links are the peers', in their order
+    std::vector<TileStep> parts;             // by peer
+    int64_t num_rows = 0;                    // of the step's tensors
+    TensorView q;                            // of the layer under way
   };
 
   [[nodiscard]] MicroBatch& batch(int32_t idx) { return batches_[static_cast<size_t>(idx)]; }
-  [[nodiscard]] const cuda_p2p::Link& link_of(const AttentionPeer& peer) const;
   [[nodiscard]] HeadRange query_heads(const AttentionPeer& peer) const;
   [[nodiscard]] static SlotIdx slot_of(wire::DeviceMessage kind,
                                        int32_t micro_batch,
                                        int32_t layer);
-  void unguard();
+  void place_sinks();
+  [[nodiscard]] bool is_partial(const AttentionPeer& peer) const {
+    return peer.blocks != all_blocks_;
+  }
+  [[nodiscard]] HeadRange find_shared_heads() const;
+  [[nodiscard]] const float* sinks_of(int32_t layer) const;
+  [[nodiscard]] size_t out_bytes(const AttentionPeer& peer, int64_t num_rows) const;
   void count_bytes(size_t peer_idx, int64_t num_rows);
+  Status receive_whole(const MicroBatch& step, SlotIdx slot, int32_t layer, TensorView out) const;
+  Status receive_merged(const MicroBatch& step, SlotIdx slot, int32_t layer, TensorView out) const;
   Status add_q(DeviceTransfers& transfers, int32_t micro_batch, int32_t layer) const;
   [[nodiscard]] bool is_on_gpu() const { return stream_.device().kind == DeviceKind::kCuda; }
 
   DeviceAttentionConfig config_;
   StreamView stream_;
+  BlockRange all_blocks_;
+  HeadRange shared_heads_;  // of query heads, from the first to the last that comes as partials
+  Buffer sinks_;            // [num_layers, num_heads], where they are merged with
   StepPartitioner partitioner_;
   std::vector<MicroBatch> batches_;
   uint32_t num_vain_looks_ = 0;  // of has_output() in a row, on a CPU

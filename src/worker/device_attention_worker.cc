@@ -2,10 +2,9 @@
 
 #include <algorithm>
 
+#include "base/checked_math.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "transport/cuda_p2p/device_link.h"
-#include "transport/cuda_p2p/host_messages.h"
 #include "transport/cuda_p2p/poll_pace.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
@@ -19,6 +18,7 @@ namespace {
 // As long as a model worker may take from a plan to its first q, and for a slice: kernels are
 // loaded and captured meanwhile. That it has died is noticed by its socket.
 constexpr Duration kMaxWait = std::chrono::seconds(60);
+constexpr size_t kLink = 0;  // a channel's only one
 
 void check_config(const AttentionWorkerConfig& config) {
   if (config.num_replicas > 1) {
@@ -37,7 +37,9 @@ void check_config(const AttentionWorkerConfig& config) {
 
 AttentionWorkerConfig checked(const AttentionWorkerConfig& config) {
   check_config(config);
-  return config;
+  AttentionWorkerConfig ours = config;
+  ours.core.shares_heads = config.total_blocks > config.core.num_blocks;
+  return ours;
 }
 
 std::vector<std::unique_ptr<GpuStream>> make_gpu_streams(const AttentionWorkerConfig& config,
@@ -68,40 +70,53 @@ DeviceAttentionWorker::DeviceAttentionWorker(const AttentionWorkerConfig& config
       model_(model),
       gpu_streams_(make_gpu_streams(config, stream)),
       streams_(views_of(gpu_streams_, config, stream)),
-      core_(config.core, streams_),
-      plans_(config.plans(), {&model}),
-      batches_(static_cast<size_t>(config.core.num_micro_batches)) {
+      core_(config_.core, streams_),
+      plans_(config_.plans(), {&model}),
+      batches_(static_cast<size_t>(config_.core.num_micro_batches)) {
   make_batches();
-  std::vector<cuda_p2p::StepGuard*> guards;
-  for (const MicroBatch& each : batches_) guards.push_back(each.guard.get());
-  model_.device_link()->guard(std::move(guards));
 }
 
 void DeviceAttentionWorker::make_batches() {
   const KvLayout& kv = config_.core.kv;
+  DeviceLink* const link = model_.device_link();
   for (size_t i = 0; i < batches_.size(); ++i) {
     MicroBatch& each = batches_[i];
-    each.guard = std::make_unique<cuda_p2p::StepGuard>(streams_[i], kMaxWait);
-    throw_if_error(each.guard->begin_epoch(kLinkEpoch));
+    each.channel = link->open_channel({&link, 1},
+                                      {.idx = i,
+                                       .stream = streams_[i],
+                                       .max_wait = kMaxWait,
+                                       .is_packed = true,
+                                       .shares_device = true});
     each.q = for_rows(int64_t{config_.core.num_heads} * kv.head_dim);
     each.k = for_rows(int64_t{kv.num_kv_heads} * kv.head_dim);
     each.v = for_rows(int64_t{kv.num_kv_heads} * kv.value_dim);
-    each.out = for_rows(int64_t{config_.core.num_heads} * kv.value_dim);
+    each.out = {memory_of(streams_[i].device().kind), out_bytes(config_.core.max_tokens)};
   }
 }
 
 DeviceAttentionWorker::~DeviceAttentionWorker() {
-  for (const MicroBatch& each : batches_) each.guard->abort();
+  for (const MicroBatch& each : batches_) each.channel->abort();
   for (const StreamView stream : streams_) {
     const Status ended = synchronize(stream);
     if (!ended.ok()) log_error("ending an attention worker's session: {}", ended.to_string());
   }
-  model_.device_link()->unguard();
 }
 
 Buffer DeviceAttentionWorker::for_rows(int64_t width) const {
   return {memory_of(streams_.front().device().kind),
           static_cast<size_t>(config_.core.max_tokens * width) * dtype_bytes(config_.dtype)};
+}
+
+// Of a layer's message. Where heads are shared: out in f32, then its lse.
+size_t DeviceAttentionWorker::out_bytes(int64_t num_rows) const {
+  const int64_t num_heads = num_rows * config_.core.num_heads;
+  const int64_t value_dim = config_.core.kv.value_dim;
+  if (config_.core.shares_heads) {
+    const size_t size_bytes =
+        partial_bytes(static_cast<uint32_t>(num_heads), static_cast<uint32_t>(value_dim));
+    return round_up(size_bytes, kDeviceRowAlignment);
+  }
+  return static_cast<size_t>(num_heads * value_dim) * dtype_bytes(config_.dtype);
 }
 
 void DeviceAttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) const {
@@ -126,8 +141,8 @@ Result<bool> DeviceAttentionWorker::step() {
 // An abort ends waits that are under way; who only looks whether a message is there sees it here.
 Status DeviceAttentionWorker::check_waits() const {
   for (const MicroBatch& each : batches_) {
-    LAMINA_RETURN_IF_ERROR(each.guard->status());
-    if (!is_on_gpu() && each.guard->is_aborted()) return unavailable("the model worker is gone");
+    LAMINA_RETURN_IF_ERROR(each.channel->status());
+    if (!is_on_gpu() && each.channel->is_aborted()) return unavailable("the model worker is gone");
   }
   return {};
 }
@@ -159,14 +174,12 @@ Result<bool> DeviceAttentionWorker::run_next_layer() {
 bool DeviceAttentionWorker::has_begun(uint32_t micro_batch) const {
   const MicroBatch& step = batches_[micro_batch];
   const auto layer = static_cast<uint32_t>(step.next_layer);
-  const cuda_p2p::Link& link = model_.device_link()->link();
-  const int64_t elements = step.num_rows * config_.core.num_heads * config_.core.kv.head_dim;
-  const auto size_bytes =
-      static_cast<uint32_t>(elements) * static_cast<uint32_t>(dtype_bytes(config_.dtype));
-  return cuda_p2p::has_begun(
-      link.inbox(wire::device_slot_of(DeviceMessage::kQ, micro_batch, layer)),
-      link.plan(size_bytes),
-      step.guard->stamp_of(layer + 1));
+  const int64_t width = int64_t{config_.core.num_heads} * config_.core.kv.head_dim;
+  return step.channel->has_begun(
+      {.slot = wire::device_slot_of(DeviceMessage::kQ, micro_batch, layer),
+       .rows = {.num_rows = static_cast<size_t>(step.num_rows),
+                .row_bytes = static_cast<size_t>(width) * dtype_bytes(config_.dtype)},
+       .use = layer + 1});
 }
 
 // ---- steps ----
@@ -207,8 +220,8 @@ Status DeviceAttentionWorker::begin_step(uint32_t micro_batch, std::span<const s
   MicroBatch& step = batch(micro_batch);
   step.num_tokens = core_.num_tokens(idx);
   step.num_rows = std::max<int64_t>(plan_.num_padded_rows, step.num_tokens);
-  if (core_.is_partial(idx)) {
-    return {StatusCode::kUnimplemented, "cuda_p2p splits the KV cache by heads alone"};
+  if (core_.is_partial(idx) != config_.core.shares_heads) {
+    return invalid_argument("a plan names blocks of others, who have none");
   }
   step.is_under_way = true;
   count_bytes(step.num_rows);
@@ -228,7 +241,7 @@ void DeviceAttentionWorker::count_bytes(int64_t num_rows) {
     return static_cast<uint64_t>(num_rows * kv.num_layers * width) * dtype_bytes(config_.dtype);
   };
   stats_.bytes_received += bytes(key_width + value_width);
-  stats_.bytes_sent += bytes(num_heads * kv.value_dim);
+  stats_.bytes_sent += static_cast<uint64_t>(kv.num_layers) * out_bytes(num_rows);
 }
 
 Status DeviceAttentionWorker::run_step(uint32_t micro_batch) {
@@ -256,43 +269,61 @@ Status DeviceAttentionWorker::run_layers(uint32_t micro_batch) {
 }
 
 Status DeviceAttentionWorker::end_layers(uint32_t micro_batch) {
-  return cuda_p2p::advance(batch(micro_batch).guard->view(),
-                           static_cast<uint32_t>(config_.core.kv.num_layers),
-                           streams_[micro_batch]);
+  return batch(micro_batch).channel->end_step(static_cast<uint32_t>(config_.core.kv.num_layers));
+}
+
+DeviceAttentionWorker::Output DeviceAttentionWorker::output_of(const MicroBatch& step) const {
+  const int32_t num_heads = config_.core.num_heads;
+  const Shape shape = {step.num_rows, num_heads, config_.core.kv.value_dim};
+  std::byte* const data = step.out.data();
+  if (!config_.core.shares_heads) {
+    const TensorView rows(data, config_.dtype, shape);
+    return {.rows = rows, .lse = {}, .message = rows};
+  }
+  const TensorView rows(data, DType::kF32, shape);
+  return {
+      .rows = rows,
+      .lse = {data + rows.size_bytes(), DType::kF32, {step.num_rows, num_heads}},
+      .message = {
+          data, DType::kF32, {1, static_cast<int64_t>(out_bytes(step.num_rows) / sizeof(float))}}};
 }
 
 Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
   const auto idx = static_cast<int32_t>(micro_batch);
   const MicroBatch& step = batch(micro_batch);
   const KvLayout& kv = config_.core.kv;
-  const int32_t num_heads = config_.core.num_heads;
-  const TensorView q(step.q.data(), config_.dtype, {step.num_rows, num_heads, kv.head_dim});
-  const TensorView k(step.k.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.head_dim});
-  const TensorView v(step.v.data(), config_.dtype, {step.num_rows, kv.num_kv_heads, kv.value_dim});
-  const TensorView out(step.out.data(), config_.dtype, {step.num_rows, num_heads, kv.value_dim});
-  const cuda_p2p::Link& link = model_.device_link()->link();
   const auto slot_of = [&](DeviceMessage kind) {
     return wire::device_slot_of(kind, micro_batch, static_cast<uint32_t>(layer));
   };
+  // In the message itself where that can be.
+  const auto place = [&](DeviceMessage kind, const Buffer& memory, int64_t heads, int64_t dim) {
+    TensorView rows(memory.data(), config_.dtype, {step.num_rows, heads, dim});
+    std::byte* const there = step.channel->place_of(kLink, slot_of(kind), rows.size_bytes());
+    if (there != nullptr) rows.data = there;
+    return rows;
+  };
+  const TensorView q = place(DeviceMessage::kQ, step.q, config_.core.num_heads, kv.head_dim);
+  const TensorView k = place(DeviceMessage::kK, step.k, kv.num_kv_heads, kv.head_dim);
+  const TensorView v = place(DeviceMessage::kV, step.v, kv.num_kv_heads, kv.value_dim);
   // A GPU's operators are told of padding by the step's tables, a CPU's by what they are given.
   const auto given = [&](const TensorView& rows) {
     return is_on_gpu() ? rows : rows.rows(0, step.num_tokens);
   };
-  DeviceTransfers in(
-      DeviceTransfers::Direction::kReceive, *step.guard, layer, streams_[micro_batch]);
-  LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kQ), q));
+  DeviceTransfers in(DeviceTransfers::Direction::kReceive, *step.channel, layer);
+  LAMINA_RETURN_IF_ERROR(in.add(kLink, slot_of(DeviceMessage::kQ), q));
   if (config_.core.overlap) {
     LAMINA_RETURN_IF_ERROR(in.enqueue());
     LAMINA_RETURN_IF_ERROR(core_.start(idx, layer, given(q)));
   }
-  LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kK), k));
-  if (!kv.latent) LAMINA_RETURN_IF_ERROR(in.add(link, slot_of(DeviceMessage::kV), v));
+  LAMINA_RETURN_IF_ERROR(in.add(kLink, slot_of(DeviceMessage::kK), k));
+  if (!kv.latent) LAMINA_RETURN_IF_ERROR(in.add(kLink, slot_of(DeviceMessage::kV), v));
   LAMINA_RETURN_IF_ERROR(in.enqueue());
   LAMINA_RETURN_IF_ERROR(core_.append(idx, layer, given(k), given(v)));
-  LAMINA_RETURN_IF_ERROR(core_.attend(idx, layer, given(q), given(out)));
-  DeviceTransfers back(
-      DeviceTransfers::Direction::kSend, *step.guard, layer, streams_[micro_batch]);
-  LAMINA_RETURN_IF_ERROR(back.add(link, slot_of(DeviceMessage::kOut), out));
+  const Output out = output_of(step);
+  LAMINA_RETURN_IF_ERROR(core_.attend(
+      idx, layer, given(q), given(out.rows), out.lse.empty() ? out.lse : given(out.lse)));
+  DeviceTransfers back(DeviceTransfers::Direction::kSend, *step.channel, layer);
+  LAMINA_RETURN_IF_ERROR(back.add(kLink, slot_of(DeviceMessage::kOut), out.message));
   return back.enqueue();
 }
 

@@ -11,7 +11,7 @@
 
 #include "device/gpu_stream.h"
 #include "exec/slice_graphs.h"
-#include "transport/cuda_p2p/step_guard.h"
+#include "transport/device_link.h"
 #include "worker/attention_worker.h"
 #include "worker/plan_receiver.h"
 #include "worker/tile_worker.h"
@@ -34,7 +34,7 @@ class DeviceAttentionWorker final : public TileWorker {
 
  private:
   struct MicroBatch {
-    std::unique_ptr<cuda_p2p::StepGuard> guard;  // counts its messages
+    std::unique_ptr<DeviceChannel> channel;
     // Of a layer; layers follow each other.
     Buffer q;
     Buffer k;
@@ -44,6 +44,13 @@ class DeviceAttentionWorker final : public TileWorker {
     int64_t num_rows = 0;    // of its tensors
     bool is_under_way = false;
     int32_t next_layer = 0;  // on a CPU
+  };
+
+  // Of a layer: what attention writes, and what is sent of it.
+  struct Output {
+    TensorView rows;
+    TensorView lse;  // of a partial
+    TensorView message;
   };
 
   [[nodiscard]] MicroBatch& batch(uint32_t idx) { return batches_[idx]; }
@@ -62,6 +69,8 @@ class DeviceAttentionWorker final : public TileWorker {
   void make_batches();
   void count_bytes(int64_t num_rows);
   [[nodiscard]] Buffer for_rows(int64_t width) const;
+  [[nodiscard]] size_t out_bytes(int64_t num_rows) const;
+  [[nodiscard]] Output output_of(const MicroBatch& step) const;
 
   AttentionWorkerConfig config_;
   Endpoint& model_;

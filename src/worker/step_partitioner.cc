@@ -32,8 +32,9 @@ void clear(TileStep& part) {
 
 StepPartitioner::StepPartitioner(std::vector<BlockRange> tiles,
                                  int32_t max_sequences,
-                                 int32_t block_size)
-    : block_size_(block_size), slots_(static_cast<size_t>(max_sequences)) {
+                                 int32_t block_size,
+                                 Audience audience)
+    : block_size_(block_size), audience_(audience), slots_(static_cast<size_t>(max_sequences)) {
   for (const BlockRange& blocks : tiles) {
     Tile& tile = tiles_.emplace_back();
     tile.blocks = blocks;
@@ -99,7 +100,7 @@ void StepPartitioner::add_sequence(const SequenceStep& sequence,
                                    TileStep& part) {
   const auto idx = static_cast<size_t>(sequence.slot);
   const Slot& slot = slots_[idx];
-  if (tile.num_held[idx] == 0) return;
+  if (tile.num_held[idx] == 0 && audience_ == Audience::kHolders) return;
   part.is_partial |= tile.num_held[idx] < slot.num_used;
 
   // The holder hears of the sequence when its first block here is used, then of all its blocks.

@@ -37,8 +37,14 @@ struct TileStep {
 
 class StepPartitioner {
  public:
+  // Who is told of a sequence: tiles that hold blocks of it, or all of them.
+  enum class Audience : uint8_t { kHolders, kAll };
+
   // `tiles`: the block ids of each.
-  StepPartitioner(std::vector<BlockRange> tiles, int32_t max_sequences, int32_t block_size);
+  StepPartitioner(std::vector<BlockRange> tiles,
+                  int32_t max_sequences,
+                  int32_t block_size,
+                  Audience audience = Audience::kHolders);
 
   // The parts of the next step, one for each tile; reuses what `parts` holds. kInvalidArgument if a
   // sequence has fewer blocks than tokens; `parts` and this object are of no use then.
@@ -62,6 +68,7 @@ class StepPartitioner {
   void add_sequence(const SequenceStep& sequence, int64_t first_row, Tile& tile, TileStep& part);
 
   int32_t block_size_;
+  Audience audience_;
   std::vector<Tile> tiles_;
   std::vector<Slot> slots_;
 };

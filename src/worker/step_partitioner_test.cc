@@ -41,6 +41,27 @@ TEST(StepPartitioner, RefusesTokensWithoutBlocks) {
   EXPECT_EQ(partitioner.partition(plan, 0, parts).code(), StatusCode::kInvalidArgument);
 }
 
+TEST(StepPartitioner, AllAreToldOfASequenceThatOneHolds) {
+  StepPartitioner partitioner({{0, 10}, {10, 20}}, 4, kBlockSize, StepPartitioner::Audience::kAll);
+  StepPlan plan;
+  plan.sequences = {{.slot = 3, .num_tokens = 5, .new_blocks = {1, 2}, .starts = true}};
+  std::vector<TileStep> parts;
+  ASSERT_TRUE(partitioner.partition(plan, 0, parts).ok());
+  EXPECT_EQ(parts[0].plan.new_blocks, (Ids{1, 2}));
+  ASSERT_EQ(parts[1].plan.sequences.size(), 1U);
+  EXPECT_EQ(parts[1].plan.sequences[0].starts, 1U);
+  EXPECT_EQ(parts[1].plan.new_blocks, (Ids{kNoBlock, kNoBlock}));
+
+  plan = {};
+  plan.released_slots = {3};
+  plan.sequences = {{.slot = 0, .num_tokens = 1, .new_blocks = {11}, .starts = true}};
+  ASSERT_TRUE(partitioner.partition(plan, 0, parts).ok());
+  for (const TileStep& part : parts) {
+    EXPECT_EQ(part.plan.released_slots, (std::vector<uint32_t>{3}));
+    EXPECT_EQ(part.plan.step, 2U);
+  }
+}
+
 TEST(StepPartitioner, ASplitSequenceGoesToBoth) {
   StepPartitioner partitioner = two_tiles();
   StepPlan plan;

@@ -29,6 +29,7 @@ PLACEMENTS = {
     "devices-2-ranks-3-workers": [
         "--transport", "cuda_p2p", "--tensor-parallel-size", "2", "--attention-workers", "3", "--micro-batches", "2"
     ],
+    "devices-sequence-split": ["--transport", "cuda_p2p", "--attention-workers", "3", "--partition", "sequence"],
     "bound": ["--cpu-bind", "auto"],
     "colocated": ["--mode", "colocated"],
     "2-ranks-colocated": ["--mode", "colocated", "--tensor-parallel-size", "2"],

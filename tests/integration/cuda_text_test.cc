@@ -32,6 +32,7 @@ struct Place {
   std::string mode;
   std::vector<std::string> workers;  // devices of attention workers; empty: those of the program
   std::string transport = "auto";
+  std::string partition = "auto";
 
   friend void PrintTo(const Place& place, std::ostream* out) { *out << place.name; }
 };
@@ -76,6 +77,7 @@ class Served {
     app::PlacementOptions placement;
     placement.mode = place.mode;
     placement.transport = place.workers.empty() ? "loopback" : place.transport;
+    placement.partition = place.partition;
     for (const std::string& device : place.workers) {
       workers_.push_back(std::make_unique<Worker>(device));
       placement.attention_worker.push_back(workers_.back()->address());
@@ -219,7 +221,20 @@ INSTANTIATE_TEST_SUITE_P(
         Place{"OverCpuByItself", "cuda:0", "disaggregated", {"cpu"}, "cuda_p2p"},
         Place{"CpuOverGpuByItself", "cpu", "disaggregated", {"cuda:0"}, "cuda_p2p"},
         Place{"OverGpuByItself", "cuda:0", "disaggregated", {"cuda:1"}, "cuda_p2p"},
-        Place{"OverBothByThemselves", "cuda:0", "disaggregated", {"cuda:1", "cpu"}, "cuda_p2p"}),
+        Place{"OverBothByThemselves", "cuda:0", "disaggregated", {"cuda:1", "cpu"}, "cuda_p2p"},
+        Place{"OverCpusSharingHeads",
+              "cuda:0",
+              "disaggregated",
+              {"cpu", "cpu"},
+              "cuda_p2p",
+              "sequence"},
+        Place{"OverBothSharingHeads",
+              "cuda:0",
+              "disaggregated",
+              {"cuda:1", "cpu"},
+              "cuda_p2p",
+              "sequence"},
+        Place{"OverGpuByNccl", "cuda:0", "disaggregated", {"cuda:1"}, "nccl"}),
     [](const auto& place) { return place.param.name; });
 
 }  // namespace

@@ -65,7 +65,7 @@ class Offloaded {
     Attention attention;
     for (size_t rank = 0; rank < peers.size(); ++rank) {
       if (peers[rank].front().endpoint->device_link() != nullptr) {
-        attention.push_back(by_devices(std::move(peers[rank])));
+        attention.push_back(by_devices(static_cast<int32_t>(rank), std::move(peers[rank])));
         continue;
       }
       attention.push_back(std::make_unique<RemoteAttention>(
@@ -88,7 +88,7 @@ class Offloaded {
   }
 
  private:
-  std::unique_ptr<AttentionBackend> by_devices(std::vector<AttentionPeer> peers) {
+  std::unique_ptr<AttentionBackend> by_devices(int32_t rank, std::vector<AttentionPeer> peers) {
     return std::make_unique<DeviceAttention>(
         DeviceAttentionConfig{.epoch = 1,
                               .num_layers = program_.num_layers(),
@@ -100,7 +100,8 @@ class Offloaded {
                               .dtype = DType::kF32,
                               .overlap = overlaps(),
                               .block_size = kBlockSize,
-                              .max_sequences = kMaxSequences},
+                              .max_sequences = kMaxSequences,
+                              .sinks = program_.sinks(rank)},
         std::move(peers),
         StreamView(pool_));
   }
@@ -338,6 +339,14 @@ TEST_P(OffloadGolden, TwoProcessesWhoseDevicesSendThemselves) {
 TEST_P(OffloadGolden, TwoRanksAndThreeProcessesWhoseDevicesSendThemselves) {
   if (!shares_heads(2)) GTEST_SKIP() << "its heads cannot be shared by 2 ranks";
   expect_offloaded(TransportKind::kCudaP2p, 2, 3, PartitionKind::kHead);
+}
+
+TEST_P(OffloadGolden, ThreeProcessesWhoseDevicesShareSequences) {
+  expect_offloaded(TransportKind::kCudaP2p, 1, 3, PartitionKind::kSequence);
+}
+
+TEST_P(OffloadGolden, FiveProcessesWhoseDevicesShareHeadsAndSequences) {
+  expect_offloaded(TransportKind::kCudaP2p, 1, 5, PartitionKind::kHeadSequence);
 }
 
 TEST_P(OffloadGolden, RequestsSplitOverTwoProcesses) {

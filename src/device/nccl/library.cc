@@ -30,10 +30,11 @@ void* open_library() {
           ::dlopen((LAMINA_CUDA_LIBRARY_DIR "/" + kName).c_str(), RTLD_NOW | RTLD_LOCAL)) {
     return found;
   }
-  throw Error(StatusCode::kUnavailable,
-              kName +
-                  " is not there, by which GPUs share a model: install libnccl2, or the Python "
-                  "package nvidia-nccl-cu13 and add its folder to LD_LIBRARY_PATH");
+  throw Error(
+      StatusCode::kUnavailable,
+      kName +
+          " is not there, by which GPUs send each other data: install libnccl2, or the Python "
+          "package nvidia-nccl-cu13 and add its folder to LD_LIBRARY_PATH");
 }
 
 template <typename Function>
@@ -46,7 +47,13 @@ Library load() {
   set_defaults();
   void* const opened = open_library();
   Library library;
+  find(opened, "ncclGetVersion", library.version);
+  find(opened, "ncclGetUniqueId", library.unique_id);
   find(opened, "ncclCommInitAll", library.init_all);
+  find(opened, "ncclCommInitRankConfig", library.init_rank);
+  find(opened, "ncclCommGetAsyncError", library.async_error);
+  find(opened, "ncclGroupStart", library.group_start);
+  find(opened, "ncclGroupEnd", library.group_end);
   find(opened, "ncclAllGather", library.all_gather);
   find(opened, "ncclSend", library.send);
   find(opened, "ncclRecv", library.receive);

@@ -7,7 +7,13 @@
 namespace lamina::nccl {
 
 struct Library {
+  decltype(&::ncclGetVersion) version = nullptr;
+  decltype(&::ncclGetUniqueId) unique_id = nullptr;
   decltype(&::ncclCommInitAll) init_all = nullptr;
+  decltype(&::ncclCommInitRankConfig) init_rank = nullptr;
+  decltype(&::ncclCommGetAsyncError) async_error = nullptr;
+  decltype(&::ncclGroupStart) group_start = nullptr;
+  decltype(&::ncclGroupEnd) group_end = nullptr;
   decltype(&::ncclAllGather) all_gather = nullptr;
   decltype(&::ncclSend) send = nullptr;
   decltype(&::ncclRecv) receive = nullptr;

@@ -89,6 +89,7 @@ void append_codes(const AppendKvArgs& args, bool is_key, int64_t begin, int64_t 
       reinterpret_cast<Code*>(scratch.floats(static_cast<size_t>(ceil_div<int64_t>(width, 4))));
   for (int64_t t = begin; t < end; ++t) {
     const int64_t slot = args.slot_mapping[static_cast<size_t>(t)];
+    if (slot == kNoSlot) continue;
     const int64_t block = slot / block_size;
     const int64_t token = slot % block_size;
     for (int64_t head = 0; head < cache.shape[1]; ++head) {
@@ -114,6 +115,7 @@ void append_pairs(const AppendKvArgs& args, int64_t begin, int64_t end) {
   const int64_t value_dim = args.v_cache.shape[3];
   for (int64_t t = begin; t < end; ++t) {
     const int64_t slot = args.slot_mapping[static_cast<size_t>(t)];
+    if (slot == kNoSlot) continue;
     const int64_t block = slot / block_size;
     const int64_t token = slot % block_size;
     for (int64_t head = 0; head < args.k_cache.shape[1]; ++head) {
@@ -140,6 +142,7 @@ void append_tokens(const AppendKvArgs& args, int64_t begin, int64_t end) {
   const int64_t value_dim = args.v_cache.empty() ? 0 : args.v_cache.shape[3];
   for (int64_t t = begin; t < end; ++t) {
     const int64_t slot = args.slot_mapping[static_cast<size_t>(t)];
+    if (slot == kNoSlot) continue;
     const int64_t block = slot / block_size;
     for (int64_t head = 0; head < num_kv_heads; ++head) {
       const int64_t row = head * block_size + slot % block_size;

@@ -16,7 +16,7 @@ namespace lamina::kernels {
 namespace {
 
 constexpr size_t kAlignment = 256;
-constexpr int64_t kNoSlot = -1;  // append_kv() does nothing
+static_assert(kNoSlot == cuda::kNoSlot);
 
 // Gives out places of one buffer.
 class Layout {
@@ -99,8 +99,9 @@ Status upload_new_tokens(StepTables::Impl& tables, const RaggedBatch& batch, Str
 
 Status check_slots(const StepTablesLimits& limits, std::span<const int64_t> slot_mapping) {
   const int64_t num_slots = int64_t{limits.num_blocks} * limits.block_size;
-  const auto bad = std::ranges::find_if(
-      slot_mapping, [&](int64_t slot) { return slot < 0 || slot >= num_slots; });
+  const auto bad = std::ranges::find_if(slot_mapping, [&](int64_t slot) {
+    return slot != kNoSlot && (slot < 0 || slot >= num_slots);
+  });
   if (bad == slot_mapping.end()) return {};
   return invalid_argument(fmt::format("step tables: slot {} of {}", *bad, num_slots));
 }

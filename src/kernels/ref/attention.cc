@@ -162,6 +162,7 @@ void append_kv(const AppendKvArgs& args) {
     }
   };
   for (int64_t token = 0; token < args.k.shape[0]; ++token) {
+    if (args.slot_mapping[static_cast<size_t>(token)] == kNoSlot) continue;
     if (is_quantized(args.k_cache.dtype)) {
       append_codes(args, args.k, args.k_cache, args.k_scales, token, true);
       if (args.v_cache.empty()) continue;

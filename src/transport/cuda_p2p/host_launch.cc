@@ -1,5 +1,6 @@
 #include "transport/cuda_p2p/host_launch.h"
 
+#include "tensor/dtype.h"
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/message.h"
 
@@ -8,6 +9,23 @@ namespace {
 
 bool has_failed(const StepView& step) {
   return HostMemory::load_relaxed(&step.state->failed) != 0;
+}
+
+Status wait_has_ended() {
+  return unavailable("the wait for a message between devices has ended");
+}
+
+void store_merged(const Merge& merge, uint32_t element, const PartialChunk& merged) {
+  const size_t first = merge.shape.place_of(element, merge.out_stride);
+  for (uint32_t i = 0; i < kPartialFloats; ++i) {
+    if (merge.out_is_bf16) {
+      static_cast<BFloat16*>(merge.out)[first + i] = to_bf16(merged.out[i]);
+    } else {
+      static_cast<float*>(merge.out)[first + i] = merged.out[i];
+    }
+  }
+  if (merge.lse == nullptr || element % merge.shape.row_chunks != 0) return;
+  merge.lse[element / merge.shape.row_chunks] = merged.lse;
 }
 
 bool receive_one(const Transfer& message, Stamp stamp, const StepView& step) {
@@ -42,10 +60,24 @@ Status host::receive(const Transfers& transfers) {
     const Transfer& message = transfers.messages[i];
     const Stamp stamp = transfers.step.state->base + message.use;
     if (has_failed(transfers.step) || !receive_one(message, stamp, transfers.step)) {
-      return unavailable("the wait for a message between devices has ended");
+      return wait_has_ended();
     }
   }
   return {};
+}
+
+Status host::receive_merged(const Merge& merge) {
+  const auto store = [&](uint32_t element, const PartialChunk& merged) {
+    store_merged(merge, element, merged);
+  };
+  const bool came = !has_failed(merge.step) && merge_messages<HostMemory>(OneThread(),
+                                                                          merge.sources,
+                                                                          merge.num_sources,
+                                                                          merge.shape,
+                                                                          merge.step,
+                                                                          merge.step.state->base,
+                                                                          store);
+  return came ? Status() : wait_has_ended();
 }
 
 }  // namespace lamina::cuda_p2p

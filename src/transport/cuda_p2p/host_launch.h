@@ -10,5 +10,6 @@ namespace lamina::cuda_p2p::host {
 [[nodiscard]] Status send(const Transfers& transfers);
 // kUnavailable if a wait ends without its message: StepGuard::status() knows why.
 [[nodiscard]] Status receive(const Transfers& transfers);
+[[nodiscard]] Status receive_merged(const Merge& merge);
 
 }  // namespace lamina::cuda_p2p::host

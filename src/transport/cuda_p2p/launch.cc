@@ -4,6 +4,7 @@
 
 #include "transport/cuda_p2p/gpu_launch.h"
 #include "transport/cuda_p2p/host_launch.h"
+#include "transport/device_link.h"
 
 namespace lamina::cuda_p2p {
 namespace {
@@ -39,6 +40,10 @@ Status check(const Merge& merge) {
   if (merge.num_sources == 0 || merge.num_sources > kMaxPeers || merge.shape.num_elements() == 0) {
     return invalid_argument("nothing to merge, or from too many");
   }
+  if (merge.out_stride % kPartialFloats != 0 ||
+      merge.out_stride < merge.shape.num_heads * merge.shape.row_chunks * kPartialFloats) {
+    return invalid_argument("merged rows overlap, or do not begin at whole chunks");
+  }
   for (uint32_t i = 0; i < merge.num_sources; ++i) {
     const PartialSource& source = merge.sources[i];
     const uint32_t num_rows = merge.shape.num_tokens * (source.head_end - source.head_begin);
@@ -69,8 +74,7 @@ Status receive(const Transfers& transfers, StreamView stream) {
 
 Status receive_merged(const Merge& merge, StreamView stream) {
   LAMINA_RETURN_IF_ERROR(check(merge));
-  return is_on_cpu(stream) ? unimplemented("merging partials from devices on a CPU")
-                           : gpu::receive_merged(merge, stream);
+  return is_on_cpu(stream) ? host::receive_merged(merge) : gpu::receive_merged(merge, stream);
 }
 
 Status advance(const StepView& step, uint32_t num_messages, StreamView stream) {

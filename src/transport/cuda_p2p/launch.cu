@@ -51,13 +51,15 @@ __global__ void __launch_bounds__(kThreads)
 
 template <bool kOutIsBf16>
 __device__ void store_merged(const Merge& params, uint32_t element, const PartialChunk& merged) {
+  // Rows begin at whole chunks.
+  const size_t vector = params.shape.place_of(element, params.out_stride) / kPartialFloats;
   if constexpr (kOutIsBf16) {
     const __nv_bfloat162 pairs[] = {__floats2bfloat162_rn(merged.out[0], merged.out[1]),
                                     __floats2bfloat162_rn(merged.out[2], merged.out[3])};
-    static_cast<uint2*>(params.out)[element] = {*reinterpret_cast<const uint32_t*>(&pairs[0]),
-                                                *reinterpret_cast<const uint32_t*>(&pairs[1])};
+    static_cast<uint2*>(params.out)[vector] = {*reinterpret_cast<const uint32_t*>(&pairs[0]),
+                                               *reinterpret_cast<const uint32_t*>(&pairs[1])};
   } else {
-    static_cast<float4*>(params.out)[element] = {
+    static_cast<float4*>(params.out)[vector] = {
         merged.out[0], merged.out[1], merged.out[2], merged.out[3]};
   }
   if (params.lse == nullptr || element % params.shape.row_chunks != 0) return;
@@ -126,13 +128,18 @@ Status launch(void (*kernel)(Params...),
   return cuda::to_status(cudaLaunchKernelEx(&config, kernel, params...), what);
 }
 
-// A block for each part of the largest message.
-dim3 grid_of(const Transfers& transfers) {
+// A block for each part of the largest message, a thread for each chunk of a part; one warp for
+// messages that are waited for and not moved.
+Grid grid_of(const Transfers& transfers) {
   uint32_t num_parts = 1;
+  uint32_t part_chunks = 1;
   for (uint32_t i = 0; i < transfers.num_messages; ++i) {
-    num_parts = std::max(num_parts, transfers.messages[i].plan.num_parts);
+    const Transfer& message = transfers.messages[i];
+    if (message.rows.data == nullptr) continue;
+    num_parts = std::max(num_parts, message.plan.num_parts);
+    part_chunks = std::max(part_chunks, message.plan.part_chunks);
   }
-  return {num_parts, transfers.num_messages};
+  return {.blocks = {num_parts, transfers.num_messages}, .threads = threads_for(part_chunks)};
 }
 
 }  // namespace
@@ -147,11 +154,11 @@ void load_kernels(Device device) {
 }
 
 Status gpu::send(const Transfers& transfers, StreamView stream) {
-  return launch(send_kernel, {grid_of(transfers)}, stream, "sending from a GPU", transfers);
+  return launch(send_kernel, grid_of(transfers), stream, "sending from a GPU", transfers);
 }
 
 Status gpu::receive(const Transfers& transfers, StreamView stream) {
-  return launch(receive_kernel, {grid_of(transfers)}, stream, "receiving on a GPU", transfers);
+  return launch(receive_kernel, grid_of(transfers), stream, "receiving on a GPU", transfers);
 }
 
 Status gpu::receive_merged(const Merge& merge, StreamView stream) {

@@ -17,8 +17,16 @@
 
 namespace lamina::cuda_p2p {
 
-inline constexpr uint32_t kThreads = 512;
+inline constexpr uint32_t kThreads = 512;  // of a block at most
+// Blocks that wait for a message where others' kernels run at the same time.
+inline constexpr uint32_t kMaxWaitingBlocks = 4;
 inline constexpr uint32_t kMaxMergeBlocks = 32;
+
+// Whole warps, a thread for each of so many chunks if that is not too many.
+constexpr uint32_t threads_for(uint32_t num_chunks) {
+  constexpr uint32_t kWarp = 32;
+  return num_chunks >= kThreads ? kThreads : divide_up(num_chunks, kWarp) * kWarp;
+}
 
 // A matrix in GPU memory whose rows are messages' consecutive chunks.
 struct Rows {
@@ -50,7 +58,8 @@ struct Merge {
   MergeShape shape;
   uint32_t num_sources = 0;
   PartialSource sources[kMaxPeers];
-  void* out = nullptr;  // [T, Hq, D], f32 or bf16
+  void* out = nullptr;  // [T, Hq, D], f32 or bf16, tokens out_stride elements apart
+  uint32_t out_stride = 0;
   bool out_is_bf16 = false;
   float* lse = nullptr;  // [T, Hq] or null
 };

@@ -16,8 +16,8 @@
 #include "base/error.h"
 #include "transport/cuda_p2p/descriptor_socket.h"
 #include "transport/cuda_p2p/host_messages.h"
-#include "transport/cuda_p2p/peer_watch.h"
 #include "transport/cuda_p2p/step_guard.h"
+#include "transport/peer_watch.h"
 
 namespace lamina::cuda_p2p {
 namespace {
@@ -210,6 +210,10 @@ TEST(CudaP2pLink, AnAbortIsToldAndForgotten) {
   EXPECT_EQ(received, payload_of(9, kSmallBytes));
 }
 
+PeerWatchConfig watch_of(const Sockets& sockets, End& end) {
+  return {.sockets = {sockets.ours.get()}, .on_leave = [&end] { end.guard().abort(); }};
+}
+
 // Not before the peer is gone, and then at once.
 TEST(CudaP2pLink, AWatchEndsTheWaitsForAPeerThatIsGone) {
   Sockets sockets;
@@ -218,9 +222,9 @@ TEST(CudaP2pLink, AWatchEndsTheWaitsForAPeerThatIsGone) {
   End end(1, sockets.ours.get());
   other.join();
   {
-    const PeerWatch watch(sockets.ours.get(), {&end.guard()});
+    const PeerWatch watch(watch_of(sockets, end));
   }
-  const PeerWatch watch(sockets.ours.get(), {&end.guard()});
+  const PeerWatch watch(watch_of(sockets, end));
   peer->put_nth(2);
   end.expect_nth(2);
   EXPECT_FALSE(watch.has_left());

@@ -25,14 +25,10 @@ struct PartialSource {
   }
 };
 
-// Bytes of such a message.
-constexpr uint32_t partial_bytes(uint32_t num_rows, uint32_t value_dim) {
-  return num_rows * (value_dim + 1) * static_cast<uint32_t>(sizeof(float));
-}
-
-// Four neighbouring elements of a row, and the row's lse.
+// Neighbouring elements of a row, as many as a chunk holds, and the row's lse.
+inline constexpr uint32_t kPartialFloats = sizeof(Chunk) / sizeof(float);
 struct PartialChunk {
-  float out[4] = {};
+  float out[kPartialFloats] = {};
   float lse = -INFINITY;
 };
 
@@ -111,16 +107,35 @@ LAMINA_MESSAGE_CODE inline void fold(PartialChunk& into, const PartialChunk& fro
 }
 
 // The rows that are merged: chunk `chunk` of head `head` of token `token` is element
-// (token * num_heads + head) * row_chunks + chunk.
+// (token * num_heads + head) * row_chunks + chunk. Heads are counted from the first that is merged.
 struct MergeShape {
   uint32_t num_tokens = 0;
   uint32_t num_heads = 0;
   uint32_t row_chunks = 0;
+  // [num_heads] scores of a key without a value, which no source has counted; or none. Memory of
+  // who merges.
+  const float* sinks = nullptr;
 
   [[nodiscard]] LAMINA_HOST_DEVICE uint32_t num_elements() const {
     return num_tokens * num_heads * row_chunks;
   }
+  [[nodiscard]] LAMINA_HOST_DEVICE uint32_t head_of(uint32_t element) const {
+    return element / row_chunks % num_heads;
+  }
+  // Where the element begins in a matrix of floats with `stride` of them between tokens.
+  [[nodiscard]] LAMINA_HOST_DEVICE size_t place_of(uint32_t element, uint32_t stride) const {
+    const uint32_t token_chunks = num_heads * row_chunks;
+    return size_t{element / token_chunks} * stride +
+           size_t{element % token_chunks} * kPartialFloats;
+  }
 };
+
+// Of an element that no source has been folded into. Past the last there is none.
+LAMINA_MESSAGE_CODE inline PartialChunk unmerged(const MergeShape& shape, uint32_t element) {
+  PartialChunk chunk;
+  if (shape.sinks != nullptr) chunk.lse = shape.sinks[shape.head_of(element)];
+  return chunk;
+}
 
 // Folds one source's share of an element into `merged`. False if the wait for it ended.
 template <typename Memory>
@@ -130,7 +145,7 @@ LAMINA_MESSAGE_CODE bool fold_source(const PartialSource& source,
                                      Stamp stamp,
                                      Patience<Memory>& patience,
                                      PartialChunk& merged) {
-  const uint32_t head = element / shape.row_chunks % shape.num_heads;
+  const uint32_t head = shape.head_of(element);
   if (!source.has_head(head)) return true;
   const uint32_t token = element / shape.row_chunks / shape.num_heads;
   const uint32_t num_heads = source.head_end - source.head_begin;
@@ -163,8 +178,9 @@ LAMINA_MESSAGE_CODE bool begin_source(const Team& team,
   return !checks || check_lines_size(source.slot, source.plan, stamp, patience);
 }
 
-// This block's elements, merged over `num_sources`, to store(element, merged). False, the same for
-// all threads of the block, if a wait ended without its message.
+// This block's elements, merged over `num_sources`, to store(element, merged); nothing of heads
+// that no source has. False, the same for all threads of the block, if a wait ended without its
+// message.
 template <typename Memory, typename Team, typename Store>
 LAMINA_MESSAGE_CODE bool merge_messages(const Team& team,
                                         const PartialSource* sources,
@@ -179,8 +195,10 @@ LAMINA_MESSAGE_CODE bool merge_messages(const Team& team,
   for (uint32_t first = team.block * team.num_threads; first < end; first += stride) {
     const uint32_t element = first + team.thread;
     const bool is_first_round = first == team.block * team.num_threads;
-    PartialChunk merged;
+    bool has_source = false;
+    PartialChunk merged = unmerged(shape, element);
     for (uint32_t s = 0; s < num_sources; ++s) {
+      has_source |= sources[s].has_head(shape.head_of(element));
       const Stamp stamp = base + sources[s].use;
       const bool has_begun = !is_first_round || begin_source<Memory>(team, sources[s], stamp, step);
       Patience<Memory> patience(step, stamp);
@@ -189,7 +207,7 @@ LAMINA_MESSAGE_CODE bool merge_messages(const Team& team,
           (element >= end || fold_source(sources[s], shape, element, stamp, patience, merged));
       if (!team.all(is_folded)) return false;
     }
-    if (element < end) store(element, merged);
+    if (element < end && has_source) store(element, merged);
   }
   return true;
 }

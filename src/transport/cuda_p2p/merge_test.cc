@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/slots.h"
+#include "transport/device_link.h"
 
 namespace lamina::cuda_p2p {
 namespace {
@@ -62,7 +63,10 @@ struct Merged {
   float lse[kTokens][kHeads] = {};
 };
 
-bool merge(const std::vector<Part>& parts, const StepView& step, Merged& merged) {
+bool merge(const std::vector<Part>& parts,
+           const StepView& step,
+           Merged& merged,
+           const MergeShape& shape = kShape) {
   std::vector<PartialSource> sources;
   for (const Part& part : parts) {
     sources.push_back({.slot = part.slot,
@@ -75,7 +79,7 @@ bool merge(const std::vector<Part>& parts, const StepView& step, Merged& merged)
       OneThread(),
       sources.data(),
       static_cast<uint32_t>(sources.size()),
-      kShape,
+      shape,
       step,
       kBase,
       [&](uint32_t element, const PartialChunk& chunk) {
@@ -145,6 +149,46 @@ TEST_P(Merging, KeepsTheBitsOfTheOnlySource) {
   EXPECT_TRUE(merge(parts, step_, merged));
   EXPECT_EQ(std::memcmp(merged.out, parts[0].values.data(), sizeof(merged.out)), 0);
   EXPECT_EQ(merged.lse[2][3], parts[0].lse(2, 3));
+}
+
+// As if a source had their scores and values of zero.
+TEST_P(Merging, CountsSinksOnce) {
+  const float sinks[kHeads] = {0.5F, -INFINITY, 2.0F, -1.0F};
+  MergeShape shape = kShape;
+  shape.sinks = sinks;
+  std::vector<Part> parts;
+  parts.emplace_back(0U, kHeads, limits_, rng_);
+  parts.emplace_back(0U, 2U, limits_, rng_);
+  for (uint32_t i = 0; i < parts.size(); ++i) parts[i].send(i + 1);
+  Merged merged;
+  EXPECT_TRUE(merge(parts, step_, merged, shape));
+  Part& of_sinks = parts.emplace_back(0U, kHeads, limits_, rng_);
+  for (float& value : of_sinks.values) value = 0.0F;
+  for (uint32_t i = 0; i < kTokens * kHeads; ++i) {
+    of_sinks.lse(i / kHeads, i % kHeads) = sinks[i % kHeads];
+  }
+  expect_sum(parts, merged);
+}
+
+TEST_P(Merging, LeavesHeadsOfNobodyAlone) {
+  std::vector<Part> parts;
+  parts.emplace_back(0U, 1U, limits_, rng_);
+  parts.emplace_back(2U, 4U, limits_, rng_);
+  for (uint32_t i = 0; i < parts.size(); ++i) parts[i].send(i + 1);
+  Merged merged;
+  for (auto& of_token : merged.out) of_token[1][0] = 7.0F;
+  EXPECT_TRUE(merge(parts, step_, merged));
+  for (uint32_t token = 0; token < kTokens; ++token) {
+    EXPECT_EQ(merged.out[token][0][0], parts[0].out(token, 0, 0));
+    EXPECT_EQ(merged.out[token][1][0], 7.0F);
+    EXPECT_EQ(merged.out[token][3][0], parts[1].out(token, 3, 0));
+  }
+}
+
+TEST(MergeShape, PlacesElementsInRowsOfWhatever) {
+  EXPECT_EQ(kShape.place_of(0, 100), 0U);
+  const uint32_t element = (2 * kHeads + 3) * kShape.row_chunks + 1;
+  EXPECT_EQ(kShape.place_of(element, 100), 2U * 100 + 3 * kDim + 4);
 }
 
 TEST_P(Merging, ASourceThatNeverComesIsAnError) {

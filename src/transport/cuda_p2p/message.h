@@ -137,39 +137,47 @@ LAMINA_MESSAGE_CODE bool check_lines_size(const SlotView& slot,
 }
 
 // Some chunks of a message in lines: first, first + stride, ... below `end`, at most kLinesBatch of
-// them, which are asked for before one is looked at.
+// them, which are asked for before one is looked at. With the message's first the size that it
+// begins with: a wait of its own would take as long again.
 struct LinesBatch {
   uint32_t first = 0;
   uint32_t stride = 0;
   uint32_t end = 0;
 
-  // Chunk `b` of the batch, or the first again where there are fewer.
-  [[nodiscard]] LAMINA_MESSAGE_CODE uint32_t chunk(uint32_t b) const {
-    return has(b) ? first + b * stride : first;
-  }
-  [[nodiscard]] LAMINA_MESSAGE_CODE bool has(uint32_t b) const { return first + b * stride < end; }
+  [[nodiscard]] LAMINA_MESSAGE_CODE bool has_size_line() const { return first == 0; }
+
+  [[nodiscard]] LAMINA_MESSAGE_CODE uint32_t chunk(uint32_t b) const { return first + b * stride; }
+  [[nodiscard]] LAMINA_MESSAGE_CODE bool has(uint32_t b) const { return chunk(b) < end; }
 };
 
 // To sink(i, chunk), once all are there.
 template <typename Memory, typename Sink>
 LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
+                                       const Plan& plan,
                                        const LinesBatch& batch,
                                        uint32_t mark,
                                        Patience<Memory>& patience,
                                        const Sink& sink) {
   Line lines[kLinesBatch][kLinesOfChunk];
+  Line size{};
   while (true) {
+    if (batch.has_size_line()) size = Memory::load_line(slot.lines);
     for (uint32_t b = 0; b < kLinesBatch; ++b) {
+      if (!batch.has(b)) continue;
       const Line* const from = slot.lines_of(batch.chunk(b));
       lines[b][0] = Memory::load_line(from);
       lines[b][1] = Memory::load_line(from + 1);
     }
-    bool all_marked = true;
-    for (const auto& of_chunk : lines) {
-      all_marked = all_marked && has_mark(of_chunk[0], mark) && has_mark(of_chunk[1], mark);
+    bool all_marked = !batch.has_size_line() || has_mark(size, mark);
+    for (uint32_t b = 0; b < kLinesBatch; ++b) {
+      if (!batch.has(b)) continue;
+      all_marked = all_marked && has_mark(lines[b][0], mark) && has_mark(lines[b][1], mark);
     }
     if (all_marked) break;
     if (!patience.lasts(lines[0][0].halves[0])) return false;
+  }
+  if (batch.has_size_line() && !has_size(static_cast<uint32_t>(size.halves[0]), plan, patience)) {
+    return false;
   }
   for (uint32_t b = 0; b < kLinesBatch; ++b) {
     if (batch.has(b)) sink(batch.chunk(b), unpack_lines(lines[b]));
@@ -177,8 +185,7 @@ LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
   return true;
 }
 
-// This thread's share of part `part`. The size is looked at by the last thread, which in a small
-// message has nothing else to do: two waits of one thread would take twice as long.
+// This thread's share of part `part`.
 template <typename Memory, typename Team, typename Sink>
 LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
                                        const SlotView& slot,
@@ -187,14 +194,12 @@ LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
                                        Stamp stamp,
                                        Patience<Memory>& patience,
                                        const Sink& sink) {
-  const bool is_last = team.thread == team.num_threads - 1;
-  if (part == 0 && is_last && !check_lines_size(slot, plan, stamp, patience)) return false;
   const uint32_t step = kLinesBatch * team.num_threads;
   LinesBatch batch = {.first = plan.part_begin(part) + team.thread,
                       .stride = team.num_threads,
                       .end = plan.part_end(part)};
   for (; batch.first < batch.end; batch.first += step) {
-    if (!receive_batch<Memory>(slot, batch, mark_of(stamp), patience, sink)) return false;
+    if (!receive_batch<Memory>(slot, plan, batch, mark_of(stamp), patience, sink)) return false;
   }
   return true;
 }

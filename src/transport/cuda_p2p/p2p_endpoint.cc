@@ -1,23 +1,18 @@
 #include "transport/cuda_p2p/p2p_endpoint.h"
 
 #include <fmt/format.h>
-#include <sys/socket.h>
 
 #include <optional>
 #include <utility>
 
 #include "base/error.h"
 #include "transport/blob.h"
-#include "transport/cuda_p2p/device_link.h"
+#include "transport/cuda_p2p/p2p_link.h"
 #include "transport/cuda_p2p/unix_socket.h"
 #include "transport/region_endpoint.h"
 #include "transport/shm/shm_region.h"
 
 namespace lamina::cuda_p2p {
-
-void DeviceLink::abort() noexcept {
-  ::shutdown(socket_.get(), SHUT_RDWR);
-}
 
 namespace {
 
@@ -26,7 +21,7 @@ class P2pEndpoint final : public RegionEndpoint {
   P2pEndpoint(const EndpointConfig& config,
               std::unique_ptr<RegionMemory> own,
               std::unique_ptr<RegionMemory> peers,
-              std::unique_ptr<DeviceLink> link)
+              std::unique_ptr<P2pLink> link)
       : RegionEndpoint(config, std::move(own), std::move(peers)), link_(std::move(link)) {}
 
   DeviceLink* device_link() override { return link_.get(); }
@@ -42,7 +37,7 @@ class P2pEndpoint final : public RegionEndpoint {
     link_->abort();
   }
 
-  std::unique_ptr<DeviceLink> link_;
+  std::unique_ptr<P2pLink> link_;
 };
 
 // Where to find a side, as its blob has it: "<region>:<socket>:<device>", without a socket where
@@ -100,7 +95,7 @@ class PendingP2p final : public PendingEndpoint {
     peers->unlink();
     FileHandle socket = config_.listens ? accept_own_user(listener_.get(), deadline)
                                         : connect_to_own_user(peer->socket);
-    auto link = std::make_unique<DeviceLink>(
+    auto link = std::make_unique<P2pLink>(
         link_config(blob.token, is_gpu() && peer->is_gpu), std::move(socket), deadline);
     return std::make_unique<P2pEndpoint>(
         config_, std::move(region_), std::move(peers), std::move(link));

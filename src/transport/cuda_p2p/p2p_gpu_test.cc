@@ -17,11 +17,12 @@
 #include "transport/cuda_p2p/host_memory.h"
 #include "transport/cuda_p2p/host_messages.h"
 #include "transport/cuda_p2p/launch.h"
-#include "transport/cuda_p2p/peer_watch.h"
 #include "transport/cuda_p2p/testing/pattern.h"
 #include "transport/cuda_p2p/testing/stress_end.h"
+#include "transport/device_link.h"
 #include "transport/measure/commands.h"
 #include "transport/measure/gpu_end.h"
+#include "transport/peer_watch.h"
 
 namespace lamina::cuda_p2p::testing {
 namespace {
@@ -160,7 +161,10 @@ void expect_death_is_told(bool host_watches) {
   ASSERT_TRUE(begin(end, conversation.peer().socket(), command).ok());
   ASSERT_TRUE(end.enqueue_persistent(command).ok());
   std::optional<PeerWatch> watch;
-  if (host_watches) watch.emplace(conversation.peer().socket(), std::vector{&end.guard()});
+  if (host_watches) {
+    watch.emplace(PeerWatchConfig{.sockets = {conversation.peer().socket()},
+                                  .on_leave = [&] { end.guard().abort(); }});
+  }
   const Status begun = wait_for_first_trip(end);
   ASSERT_TRUE(begun.ok()) << begun.to_string();
   EXPECT_TRUE(end.guard().status().ok()) << "failed before its peer died";
@@ -288,6 +292,7 @@ class MergeCase {
     merge_.step = merge_guard_.view();
     merge_.shape = kShape;
     merge_.out = out_.data();
+    merge_.out_stride = kShape.num_heads * kShape.row_chunks * kPartialFloats;
     merge_.lse = reinterpret_cast<float*>(lse_.data());
     for (uint32_t source = 0; source < kSources; ++source) add(source);
   }

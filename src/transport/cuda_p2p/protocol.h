@@ -84,7 +84,7 @@ LAMINA_HOST_DEVICE constexpr uint32_t refreshed_chunk(Stamp stamp, uint32_t num_
 //   kPushed  the bytes, then a release word: a second trip, after a fence
 enum class Form : uint32_t { kLines, kPushed };
 
-inline constexpr uint32_t kMaxParts = 64;
+inline constexpr uint32_t kMaxParts = 128;
 // Messages of one launch.
 inline constexpr uint32_t kMaxPeers = 16;
 
@@ -92,8 +92,8 @@ inline constexpr uint32_t kMaxPeers = 16;
 // `lamina bench transport --parts` measures what they should be.
 struct Limits {
   uint32_t lines_bytes = 64 << 10;      // messages up to this size travel as lines
-  uint32_t lines_part_bytes = 4 << 10;  // a block's share; a message has kMaxParts at most
-  uint32_t pushed_part_bytes = 32 << 10;
+  uint32_t lines_part_bytes = 2 << 10;  // a block's share; a message has kMaxParts at most
+  uint32_t pushed_part_bytes = 16 << 10;
 
   friend bool operator==(const Limits&, const Limits&) = default;
 };
@@ -130,6 +130,15 @@ LAMINA_HOST_DEVICE constexpr Plan make_plan(uint32_t size_bytes, const Limits& l
       chunks_of(plan.form == Form::kLines ? limits.lines_part_bytes : limits.pushed_part_bytes);
   const uint32_t least = divide_up(plan.num_chunks, kMaxParts);
   plan.part_chunks = wanted > least ? wanted : least;
+  plan.num_parts = divide_up(plan.num_chunks, plan.part_chunks);
+  return plan;
+}
+
+// The receiver's own cut, into `max_parts` at most: a message is there or not as a whole, or line
+// by line, whoever sent which of it.
+LAMINA_HOST_DEVICE constexpr Plan recut(Plan plan, uint32_t max_parts) {
+  if (plan.num_parts <= max_parts) return plan;
+  plan.part_chunks = divide_up(plan.num_chunks, max_parts);
   plan.num_parts = divide_up(plan.num_chunks, plan.part_chunks);
   return plan;
 }

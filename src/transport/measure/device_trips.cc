@@ -38,7 +38,7 @@ DeviceTrips::DeviceTrips(const Config& config)
                                 .max_wait = kMaxWait},
                                peer_.socket());
       }()),
-      watch_(peer_.socket(), {&end_->guard()}),
+      watch_({.sockets = {peer_.socket()}, .on_leave = [this] { end_->guard().abort(); }}),
       max_bytes_(config.max_bytes) {}
 
 Result<std::vector<double>> DeviceTrips::times_us(const TripKind& kind,

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "base/result.h"
-#include "transport/cuda_p2p/peer_watch.h"
 #include "transport/measure/device_end.h"
 #include "transport/measure/peer.h"
+#include "transport/peer_watch.h"
 
 namespace lamina::measure {
 
@@ -35,7 +35,7 @@ class DeviceTrips {
  private:
   PeerProcess peer_;
   std::unique_ptr<DeviceEnd> end_;
-  cuda_p2p::PeerWatch watch_;
+  PeerWatch watch_;
   uint32_t max_bytes_;
   uint32_t epoch_ = 0;
 };

@@ -1,6 +1,7 @@
 // TcpEndpoint: an endpoint over one connected, non-blocking socket. Messages are composed in a
 // buffer per slot and leave in the order of their commits; those that the socket does not take at
 // once wait in a queue of at most one message per slot. Confined to one thread, but for abort().
+// `nccl` adds what devices send each other.
 #pragma once
 
 #include <vector>
@@ -12,7 +13,7 @@
 
 namespace lamina {
 
-class TcpEndpoint final : public HostEndpoint {
+class TcpEndpoint : public HostEndpoint {
  public:
   // Takes a connection that has been introduced.
   TcpEndpoint(const EndpointConfig& config, FileHandle socket);
@@ -25,6 +26,10 @@ class TcpEndpoint final : public HostEndpoint {
   void end_sleep(SlotIdx /*slot*/) override {}
   void check_peer() override {}  // the kernel closes a dead peer's connection
 
+ protected:
+  void wake() override { wake_event_.signal(); }
+  void revoke() override;
+
  private:
   // A committed frame that has not left, or not all of it.
   struct Unsent {
@@ -35,11 +40,9 @@ class TcpEndpoint final : public HostEndpoint {
   std::span<std::byte> send_memory(SlotIdx slot) override;
   void publish(SlotIdx slot, size_t size_bytes, uint64_t seq) override;
   void advance(SlotIdx slot, uint64_t seq) override;
-  void wake() override { wake_event_.signal(); }
   [[nodiscard]] std::span<const std::byte> receive_memory(SlotIdx slot) const override {
     return receiver_.payload(slot);
   }
-  void revoke() override;
 
   void send_some();
   void receive_until(SlotIdx slot, uint64_t seq);

@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 Status enqueue(const Stress& stress, StreamView stream) {
-  return measure::launch_together(stress_kernel, kStressBlocks, stress, stream);
+  return measure::launch_together(stress_kernel, kStressBlocks, cuda_p2p::kThreads, stress, stream);
 }
 
 }  // namespace lamina::cuda_p2p::testing

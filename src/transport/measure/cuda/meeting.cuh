@@ -12,7 +12,11 @@
 
 namespace lamina::measure {
 
-// Where all blocks of a grid meet, within the limits of a wait: a block that failed never comes.
+// As many blocks may form a cluster on every GPU that has clusters.
+inline constexpr uint32_t kMaxClusterBlocks = 8;
+
+// Where all blocks of a grid meet, within the limits of a wait: a block that failed never comes. As
+// a cluster they have a barrier of their own, for which blocks that have ended count as there.
 class Meeting {
  public:
   __device__ Meeting(uint64_t* word, const cuda_p2p::StepView& step) : word_(word), step_(step) {}
@@ -20,7 +24,15 @@ class Meeting {
   // After a barrier of the block, as receive_message() ends with: it puts what all of its threads
   // have read before the count.
   __device__ bool all_come(const cuda_p2p::BlockTeam& team, cuda_p2p::Stamp stamp) {
-    return team.num_blocks == 1 || team.all(team.thread != 0 || wait(team, stamp));
+    if (team.num_blocks == 1) return true;
+    if (team.num_blocks > kMaxClusterBlocks) {
+      return team.all(team.thread != 0 || wait(team, stamp));
+    }
+    asm volatile(
+        "barrier.cluster.arrive.release.aligned;\n"
+        "barrier.cluster.wait.acquire.aligned;" ::
+            : "memory");
+    return true;
   }
 
  private:
@@ -50,19 +62,22 @@ class Meeting {
 template <typename Params>
 Status launch_together(void (*kernel)(Params),
                        uint32_t num_blocks,
+                       uint32_t num_threads,
                        const Params& params,
                        StreamView stream) {
   LAMINA_RETURN_IF_ERROR(cuda::to_status(
       cudaMemsetAsync(params.meeting, 0, sizeof(uint64_t), cuda::raw(stream)), "a meeting place"));
-  cudaLaunchAttribute together{};
-  together.id = cudaLaunchAttributeCooperative;
-  together.val.cooperative = 1;
+  cudaLaunchAttribute together[2] = {};
+  together[0].id = cudaLaunchAttributeCooperative;
+  together[0].val.cooperative = 1;
+  together[1].id = cudaLaunchAttributeClusterDimension;
+  together[1].val.clusterDim = {.x = num_blocks, .y = 1, .z = 1};
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(num_blocks);
-  config.blockDim = dim3(cuda_p2p::kThreads);
+  config.blockDim = dim3(num_threads);
   config.stream = cuda::raw(stream);
-  config.attrs = &together;
-  config.numAttrs = 1;
+  config.attrs = together;
+  config.numAttrs = num_blocks <= kMaxClusterBlocks ? 2 : 1;
   return cuda::to_status(cudaLaunchKernelEx(&config, kernel, params), "a conversation of GPUs");
 }
 

@@ -34,9 +34,9 @@ __global__ void __launch_bounds__(kThreads, 1)
           params.sink[i] = chunk;
         });
     if (!came) return;
-    // A pushed message's blocks have seen all of it, and its answer is released once all of them
-    // have read it. Lines are seen and answered by their own threads alone.
-    if (params.plan.form == Form::kLines && !meeting.all_come(team, stamp)) return;
+    // A pushed message's blocks have seen all of it. Lines are seen by their own threads alone: a
+    // round trip is over when all have come, while a block answers what it has.
+    if (params.asks && params.plan.form == Form::kLines && !meeting.all_come(team, stamp)) return;
     if (!params.asks) send();
     if (is_clock && round < params.num_cycles) {
       params.cycles[round] = static_cast<uint64_t>(clock64() - begin_cycles);
@@ -51,7 +51,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 Status enqueue(const RoundTrips& trips, StreamView stream) {
-  return launch_together(round_trips_kernel, trips.plan.num_parts, trips, stream);
+  return launch_together(round_trips_kernel,
+                         trips.plan.num_parts,
+                         cuda_p2p::threads_for(trips.plan.part_chunks),
+                         trips,
+                         stream);
 }
 
 bool can_reach_each_other(Device a, Device b) {

@@ -1,6 +1,5 @@
-// A kernel that talks to another device's without end: one launch makes all round trips. Every
-// message is received as a whole, by all blocks, before one of them answers, as a step's kernels
-// would have it.
+// A kernel that talks to another device's without end: one launch makes all round trips. The next
+// begins when the answer is there as a whole, for all blocks.
 #pragma once
 
 #include "base/status.h"
