@@ -133,7 +133,8 @@ struct PlanOptions {
   double rate = -1.0;  // requests a second; 0: all at once; < 0: the trace's own
   int32_t num_requests = 2000;
   uint64_t seed = 0;
-  double max_tbt_ms = 0;  // 0: no limit
+  double max_tbt_ms = 0;   // 0: no limit
+  double max_ttft_ms = 0;  // 0: no limit
   double host_ms = 0;
   int32_t block_size = 0;  // 0: as assumed
   std::vector<std::string> kv_cache_dtypes;
@@ -153,6 +154,7 @@ struct ProfileOptions {
   int32_t max_batch = 64;
   int32_t max_context = 4096;
   CpuOptions cpus;
+  bool slices = false;  // measure them whole
   double point_ms = 20;
   std::string output;
 };

@@ -129,11 +129,13 @@ std::vector<planner::CatalogueEntry> entries_of(const DeviceCatalogue& catalogue
 void measure_by(const MeasuredMachine& machine,
                 const PlanOptions& devices,
                 const ModelWork& model,
-                planner::Question& question) {
+                AdviceRequest& request) {
   const std::string& name = machine.profile.device;
   const bool all = devices.model_device == name && devices.attention_device == name &&
                    devices.colocated_device == name;
-  if (all) question.measured = machine.costs_of(model);
+  if (!all) return;
+  request.question.measured = machine.costs_of(model);
+  request.space.max_tensor_parallel = 1;
 }
 
 std::string answer(const PlanOptions& options,
@@ -186,6 +188,11 @@ CLI::App* add_plan(CLI::App& root, PlanOptions& options) {
   flags.add("--seed", options.seed, "Of their draw");
   flags.add("--max-tbt-ms", options.max_tbt_ms, "Limit on the time between tokens; 0: none")
       ->check(CLI::NonNegativeNumber);
+  flags
+      .add("--max-ttft-ms",
+           options.max_ttft_ms,
+           "Limit on the time to the first token of 99 % of the requests, by replays; 0: none")
+      ->check(CLI::NonNegativeNumber);
   flags.add("--host-ms", options.host_ms, "Milliseconds of the host in each colocated step")
       ->check(CLI::Range(0.0, 1e3));
   flags.add("--block-size", options.block_size, "Tokens of a KV block; 0: as assumed")
@@ -232,7 +239,8 @@ int run_plan(const PlanOptions& options) {
                         .prefill = options.prefill_shared ? simulate::Prefill::kShared
                                                           : simulate::Prefill::kElsewhere};
   if (options.max_tbt_ms > 0) request.question.limit.step_s = 1e-3 * options.max_tbt_ms;
-  if (machine) measure_by(*machine, devices, model, request.question);
+  if (options.max_ttft_ms > 0) request.question.limit.first_token_s = 1e-3 * options.max_ttft_ms;
+  if (machine) measure_by(*machine, devices, model, request);
   const planner::Advice advice = planner::advise(request);
   const planner::ReportSubject subject{
       .request = &request,

@@ -1,12 +1,16 @@
 #include "planner/advice.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <functional>
 
 #include "base/error.h"
 
 namespace lamina::planner {
 namespace {
+
+constexpr double kHostSeconds = 10e-3;  // of each step of a baseline whose host is slow
 
 Question homogeneous(const AdviceRequest& request) {
   Question question = request.question;
@@ -24,7 +28,7 @@ std::vector<Variation> variations() {
   return {
       {"as assumed", [](Assumptions&) {}},
       {"colocated steps lose 10 ms more on the host",
-       [](Assumptions& a) { a.colocated_host_s += 10e-3; }},
+       [](Assumptions& a) { a.colocated_host_s += kHostSeconds; }},
       {"ideal devices and network (bounds)", [](Assumptions& a) { a = a.ideal(); }},
       {"network: half the bandwidth, twice the latency",
        [](Assumptions& a) {
@@ -77,6 +81,29 @@ std::vector<ContextCase> contexts_of(const AdviceRequest& request) {
   return cases;
 }
 
+// Replays the best candidates, at most a few, until one keeps the limit on the time to the first
+// token; the best of all stands where none does.
+void choose_by_replay(const Question& question,
+                      simulate::Prefill prefill,
+                      std::vector<Candidate> candidates,
+                      std::optional<Candidate>& chosen,
+                      std::optional<simulate::ReplayResult>& replay) {
+  constexpr size_t kMostReplays = 8;
+  std::stable_sort(candidates.begin(), candidates.end(), is_better);
+  for (size_t i = 0; i < std::min(candidates.size(), kMostReplays); ++i) {
+    const Candidate& candidate = candidates[i];
+    const simulate::ReplayResult result =
+        replay_candidate(question, candidate.placement, candidate.num_copies, prefill)
+            .value_or_throw();
+    const bool keeps = keeps_first_token(question.limit, result);
+    if (keeps || !replay) {
+      chosen = candidate;
+      replay = result;
+    }
+    if (keeps) return;
+  }
+}
+
 std::optional<Candidate> copy_of(const Candidate* candidate) {
   return candidate == nullptr ? std::nullopt : std::optional(*candidate);
 }
@@ -110,9 +137,20 @@ Result<simulate::ReplayResult> replay_candidate(const Question& question,
                           requests);
 }
 
+bool keeps_first_token(const LatencyLimit& limit, const simulate::ReplayResult& replay) {
+  if (!std::isfinite(limit.first_token_s)) return true;
+  return !replay.is_overloaded && replay.ttft_s.p99 <= limit.first_token_s;
+}
+
 Advice advise(const AdviceRequest& request) {
   Advice advice;
   advice.search = search(request.question, request.colocated_device, request.space);
+  const Question colocated = homogeneous(request);
+  if (!request.question.measured) {
+    Question slow_host = colocated;
+    slow_host.assumptions.colocated_host_s += kHostSeconds;
+    advice.colocated_with_host = search_colocated(slow_host, request.space);
+  }
   advice.offloaded = copy_of(advice.search.best_offloaded());
   advice.colocated = copy_of(advice.search.best_colocated());
   if (!advice.offloaded && !advice.colocated) {
@@ -120,23 +158,20 @@ Advice advise(const AdviceRequest& request) {
                 "no placement fits: more or larger devices, shorter sequences, or a looser limit "
                 "on the time between tokens are needed");
   }
+  if (request.wants_replay || std::isfinite(request.question.limit.first_token_s)) {
+    choose_by_replay(request.question,
+                     request.prefill,
+                     advice.search.offloaded,
+                     advice.offloaded,
+                     advice.offloaded_replay);
+    choose_by_replay(colocated,
+                     request.prefill,
+                     advice.search.colocated,
+                     advice.colocated,
+                     advice.colocated_replay);
+  }
   if (advice.offloaded && advice.colocated) advice.gains = gains_of(request, advice);
   advice.contexts = contexts_of(request);
-  if (!request.wants_replay) return advice;
-  if (advice.offloaded) {
-    advice.offloaded_replay = replay_candidate(request.question,
-                                               advice.offloaded->placement,
-                                               advice.offloaded->num_copies,
-                                               request.prefill)
-                                  .value_or_throw();
-  }
-  if (advice.colocated) {
-    advice.colocated_replay = replay_candidate(homogeneous(request),
-                                               advice.colocated->placement,
-                                               advice.colocated->num_copies,
-                                               request.prefill)
-                                  .value_or_throw();
-  }
   return advice;
 }
 

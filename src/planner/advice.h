@@ -32,8 +32,13 @@ struct ContextCase {
 
 struct Advice {
   SearchResult search;
-  std::optional<Candidate> offloaded;  // the best; nothing where none fits
+  // The best; nothing where none fits. With a limit on the time to the first token the best of
+  // those whose replay keeps it, or the best of all where none of a few does.
+  std::optional<Candidate> offloaded;
   std::optional<Candidate> colocated;
+  // The homogeneous ones once more, where each step loses 10 ms on the host (PAPER 9.1); none of
+  // what was measured.
+  std::vector<Candidate> colocated_with_host;
   std::vector<GainCase> gains;        // the first is that of the assumptions themselves
   std::vector<ContextCase> contexts;  // losing ones among them
   std::optional<simulate::ReplayResult> offloaded_replay;
@@ -44,12 +49,15 @@ struct AdviceRequest {
   Question question;  // outlives the call; its devices are those of offloaded placements
   DeviceSpec colocated_device;
   SearchSpace space;
-  bool wants_replay = false;
+  bool wants_replay = false;  // as a limit on the time to the first token does
   simulate::Prefill prefill = simulate::Prefill::kElsewhere;
 };
 
 // Throws Error: kResourceExhausted if no placement of either kind fits; what replay() returns.
 Advice advise(const AdviceRequest& request);
+
+// Whether what was replayed keeps the limit on the time to the first token, and is served at all.
+bool keeps_first_token(const LatencyLimit& limit, const simulate::ReplayResult& replay);
 
 // A candidate's placement under its load's requests, at the rate of one of so many copies.
 // kInvalidArgument where the load has none.

@@ -14,6 +14,7 @@ namespace lamina::planner {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class AdviceTest : public ::testing::Test {
  protected:
@@ -57,7 +58,9 @@ TEST_F(AdviceTest, AGainStandsBesideWhatItDependsOn) {
   const std::string text = advice_text(subject(asked), advice);
   for (const GainCase& each : advice.gains) EXPECT_THAT(text, HasSubstr(each.name));
   EXPECT_THAT(text, HasSubstr("$11.06/h, 2025-04-10"));
-  EXPECT_THAT(text, HasSubstr("OVERLOADED"));  // all at once
+  EXPECT_THAT(text, HasSubstr("homogeneous, 10 ms more of host in each step"));
+  EXPECT_EQ(advice.colocated_with_host.size(), advice.search.colocated.size());
+  EXPECT_GT(advice.colocated_with_host[0].step.step_s, advice.search.colocated[0].step.step_s);
 }
 
 TEST_F(AdviceTest, AKnownRateIsServedByTheCheapestFleet) {
@@ -73,6 +76,20 @@ TEST_F(AdviceTest, AKnownRateIsServedByTheCheapestFleet) {
   ASSERT_TRUE(advice.offloaded_replay);
   EXPECT_FALSE(advice.offloaded_replay->is_overloaded);
   EXPECT_EQ(advice.offloaded_replay->num_tokens, 300 * 50);
+}
+
+TEST_F(AdviceTest, ALimitOnTheFirstTokenIsKeptOrSaidToBeMissed) {
+  AdviceRequest asked = request(/*requests_per_s=*/4);
+  asked.wants_replay = false;
+  asked.question.limit.first_token_s = 10;
+  const Advice kept = advise(asked);
+  ASSERT_TRUE(kept.offloaded_replay);
+  EXPECT_LE(kept.offloaded_replay->ttft_s.p99, 10);
+  EXPECT_THAT(advice_text(subject(asked), kept), Not(HasSubstr("MISSES")));
+  asked.question.limit.first_token_s = 1e-6;
+  const Advice missed = advise(asked);
+  EXPECT_EQ(missed.offloaded->placement.to_string(), kept.offloaded->placement.to_string());
+  EXPECT_THAT(advice_text(subject(asked), missed), HasSubstr("MISSES the limit"));
 }
 
 TEST_F(AdviceTest, JsonSaysTheSame) {

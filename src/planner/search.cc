@@ -5,6 +5,13 @@
 #include <algorithm>
 
 namespace lamina::planner {
+
+bool is_better(const Candidate& a, const Candidate& b) {
+  // Simpler ones come first: they stay where another is better by rounding errors alone.
+  constexpr double kWorthwhile = 1 - 1e-9;
+  return a.fleet_dollars_per_mtoken < kWorthwhile * b.fleet_dollars_per_mtoken;
+}
+
 namespace {
 
 constexpr double kSecondsPerHour = 3600;
@@ -96,12 +103,6 @@ Result<PlannedPartition> planned_kv(const Question& question, const PlacementSpe
       *question.model, placement, question.devices, question.assumptions, question.load->longest);
 }
 
-bool is_better(const Candidate& a, const Candidate& b) {
-  // Simpler ones come first: they stay where another is better by rounding errors alone.
-  constexpr double kWorthwhile = 1 - 1e-9;
-  return a.fleet_dollars_per_mtoken < kWorthwhile * b.fleet_dollars_per_mtoken;
-}
-
 class Search {
  public:
   Search(const Question& question, const SearchSpace& space) : question_(question), space_(space) {}
@@ -111,7 +112,7 @@ class Search {
     std::optional<Candidate> best;
     PlacementSpec placement{.num_attention_workers = num_attention_workers};
     for (int32_t ranks = num_model_devices; ranks >= 1; --ranks) {
-      if (num_model_devices % ranks != 0) continue;
+      if (num_model_devices % ranks != 0 || ranks > space_.max_tensor_parallel) continue;
       placement.tensor_parallel = ranks;
       placement.num_replicas = num_model_devices / ranks;
       if (placement.num_replicas > space_.max_replicas) continue;
@@ -172,6 +173,21 @@ void sort_by_cost(std::vector<Candidate>& candidates) {
   });
 }
 
+// Copies of the same homogeneous placement give no more per dollar.
+SearchSpace one_replica(SearchSpace space) {
+  space.max_replicas = 1;
+  return space;
+}
+
+std::vector<Candidate> candidates_of(Search& baseline, const SearchSpace& space) {
+  std::vector<Candidate> candidates;
+  for (int32_t ranks = 1; ranks <= space.max_colocated_devices; ++ranks) {
+    if (auto best = baseline.best_of(ranks, 0)) candidates.push_back(std::move(*best));
+  }
+  sort_by_cost(candidates);
+  return candidates;
+}
+
 }  // namespace
 
 const Candidate* SearchResult::best_offloaded() const {
@@ -196,6 +212,12 @@ std::unique_ptr<StepCosts> costs_of(const Question& question,
       *question.model, placement, question.devices, question.assumptions, partition);
 }
 
+std::vector<Candidate> search_colocated(const Question& question, const SearchSpace& space) {
+  const SearchSpace space_of_one = one_replica(space);
+  Search baseline(question, space_of_one);
+  return candidates_of(baseline, space);
+}
+
 SearchResult search(const Question& question,
                     const DeviceSpec& colocated,
                     const SearchSpace& space) {
@@ -208,14 +230,10 @@ SearchResult search(const Question& question,
   }
   Question homogeneous = question;
   homogeneous.devices = {.model = colocated, .attention = std::nullopt};
-  SearchSpace one_replica = space;
-  one_replica.max_replicas = 1;  // copies of the same placement give no more per dollar
-  Search baseline(homogeneous, one_replica);
-  for (int32_t ranks = 1; ranks <= space.max_colocated_devices; ++ranks) {
-    if (auto best = baseline.best_of(ranks, 0)) result.colocated.push_back(std::move(*best));
-  }
+  const SearchSpace space_of_one = one_replica(space);
+  Search baseline(homogeneous, space_of_one);
+  result.colocated = candidates_of(baseline, space);
   sort_by_cost(result.offloaded);
-  sort_by_cost(result.colocated);
   result.num_placements = offloaded.num_placements() + baseline.num_placements();
   result.num_feasible = offloaded.num_feasible() + baseline.num_feasible();
   return result;

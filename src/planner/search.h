@@ -17,6 +17,8 @@ namespace lamina::planner {
 
 struct LatencyLimit {
   double step_s = std::numeric_limits<double>::infinity();  // time between tokens
+  // To the first token, of 99 % of the requests: what a replay tells, and no search.
+  double first_token_s = std::numeric_limits<double>::infinity();
 };
 
 // Costs of a placement other than those of AnalyticCosts: measured ones.
@@ -65,6 +67,7 @@ struct SearchSpace {
   std::vector<PartitionKind> partitions = {PartitionKind::kHead, PartitionKind::kHeadSequence};
   std::vector<bool> overlaps = {true, false};
   std::vector<DType> kv_dtypes = {DType::kBF16};
+  int32_t max_tensor_parallel = 64;     // 1 for measured costs: a profile has no ranks
   int32_t max_replicas = 8;             // as --replicas allows
   int32_t max_extra_micro_batches = 2;  // beyond the replicas, as --micro-batches allows
 };
@@ -79,6 +82,12 @@ struct SearchResult {
   [[nodiscard]] const Candidate* best_offloaded() const;
   [[nodiscard]] const Candidate* best_colocated() const;
 };
+
+// The homogeneous placements alone, on the first of the question's devices, by cost.
+std::vector<Candidate> search_colocated(const Question& question, const SearchSpace& space);
+
+// Whether `a` is the better placement for its load.
+bool is_better(const Candidate& a, const Candidate& b);
 
 // `colocated` is the device of the homogeneous placements.
 SearchResult search(const Question& question,

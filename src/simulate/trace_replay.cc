@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -50,6 +51,12 @@ struct RunningStep {
   double left = 1.0;  // of 1
 };
 
+// Sequences, summed over seconds.
+struct Queue {
+  double waiting = 0;
+  double running = 0;
+};
+
 class Replay {
  public:
   Replay(const ReplayConfig& config,
@@ -75,6 +82,8 @@ class Replay {
   static SchedulerConfig scheduler_config(const ReplayConfig& config);
 
   void admit_arrivals();
+  void note_queue(Duration time);
+  [[nodiscard]] bool is_overloaded() const;
   void start_steps();
   [[nodiscard]] RunningStep costed(StepPlan plan) const;
   [[nodiscard]] double pace_s(const RunningStep& step) const;
@@ -101,7 +110,8 @@ class Replay {
   std::vector<float> tbt_s_;
   std::vector<float> ttft_s_;
   ReplayResult result_;
-  double busy_s_ = 0;  // somebody ran
+  std::array<Queue, 2> halves_;  // of the time in which requests come
+  double busy_s_ = 0;            // somebody ran
   double model_s_ = 0;
   double attention_s_ = 0;
   double sequence_seconds_ = 0;
@@ -132,11 +142,23 @@ void Replay::admit_arrivals() {
     scheduler_.add(sequence.get());
     sequences_.push_back(std::move(sequence));
     ++num_live_;
-    if (next_request_ + 1 == requests_.size()) {
-      result_.is_overloaded = scheduler_.waiting().size() > scheduler_.running().size() + 1;
-      result_.arrivals_s = seconds(clock_.now() - TimePoint());
-    }
+    result_.arrivals_s = seconds(clock_.now() - TimePoint());
   }
+}
+
+// Before the clock goes on by `time`.
+void Replay::note_queue(Duration time) {
+  if (next_request_ == requests_.size()) return;
+  const double middle_s = (requests_.front().arrives_s + requests_.back().arrives_s) / 2;
+  Queue& half = halves_[seconds(clock_.now() - TimePoint()) < middle_s ? 0 : 1];
+  half.waiting += seconds(time) * static_cast<double>(scheduler_.waiting().size());
+  half.running += seconds(time) * static_cast<double>(scheduler_.running().size());
+}
+
+bool Replay::is_overloaded() const {
+  const Queue& first = halves_[0];
+  const Queue& second = halves_[1];
+  return second.waiting > second.running && second.waiting > first.waiting;
 }
 
 void Replay::start_steps() {
@@ -211,6 +233,7 @@ void Replay::advance() {
   }
   LAMINA_CHECK(time != Duration::max(), "sequences are left, and nothing runs");
   progress(time);
+  note_queue(time);
   clock_.advance(time);
   if (ending >= 0) finish(ending);
 }
@@ -267,6 +290,7 @@ void Replay::deliver(Sequence& sequence) {
 
 ReplayResult Replay::result() {
   result_.num_requests = static_cast<int64_t>(requests_.size());
+  result_.is_overloaded = is_overloaded();
   result_.num_preemptions = scheduler_.num_preemptions();
   result_.duration_s = seconds(clock_.now() - TimePoint());
   result_.tokens_per_s = static_cast<double>(result_.num_tokens) / result_.duration_s;

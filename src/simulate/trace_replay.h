@@ -64,8 +64,10 @@ struct ReplayResult {
   double model_idle = 0;    // shares of the time in which somebody ran
   double attention_idle = 0;
   double idle = 0;  // nobody ran, of the duration
-  // More sequences were waiting than running when the last request came: the queue would have grown
-  // without end. Times to the first token say nothing then, but throughput is the most there is.
+  // In the second half of the time in which requests came more sequences were waiting than running,
+  // in the mean, and more than in the first half: the queue would have grown without end. Times to
+  // the first token say nothing then, but throughput is the most there is. Never of a load that
+  // comes all at once.
   bool is_overloaded = false;
 };
 

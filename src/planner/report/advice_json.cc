@@ -113,6 +113,9 @@ Json subject_json(const ReportSubject& subject) {
                {"assumptions", assumptions_json(question.assumptions)}};
   for (const CatalogueEntry& entry : subject.devices) json["devices"].push_back(device_json(entry));
   if (std::isfinite(question.limit.step_s)) json["max_step_s"] = question.limit.step_s;
+  if (std::isfinite(question.limit.first_token_s)) {
+    json["max_first_token_s"] = question.limit.first_token_s;
+  }
   return json;
 }
 
@@ -135,6 +138,7 @@ std::string advice_json(const ReportSubject& subject, const Advice& advice) {
   }
   json["offloaded"] = candidates_json(advice.search.offloaded);
   json["homogeneous"] = candidates_json(advice.search.colocated);
+  json["homogeneous_with_10_ms_of_host"] = candidates_json(advice.colocated_with_host);
   if (advice.offloaded_replay) {
     json["offloaded_replay"] =
         replay_json(*advice.offloaded_replay, advice.offloaded->dollars_per_h);

@@ -72,6 +72,10 @@ std::string head(const ReportSubject& subject) {
   if (std::isfinite(question.limit.step_s)) {
     text += fmt::format("\nlimit: {} between tokens", ms_text(question.limit.step_s));
   }
+  if (std::isfinite(question.limit.first_token_s)) {
+    text += fmt::format("\nlimit: {} to the first token, of 99 % of the requests",
+                        ms_text(question.limit.first_token_s));
+  }
   return text + "\ndevices\n" + devices_text(subject) + "assumed\n" +
          assumptions_text(question.assumptions);
 }
@@ -105,7 +109,8 @@ std::string row(const Candidate& candidate) {
       100 * std::max(0.0, 1 - step.attention_busy));
 }
 
-std::string placements_text(const SearchResult& search) {
+std::string placements_text(const Advice& advice) {
+  const SearchResult& search = advice.search;
   std::vector<Candidate> best = search.offloaded;
   std::stable_sort(best.begin(), best.end(), [](const auto& a, const auto& b) {
     return a.fleet_dollars_per_mtoken < b.fleet_dollars_per_mtoken;
@@ -115,6 +120,8 @@ std::string placements_text(const SearchResult& search) {
   for (const Candidate& candidate : best) text += row(candidate);
   text += "homogeneous\n";
   for (const Candidate& candidate : search.colocated) text += row(candidate);
+  if (!advice.colocated_with_host.empty()) text += "homogeneous, 10 ms more of host in each step\n";
+  for (const Candidate& candidate : advice.colocated_with_host) text += row(candidate);
   return text;
 }
 
@@ -167,7 +174,8 @@ std::string contexts_text(const std::vector<ContextCase>& contexts) {
 
 std::string replay_text(const char* name,
                         const Candidate& candidate,
-                        const simulate::ReplayResult& replay) {
+                        const simulate::ReplayResult& replay,
+                        const LatencyLimit& limit) {
   const double dollars = 1e6 * candidate.dollars_per_h / (3600 * replay.tokens_per_s);
   std::string text = fmt::format(
       "  {}: {:.0f} tokens/s, batch {:.0f}, TBT {} p50, {} p90, {} p99; idle model {:.0f} %, "
@@ -185,6 +193,10 @@ std::string replay_text(const char* name,
       replay.num_preemptions,
       dollars,
       replay.duration_s);
+  if (!keeps_first_token(limit, replay)) {
+    text += fmt::format("    MISSES the limit of {} to the first token, as do the next best\n",
+                        ms_text(limit.first_token_s));
+  }
   if (replay.is_overloaded) {
     return text +
            "    OVERLOADED: the queue grows without end; what it gives is its most, and times "
@@ -213,19 +225,20 @@ std::string advice_text(const ReportSubject& subject, const Advice& advice) {
           advice.search.num_placements,
           subject.search_s,
           advice.search.num_feasible) +
-      placements_text(advice.search) + "\n" + gains_text(advice) + contexts_text(advice.contexts);
+      placements_text(advice) + "\n" + gains_text(advice) + contexts_text(advice.contexts);
   const Load& load = *subject.request->question.load;
   if (load.requests_per_s > 0) text += "copies that this load needs\n";
   if (advice.offloaded) text += copies_text(load, *advice.offloaded);
   if (advice.colocated) text += copies_text(load, *advice.colocated);
+  const LatencyLimit& limit = subject.request->question.limit;
   if (advice.offloaded_replay || advice.colocated_replay) {
     text += "replayed through the scheduler, one copy of each at its part of the rate\n";
   }
   if (advice.offloaded_replay) {
-    text += replay_text("offloaded", *advice.offloaded, *advice.offloaded_replay);
+    text += replay_text("offloaded", *advice.offloaded, *advice.offloaded_replay, limit);
   }
   if (advice.colocated_replay) {
-    text += replay_text("homogeneous", *advice.colocated, *advice.colocated_replay);
+    text += replay_text("homogeneous", *advice.colocated, *advice.colocated_replay, limit);
   }
   return text;
 }
