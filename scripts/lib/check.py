@@ -29,7 +29,7 @@ ROOMS = {
     "worker": "exec kernels kv wire transport plan convert model tensor device graph",
     "scheduler": "plan model kv",
     "simulate": "scheduler worker exec kernels kv wire transport plan model tensor device",
-    "planner": "simulate scheduler kernels kv transport plan model graph tensor device",
+    "planner": "simulate scheduler worker exec kernels kv wire transport plan model graph tensor device",
     "engine": "scheduler worker control plan convert model text kv wire transport",
     "server": "engine scheduler model text",
     "app": "*",

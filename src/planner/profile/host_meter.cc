@@ -1,13 +1,17 @@
 // The Meter of CPUs.
 #include <algorithm>
-#include <numeric>
+#include <atomic>
+#include <cmath>
+#include <functional>
+#include <optional>
+#include <thread>
 
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "device/buffer.h"
-#include "kernels/attention.h"
 #include "kernels/linear.h"
 #include "planner/profile/meter.h"
+#include "planner/profile/step_parts.h"
 #include "tensor/packed_matrix.h"
 #include "transport/measure/host_trips.h"
 
@@ -15,7 +19,7 @@ namespace lamina::planner {
 namespace {
 
 constexpr auto kDType = DType::kBF16;
-constexpr int32_t kBlockSize = 64;  // as --block-size
+constexpr WaitPolicy kSleeps = {.spin = {}};
 constexpr size_t kLeastRuns = 5;
 constexpr size_t kMostRuns = 2000;
 
@@ -45,19 +49,44 @@ double median_s(Duration time, const Body& body) {
   return *middle;
 }
 
+// Repeats work on a pool's place in a thread of its own, for as long as this lives.
+class Repeated {
+ public:
+  Repeated(StreamView stream, std::function<void(const std::atomic<bool>& is_over)> work)
+      : thread_([this, stream, work = std::move(work)] {
+          stream.adopt_this_thread();
+          work(is_over_);
+        }) {}
+  Repeated(const Repeated&) = delete;
+  Repeated& operator=(const Repeated&) = delete;
+  ~Repeated() { is_over_ = true; }
+
+ private:
+  std::atomic<bool> is_over_ = false;
+  std::jthread thread_;  // joined before the flag ends
+};
+
 class HostMeter final : public Meter {
  public:
-  HostMeter(const HostMeterConfig& config, StreamView products, StreamView attention)
+  HostMeter(const HostMeterConfig& config,
+            StreamView products,
+            StreamView attention,
+            const MeteredModel* model)
       : config_(config),
         products_(products),
         attention_(attention),
-        arena_(touched(config.working_set_bytes)) {}
+        arena_(touched(config.working_set_bytes)) {
+    if (model != nullptr) slices_.emplace(*model);
+  }
 
   double product_s(const ProductPoint& point) override;
+  double slices_s(const SlicePoint& point) override;
   double attention_s(const AttentionPoint& point) override;
+  SideBySide side_by_side(const SlicePoint& slices, const AttentionPoint& attention) override;
   double round_trip_s(const TransportPoint& point) override;
 
  private:
+  [[nodiscard]] int32_t layers_of(const AttentionPoint& point) const;
   // Where run `run` finds its weights or keys: one place after another of the arena.
   std::byte* place(size_t run, size_t size_bytes) {
     constexpr size_t kAlignment = 4096;
@@ -70,6 +99,7 @@ class HostMeter final : public Meter {
   StreamView products_;
   StreamView attention_;
   Buffer arena_;
+  std::optional<SlicePart> slices_;
 };
 
 double HostMeter::product_s(const ProductPoint& point) {
@@ -97,44 +127,56 @@ double HostMeter::product_s(const ProductPoint& point) {
   });
 }
 
-double HostMeter::attention_s(const AttentionPoint& point) {
-  attention_.adopt_this_thread();
-  const int32_t blocks_of_one = ceil_div(point.context, kBlockSize);
-  const int32_t num_blocks = blocks_of_one * point.sequences;
-  const Shape cache = {num_blocks, point.kv_heads, kBlockSize, point.head_dim};
-  const size_t half = static_cast<size_t>(cache.num_elements()) * dtype_bytes(kDType);
-  const int64_t width = int64_t{point.heads} * point.head_dim;
-  const Buffer q = touched_rows(point.sequences, width);
-  const Buffer out = touched_rows(point.sequences, width);
-  std::vector<int32_t> query_begin(static_cast<size_t>(point.sequences) + 1);
-  std::iota(query_begin.begin(), query_begin.end(), 0);
-  const std::vector<int32_t> context(static_cast<size_t>(point.sequences), point.context);
-  std::vector<int32_t> tables(static_cast<size_t>(num_blocks));
-  std::iota(tables.begin(), tables.end(), 0);
-  const Shape shape = {point.sequences, point.heads, point.head_dim};
-  return median_s(config_.time, [&](size_t run) {
-    std::byte* const keys = place(run, 2 * half);
-    return kernels::ragged_attention({.q = {q.data(), kDType, shape},
-                                      .k_cache = {keys, kDType, cache},
-                                      .v_cache = {keys + half, kDType, cache},
-                                      .out = {out.data(), kDType, shape},
-                                      .lse = {},
-                                      .batch = {query_begin, context, tables, blocks_of_one},
-                                      .scale = 1.0F,
-                                      .window = {},
-                                      .soft_cap = {},
-                                      .alibi_slopes = {},
-                                      .sinks = {}},
-                                     attention_);
-  });
+double HostMeter::slices_s(const SlicePoint& point) {
+  products_.adopt_this_thread();
+  if (!slices_) throw Error(StatusCode::kInvalidArgument, "no model whose slices to measure");
+  return median_s(config_.time, [&](size_t) { return slices_->run(point.rows); });
 }
 
-// With a peer of its own, which waits for no more than a while.
+double HostMeter::attention_s(const AttentionPoint& point) {
+  attention_.adopt_this_thread();
+  const int32_t num_layers = layers_of(point);
+  AttentionPart part(point, num_layers, attention_);
+  return median_s(config_.time, [&](size_t) { return part.run(); }) / num_layers;
+}
+
+Meter::SideBySide HostMeter::side_by_side(const SlicePoint& slices,
+                                          const AttentionPoint& attention) {
+  SideBySide times;
+  if (&products_.pool() == &attention_.pool()) {  // on one pool they take turns
+    times.slices_s = slices_s(slices);
+    times.attention_s = attention_s(attention);
+    return times;
+  }
+  {
+    const Repeated other(attention_, [&](const std::atomic<bool>& is_over) {
+      AttentionPart part(attention, layers_of(attention), attention_);
+      while (!is_over) throw_if_error(part.run());
+    });
+    times.slices_s = slices_s(slices);
+  }
+  const Repeated other(products_, [&](const std::atomic<bool>& is_over) {
+    while (!is_over) throw_if_error(slices_->run(slices.rows));
+  });
+  times.attention_s = attention_s(attention);
+  return times;
+}
+
+// As many as the model has, or as fill the working set if those are fewer.
+int32_t HostMeter::layers_of(const AttentionPoint& point) const {
+  const double layer_bytes = 2.0 * point.sequences * point.context * point.kv_heads *
+                             point.head_dim * static_cast<double>(dtype_bytes(kDType));
+  const double enough = std::ceil(static_cast<double>(config_.working_set_bytes) / layer_bytes);
+  return static_cast<int32_t>(std::clamp(enough, 1.0, static_cast<double>(point.num_layers)));
+}
+
+// With a peer of its own. A layer's attention, and its slice, take longer than anybody polls: the
+// other side sleeps and has to be woken.
 double HostMeter::round_trip_s(const TransportPoint& point) {
   const auto bytes = static_cast<uint32_t>(point.bytes);
   // The peer inherits its place from this thread: it answers from where attention is.
   attention_.adopt_this_thread();
-  measure::HostTrips trips({.kind = config_.transport, .max_bytes = bytes, .wait = {}});
+  measure::HostTrips trips({.kind = config_.transport, .max_bytes = bytes, .wait = kSleeps});
   products_.adopt_this_thread();
   const std::vector<double> sorted = trips.times_us(bytes, config_.time).value_or_throw();
   return 1e-6 * sorted[sorted.size() / 2];
@@ -144,8 +186,9 @@ double HostMeter::round_trip_s(const TransportPoint& point) {
 
 std::unique_ptr<Meter> make_host_meter(const HostMeterConfig& config,
                                        StreamView products,
-                                       StreamView attention) {
-  return std::make_unique<HostMeter>(config, products, attention);
+                                       StreamView attention,
+                                       const MeteredModel* model) {
+  return std::make_unique<HostMeter>(config, products, attention, model);
 }
 
 }  // namespace lamina::planner

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 #include "planner/yaml_fields.h"
@@ -14,6 +15,7 @@ namespace {
 constexpr size_t kMaxPoints = 10'000;
 constexpr int32_t kMaxCount = 1 << 30;
 constexpr double kMaxSeconds = 1e4;
+constexpr double kMostBeside = 100;
 constexpr double kMinSeconds = 1e-9;
 
 double seconds_of(YamlFields& fields) {
@@ -35,7 +37,14 @@ AttentionPoint read_attention(YamlFields& fields) {
                        .context = fields.integer("context", 1, kMaxCount),
                        .heads = fields.integer("heads", 1, kMaxCount),
                        .kv_heads = fields.integer("kv_heads", 1, kMaxCount),
-                       .head_dim = fields.integer("head_dim", 1, kMaxCount)};
+                       .head_dim = fields.integer("head_dim", 1, kMaxCount),
+                       .num_layers = fields.integer("layers", 1, kMaxCount)};
+  point.seconds = seconds_of(fields);
+  return point;
+}
+
+SlicePoint read_slice(YamlFields& fields) {
+  SlicePoint point{.rows = fields.integer("rows", 1, kMaxCount)};
   point.seconds = seconds_of(fields);
   return point;
 }
@@ -90,6 +99,22 @@ std::vector<double> features_of(const AttentionPoint& p) {
       p.sequences, double{1} * p.sequences * p.context, p.heads, p.kv_heads, p.head_dim);
 }
 
+// Of what was measured at some numbers of rows: seconds at others.
+template <typename Measured, typename Seconds>
+double between(const std::map<int32_t, Measured>& by_rows, double rows, const Seconds& seconds) {
+  const auto above = by_rows.lower_bound(static_cast<int32_t>(std::ceil(rows)));
+  if (above == by_rows.end()) {  // computing bounds it: as long for each row
+    const auto& [most, measured] = *by_rows.rbegin();
+    return seconds(measured) * rows / most;
+  }
+  const double above_s = seconds(above->second);
+  if (above == by_rows.begin()) return above_s;
+  const auto below = std::prev(above);
+  const double share = (rows - below->first) / (above->first - below->first);
+  const double below_s = seconds(below->second);
+  return below_s + share * (above_s - below_s);
+}
+
 std::string residual_line(const std::string& what, double measured_s, double fitted_s) {
   return fmt::format("{:<52} {:>12.1f} {:>12.1f} {:>+8.1f} %\n",
                      what,
@@ -108,6 +133,12 @@ Profile Profile::parse(const std::string& yaml, const std::string& source) {
   profile.transport = root.text("transport");
   profile.threads = root.integer("threads", 1, 1 << 20);
   profile.memory_bytes = root.number("memory_bytes", 1, 1e18);
+  if (root.find("model")) {
+    profile.model = root.text("model");
+    profile.slices = read_points(root, "slices", read_slice);
+    profile.slices_beside = root.number("slices_beside", 1, kMostBeside);
+    profile.attention_beside = root.number("attention_beside", 1, kMostBeside);
+  }
   profile.products = read_points(root, "products", read_product);
   profile.attention = read_points(root, "attention", read_attention);
   profile.transports = read_points(root, "round_trips", read_transport);
@@ -123,12 +154,24 @@ Profile Profile::read(const std::filesystem::path& path) {
 std::string Profile::to_yaml() const {
   std::string text = fmt::format(
       "# Written by `lamina profile`. Seconds are medians.\n"
-      "machine: {}\ndevice: {}\ntransport: {}\nthreads: {}\nmemory_bytes: {:.0f}\nproducts:\n",
+      "machine: {}\ndevice: {}\ntransport: {}\nthreads: {}\nmemory_bytes: {:.0f}\n",
       quoted(machine),
       quoted(device),
       quoted(transport),
       threads,
       memory_bytes);
+  if (!slices.empty()) {
+    text += fmt::format(
+        "model: {}\n# times of what is alone, where one machine has both at once\n"
+        "slices_beside: {:.4g}\nattention_beside: {:.4g}\nslices:\n",
+        quoted(model),
+        slices_beside,
+        attention_beside);
+  }
+  for (const SlicePoint& p : slices) {
+    text += fmt::format("  - {{rows: {}, seconds: {:.4g}}}\n", p.rows, p.seconds);
+  }
+  text += "products:\n";
   for (const ProductPoint& p : products) {
     text += fmt::format("  - {{rows: {}, outputs: {}, inputs: {}, seconds: {:.4g}}}\n",
                         p.rows,
@@ -139,13 +182,14 @@ std::string Profile::to_yaml() const {
   text += "attention:\n";
   for (const AttentionPoint& p : attention) {
     text += fmt::format(
-        "  - {{sequences: {}, context: {}, heads: {}, kv_heads: {}, head_dim: {}, seconds: "
-        "{:.4g}}}\n",
+        "  - {{sequences: {}, context: {}, heads: {}, kv_heads: {}, head_dim: {}, layers: {}, "
+        "seconds: {:.4g}}}\n",
         p.sequences,
         p.context,
         p.heads,
         p.kv_heads,
         p.head_dim,
+        p.num_layers,
         p.seconds);
   }
   text += "round_trips:\n";
@@ -155,7 +199,13 @@ std::string Profile::to_yaml() const {
   return text;
 }
 
-ProfileFit::ProfileFit(const Profile& profile) {
+ProfileFit::ProfileFit(const Profile& profile) : model_(profile.model) {
+  std::map<int32_t, std::vector<double>> slices;
+  for (const SlicePoint& p : profile.slices) slices[p.rows].push_back(p.seconds);
+  for (const auto& [rows, seconds] : slices) {
+    slices_[rows] =
+        std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
+  }
   std::map<int32_t, std::pair<std::vector<std::vector<double>>, std::vector<double>>> by_rows;
   for (const ProductPoint& p : profile.products) {
     auto& [features, seconds] = by_rows[p.rows];
@@ -187,17 +237,11 @@ ProfileFit::ProfileFit(const Profile& profile) {
 
 double ProfileFit::product_s(double rows, double outputs, double inputs) const {
   const std::vector<double> features = product_features(outputs, inputs);
-  const auto above = products_.lower_bound(static_cast<int32_t>(std::ceil(rows)));
-  if (above == products_.end()) {  // computing bounds it: as long for each row
-    const auto& [most, fit] = *products_.rbegin();
-    return fit.at(features) * rows / most;
-  }
-  const double above_s = above->second.at(features);
-  if (above == products_.begin()) return above_s;
-  const auto below = std::prev(above);
-  const double share = (rows - below->first) / (above->first - below->first);
-  const double below_s = below->second.at(features);
-  return below_s + share * (above_s - below_s);
+  return between(products_, rows, [&](const LinearFit& fit) { return fit.at(features); });
+}
+
+double ProfileFit::slices_s(double rows) const {
+  return between(slices_, rows, [](double seconds) { return seconds; });
 }
 
 double ProfileFit::attention_s(

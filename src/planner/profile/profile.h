@@ -21,16 +21,23 @@ struct ProductPoint {  // x [rows, inputs] bf16 by a weight [outputs, inputs]
   double seconds = 0;
 };
 
-struct AttentionPoint {  // one layer of a decoding step, bf16
+struct SlicePoint {  // all slices of the profile's model and sampling: a decoding step's
+  int32_t rows = 0;
+  double seconds = 0;
+};
+
+struct AttentionPoint {  // append and attention of one layer of a decoding step, bf16
   int32_t sequences = 0;
   int32_t context = 0;  // cached tokens of each
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
+  int32_t num_layers = 1;  // that took turns, so that caches do not hold one
   double seconds = 0;
 };
 
-struct TransportPoint {  // there and back, as many bytes each way
+// There and back, as many bytes each way; whoever waits sleeps meanwhile, as between layers.
+struct TransportPoint {
   int64_t bytes = 0;
   double seconds = 0;
 };
@@ -41,6 +48,12 @@ struct Profile {
   std::string transport;  // whose round trips they are
   int32_t threads = 1;
   double memory_bytes = 0;
+  std::string model;               // whose slices were measured, or empty
+  std::vector<SlicePoint> slices;  // by rows; none without a model
+  // What slices and attention take side by side, of what they take alone: they share caches and
+  // memory where one machine has both.
+  double slices_beside = 1;
+  double attention_beside = 1;
   std::vector<ProductPoint> products;
   std::vector<AttentionPoint> attention;
   std::vector<TransportPoint> transports;
@@ -59,6 +72,11 @@ class ProfileFit {
 
   // Between numbers of rows that were measured times are interpolated, beyond them continued.
   [[nodiscard]] double product_s(double rows, double outputs, double inputs) const;
+  // Of all slices of the model that was measured whole: between numbers of rows as product_s().
+  [[nodiscard]] double slices_s(double rows) const;
+  [[nodiscard]] bool has_slices_of(const std::string& model) const {
+    return !slices_.empty() && model == model_;
+  }
   [[nodiscard]] double attention_s(double sequences,
                                    double positions,  // of all of them
                                    double heads,
@@ -73,6 +91,8 @@ class ProfileFit {
   [[nodiscard]] std::string residuals(const Profile& profile) const;
 
  private:
+  std::string model_;
+  std::map<int32_t, double> slices_;       // by rows
   std::map<int32_t, LinearFit> products_;  // by rows
   LinearFit attention_;
   LinearFit transport_;

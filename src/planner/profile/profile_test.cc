@@ -49,6 +49,10 @@ class KnownMeter final : public Meter {
   double attention_s(const AttentionPoint& p) override {
     return 2e-6 + 1e-9 * p.sequences * p.context * p.kv_heads * p.head_dim;
   }
+  double slices_s(const SlicePoint& p) override { return 1e-3 + 1e-4 * p.rows; }
+  SideBySide side_by_side(const SlicePoint& s, const AttentionPoint& a) override {
+    return {.slices_s = 1.25 * slices_s(s), .attention_s = 1.5 * attention_s(a)};
+  }
   double round_trip_s(const TransportPoint& p) override {
     return 3e-6 + 2e-10 * static_cast<double>(p.bytes);
   }
@@ -56,6 +60,7 @@ class KnownMeter final : public Meter {
 
 ModelWork model() {
   ModelWork work;
+  work.name = "tiny";
   work.num_layers = 3;
   work.num_heads = work.num_kv_heads = 4;
   work.head_dim = work.value_dim = 16;
@@ -126,10 +131,42 @@ TEST(ProfiledCosts, AddUpAModelsShapes) {
   constexpr double kElements = 12 * 64 * 64 + 9 * 160 * 64;
   EXPECT_NEAR(costs.model_s(8), 21e-6 + 8e-9 * kElements, 1e-6);
   EXPECT_NEAR(costs.attention_s(8, 8 * 256), 3 * (2e-6 + 1e-9 * 8 * 256 * 2 * 16), 1e-8);
-  const ProfiledCosts shared(work, placement, halves, fit, /*workers_per_device=*/2);
+  const ProfiledCosts shared(work, placement, halves, fit, {.workers_per_device = 2});
   EXPECT_NEAR(shared.attention_s(8, 2048), 2 * costs.attention_s(8, 2048), 1e-12);
   EXPECT_NEAR(costs.wire(10).latency_s, 3 * 3e-6, 1e-9);
   EXPECT_NEAR(costs.wire(10).kv_s, 10 * 3 * 256 * 1e-10, 1e-12);
+}
+
+TEST(ProfiledCosts, TakeSlicesThatWereMeasuredWhole) {
+  Profile profile = known_profile();
+  profile.model = model().name;
+  profile.slices = {{.rows = 4, .seconds = 1e-3}, {.rows = 8, .seconds = 2e-3}};
+  profile.slices_beside = 1.25;
+  profile.attention_beside = 1.5;
+  const Profile read = Profile::parse(profile.to_yaml(), "p.yaml");
+  EXPECT_EQ(read.attention_beside, 1.5);
+  const ProfileFit fit(read);
+  const ModelWork work = model();
+  const KvPartition all{.num_kv_heads = 4, .num_blocks = 8, .tiles = {{0, {0, 4}, {0, 8}}}};
+  const PlacementSpec placement{.num_attention_workers = 1};
+  EXPECT_NEAR(ProfiledCosts(work, placement, all, fit).model_s(5), 1.25e-3, 1e-9);
+  const SharedMachine shared{.slices_beside = 2, .attention_beside = 3};
+  const ProfiledCosts beside(work, placement, all, fit, shared);
+  EXPECT_NEAR(beside.model_s(8), 4e-3, 1e-9);
+  EXPECT_NEAR(beside.attention_s(8, 80),
+              3 * ProfiledCosts(work, placement, all, fit).attention_s(8, 80),
+              1e-12);
+}
+
+TEST(ProfiledCosts, RefuseWhatAProfileCannotSay) {
+  const Profile profile = known_profile();
+  const ProfileFit fit(profile);
+  const KvPartition all{.num_kv_heads = 4, .num_blocks = 8, .tiles = {{0, {0, 4}, {0, 8}}}};
+  ModelWork work = model();
+  EXPECT_THROW(ProfiledCosts(work, {.tensor_parallel = 2, .num_attention_workers = 1}, all, fit),
+               Error);
+  work.expert_bytes = 1e9;
+  EXPECT_THROW(ProfiledCosts(work, {.num_attention_workers = 1}, all, fit), Error);
 }
 
 // That it measures; how fast the machine is is not for a test to say.

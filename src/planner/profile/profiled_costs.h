@@ -10,15 +10,25 @@
 
 namespace lamina::planner {
 
+// What parts of a placement have in common where they run on one machine.
+struct SharedMachine {
+  int32_t workers_per_device = 1;  // attention workers that take turns on a profiled device
+  // What slices and attention take, of what they take alone: Profile's, where several micro-batches
+  // keep both busy.
+  double slices_beside = 1;
+  double attention_beside = 1;
+};
+
 class ProfiledCosts final : public StepCosts {
  public:
-  // `model` and `fit` outlive this. `workers_per_device`: attention workers that share one of the
-  // profiled devices take turns on it.
+  // `model` and `fit` outlive this. Throws Error kUnimplemented for what a profile cannot say:
+  // tensor-parallel ranks, which it has not measured, and experts of a model whose slices it has
+  // not.
   ProfiledCosts(const ModelWork& model,
                 const PlacementSpec& placement,
                 const KvPartition& partition,
                 const ProfileFit& fit,
-                int32_t workers_per_device = 1);
+                const SharedMachine& shared = {});
 
   [[nodiscard]] double model_s(double num_tokens) const override;
   [[nodiscard]] double attention_s(double num_tokens, double num_positions) const override;
@@ -30,7 +40,7 @@ class ProfiledCosts final : public StepCosts {
   const ModelWork& model_;
   PlacementSpec placement_;
   const ProfileFit& fit_;
-  int32_t workers_per_device_;
+  SharedMachine shared_;
   double largest_share_ = 0;  // of the KV cache
 };
 
