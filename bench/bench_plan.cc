@@ -62,7 +62,7 @@ std::vector<Point> draw_points(uint64_t seed) {
 // Until others leave the machine alone for a moment; not for ever: what they take is printed.
 void wait_until_quiet() {
   constexpr double kQuiet = 0.02;
-  constexpr int kMostSeconds = 60;
+  constexpr int kMostSeconds = 20;
   for (int i = 0; i < kMostSeconds; ++i) {
     const OtherWork other_work;
     std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -110,6 +110,7 @@ class Bench {
         "attn",
         "wire",
         "others");
+    wait_until_quiet();
     planner::Profile before = profile();
     std::vector<double> errors;
     for (const Point& point : draw_points(seed)) {
@@ -174,7 +175,7 @@ class Bench {
     grid.add_slices(kMaxBatch);
     grid.rows = {1, kMaxBatch};  // slices are measured whole
     grid.sequences = {3, 16, kMaxBatch};
-    grid.contexts = {256, kMaxContext};
+    grid.contexts = {128, 1024, kMaxContext};
     planner::measure(*meter_, grid, profile);
     return profile;
   }

@@ -1,6 +1,6 @@
-// Files that a planner is given: whatever the bytes are, a trace, a catalogue of devices or a profile
-// is read or refused with an Error. What is read as a profile is fitted, and comes back from its
-// text.
+// Files that a planner is given: whatever the bytes are, a trace, a catalogue of devices or a
+// profile is read or refused with an Error. What is read as a profile is fitted, and comes back
+// from its text.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>

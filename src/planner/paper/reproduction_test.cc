@@ -1,5 +1,5 @@
-// docs/reproduction.md says what the planner's model gives: its lines are made here once more. Where
-// one is missing the message has what should stand there.
+// docs/reproduction.md says what the planner's model gives: its lines are made here once more.
+// Where one is missing the message has what should stand there.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -63,9 +63,9 @@ TEST(Reproduction, HasTheGains) {
                                       gains.most)));
   }
   const Range gains = gains_at(0);
-  EXPECT_THAT(
-      text,
-      HasSubstr(fmt::format("**{:.2f} to {:.2f}, mean {:.2f}**", gains.least, gains.most, gains.mean)));
+  EXPECT_THAT(text,
+              HasSubstr(fmt::format(
+                  "**{:.2f} to {:.2f}, mean {:.2f}**", gains.least, gains.most, gains.mean)));
 }
 
 TEST(Reproduction, HasTheBatches) {
@@ -95,11 +95,13 @@ TEST(Reproduction, HasCostsBytesAndTimes) {
   for (const EqualCostPair& pair : pairs) {
     const ModelWork model = read_model_work(pair.model);
     const char* const comma = kv.empty() ? "" : ", ";
-    kv += fmt::format("{}{:.3f}", comma, 1e-6 * static_cast<double>(model.kv_layout(DType::kBF16, 1).block_bytes()));
-    wire += fmt::format("{}{:.3f}",
-                        comma,
-                        1e-6 * model.num_layers *
-                            (model.q_bytes + model.kv_bytes + model.out_bytes));
+    kv += fmt::format("{}{:.3f}",
+                      comma,
+                      1e-6 * static_cast<double>(model.kv_layout(DType::kBF16, 1).block_bytes()));
+    wire +=
+        fmt::format("{}{:.3f}",
+                    comma,
+                    1e-6 * model.num_layers * (model.q_bytes + model.kv_bytes + model.out_bytes));
   }
   for (const EqualCostPair& pair : {pairs[0], pairs[1]}) {
     costs += fmt::format("{}{:.2f} / {:.2f}",

@@ -1,4 +1,6 @@
 // The Meter of CPUs.
+#include <time.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -33,16 +35,27 @@ Buffer touched_rows(int64_t rows, int64_t columns) {
   return touched(static_cast<size_t>(rows * columns) * dtype_bytes(kDType));
 }
 
-// Of body(run), for about `time`.
+// Seconds since some beginning, of a pool whose calls come from this thread. Where it is all of the
+// pool, the time that it ran: turns of other programs on its core are no part of what is measured.
+double now_s(StreamView stream) {
+  if (stream.pool().num_threads() > 1) {
+    return std::chrono::duration<double>(steady_clock().now().time_since_epoch()).count();
+  }
+  timespec ran{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
+  return static_cast<double>(ran.tv_sec) + 1e-9 * static_cast<double>(ran.tv_nsec);
+}
+
+// Of body(run) on `stream`, for about `time`.
 template <typename Body>
-double median_s(Duration time, const Body& body) {
+double median_s(Duration time, StreamView stream, const Body& body) {
   std::vector<double> seconds;
   throw_if_error(body(size_t{0}));
   const Deadline end = Deadline::after(time);
   while (seconds.size() < kLeastRuns || (!end.has_passed() && seconds.size() < kMostRuns)) {
-    const TimePoint begin = steady_clock().now();
+    const double begin_s = now_s(stream);
     throw_if_error(body(seconds.size() + 1));
-    seconds.push_back(std::chrono::duration<double>(steady_clock().now() - begin).count());
+    seconds.push_back(now_s(stream) - begin_s);
   }
   const auto middle = seconds.begin() + static_cast<ptrdiff_t>(seconds.size() / 2);
   std::nth_element(seconds.begin(), middle, seconds.end());
@@ -113,7 +126,7 @@ double HostMeter::product_s(const ProductPoint& point) {
                 : static_cast<size_t>(point.outputs * point.inputs) * dtype_bytes(kDType);
   const Buffer x = touched_rows(point.rows, point.inputs);
   const Buffer out = touched_rows(point.rows, point.outputs);
-  return median_s(config_.time, [&](size_t run) {
+  return median_s(config_.time, products_, [&](size_t run) {
     std::byte* const weights = place(run, bytes);
     packed.data = weights;
     return kernels::linear(
@@ -130,14 +143,14 @@ double HostMeter::product_s(const ProductPoint& point) {
 double HostMeter::slices_s(const SlicePoint& point) {
   products_.adopt_this_thread();
   if (!slices_) throw Error(StatusCode::kInvalidArgument, "no model whose slices to measure");
-  return median_s(config_.time, [&](size_t) { return slices_->run(point.rows); });
+  return median_s(config_.time, products_, [&](size_t) { return slices_->run(point.rows); });
 }
 
 double HostMeter::attention_s(const AttentionPoint& point) {
   attention_.adopt_this_thread();
   const int32_t num_layers = layers_of(point);
   AttentionPart part(point, num_layers, attention_);
-  return median_s(config_.time, [&](size_t) { return part.run(); }) / num_layers;
+  return median_s(config_.time, attention_, [&](size_t) { return part.run(); }) / num_layers;
 }
 
 Meter::SideBySide HostMeter::side_by_side(const SlicePoint& slices,

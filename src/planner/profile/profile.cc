@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 #include "base/error.h"
 #include "planner/yaml_fields.h"
@@ -85,21 +86,7 @@ std::vector<double> product_features(double outputs, double inputs) {
   return {1.0, outputs * inputs, outputs + inputs};
 }
 
-std::vector<double> attention_features(
-    double sequences, double positions, double heads, double kv_heads, double head_dim) {
-  return {1.0,
-          sequences,
-          sequences * heads * head_dim,
-          positions * kv_heads * head_dim,
-          positions * heads * head_dim};
-}
-
-std::vector<double> features_of(const AttentionPoint& p) {
-  return attention_features(
-      p.sequences, double{1} * p.sequences * p.context, p.heads, p.kv_heads, p.head_dim);
-}
-
-// Of what was measured at some numbers of rows: seconds at others.
+// Of what was measured at some numbers of rows, or of others: seconds at those between.
 template <typename Measured, typename Seconds>
 double between(const std::map<int32_t, Measured>& by_rows, double rows, const Seconds& seconds) {
   const auto above = by_rows.lower_bound(static_cast<int32_t>(std::ceil(rows)));
@@ -219,15 +206,9 @@ ProfileFit::ProfileFit(const Profile& profile) : model_(profile.model) {
   for (const auto& [rows, points] : by_rows) {
     products_[rows] = fit_relative(points.first, points.second);
   }
+  add_attention(profile);
   std::vector<std::vector<double>> features;
   std::vector<double> seconds;
-  for (const AttentionPoint& p : profile.attention) {
-    features.push_back(features_of(p));
-    seconds.push_back(p.seconds);
-  }
-  attention_ = fit_relative(features, seconds);
-  features.clear();
-  seconds.clear();
   for (const TransportPoint& p : profile.transports) {
     features.push_back({1.0, static_cast<double>(p.bytes)});
     seconds.push_back(p.seconds);
@@ -244,9 +225,28 @@ double ProfileFit::slices_s(double rows) const {
   return between(slices_, rows, [](double seconds) { return seconds; });
 }
 
-double ProfileFit::attention_s(
-    double sequences, double positions, double heads, double kv_heads, double head_dim) const {
-  return attention_.at(attention_features(sequences, positions, heads, kv_heads, head_dim));
+// The mean of what was measured more than once.
+void ProfileFit::add_attention(const Profile& profile) {
+  std::map<std::tuple<int32_t, int32_t, int32_t>, int32_t> counts;
+  for (const AttentionPoint& p : profile.attention) {
+    head_dim_ = p.head_dim;
+    const int32_t count = ++counts[{p.kv_heads, p.sequences, p.context}];
+    double& mean = attention_[p.kv_heads][p.sequences][p.context];
+    mean += (p.seconds - mean) / count;
+  }
+}
+
+double ProfileFit::attention_s(double sequences,
+                               double positions,
+                               double kv_heads,
+                               double head_dim) const {
+  const double context = positions / sequences;
+  const double seconds = between(attention_, kv_heads, [&](const auto& by_sequences) {
+    return between(by_sequences, sequences, [&](const auto& by_context) {
+      return between(by_context, context, [](double measured_s) { return measured_s; });
+    });
+  });
+  return seconds * head_dim / head_dim_;
 }
 
 double ProfileFit::round_trip_s(double bytes) const {
@@ -289,16 +289,17 @@ std::string ProfileFit::residuals(const Profile& profile) const {
     sums += summary(fmt::format("products of {} rows", rows).c_str(), fit);
   }
   for (const AttentionPoint& p : profile.attention) {
-    text += residual_line(fmt::format("attention, {} sequences of {}, {} heads over {} of {}",
-                                      p.sequences,
-                                      p.context,
-                                      p.heads,
-                                      p.kv_heads,
-                                      p.head_dim),
-                          p.seconds,
-                          attention_.at(features_of(p)));
+    text += residual_line(
+        fmt::format("attention, {} sequences of {}, {} heads over {} of {}",
+                    p.sequences,
+                    p.context,
+                    p.heads,
+                    p.kv_heads,
+                    p.head_dim),
+        p.seconds,
+        attention_s(p.sequences, double{1} * p.sequences * p.context, p.kv_heads, p.head_dim));
   }
-  sums += summary("attention", attention_);
+  sums += fmt::format("attention: interpolated between {} points\n", profile.attention.size());
   for (const TransportPoint& p : profile.transports) {
     text += residual_line(fmt::format("round trip of {} bytes", p.bytes),
                           p.seconds,

@@ -77,9 +77,9 @@ class ProfileFit {
   [[nodiscard]] bool has_slices_of(const std::string& model) const {
     return !slices_.empty() && model == model_;
   }
+  // Of heads grouped as those that were measured; interpolated in all three numbers.
   [[nodiscard]] double attention_s(double sequences,
                                    double positions,  // of all of them
-                                   double heads,
                                    double kv_heads,
                                    double head_dim) const;
   // There and back.
@@ -91,10 +91,15 @@ class ProfileFit {
   [[nodiscard]] std::string residuals(const Profile& profile) const;
 
  private:
+  void add_attention(const Profile& profile);
+
   std::string model_;
   std::map<int32_t, double> slices_;       // by rows
   std::map<int32_t, LinearFit> products_;  // by rows
-  LinearFit attention_;
+  // By KV heads, sequences and context. No sum of a few features describes it: what caches hold is
+  // read at another pace, and a fit through all points is 15 % off where it matters.
+  std::map<int32_t, std::map<int32_t, std::map<int32_t, double>>> attention_;
+  int32_t head_dim_ = 1;
   LinearFit transport_;
 };
 

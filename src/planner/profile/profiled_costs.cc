@@ -47,11 +47,8 @@ double ProfiledCosts::model_s(double num_tokens) const {
 double ProfiledCosts::attention_s(double num_tokens, double num_positions) const {
   if (num_tokens <= 0) return 0;
   const double positions = num_tokens * model_.attended_positions(num_positions / num_tokens);
-  const double layer_s = fit_.attention_s(num_tokens,
-                                          positions,
-                                          largest_share_ * model_.num_heads,
-                                          largest_share_ * model_.num_kv_heads,
-                                          model_.head_dim);
+  const double layer_s = fit_.attention_s(
+      num_tokens, positions, largest_share_ * model_.num_kv_heads, model_.head_dim);
   return model_.num_layers * layer_s * shared_.workers_per_device * shared_.attention_beside;
 }
 

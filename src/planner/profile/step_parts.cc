@@ -82,7 +82,8 @@ AttentionPart::AttentionPart(const AttentionPoint& point, int32_t num_layers, St
 Status AttentionPart::write_cache() {
   const int32_t blocks_of_one = core_.config().max_blocks_per_sequence;
   for (int32_t block = 0; block < blocks_of_one; ++block) {
-    wire::AttentionPlan plan{.step = ++step_, .sequences = {}, .released_slots = {}, .new_blocks = {}};
+    wire::AttentionPlan plan{
+        .step = ++step_, .sequences = {}, .released_slots = {}, .new_blocks = {}};
     const int32_t first = block * kBlockSize;
     const int32_t tokens = std::min(kBlockSize, point_.context - first);
     for (int32_t i = 0; i < point_.sequences; ++i) {
@@ -103,7 +104,8 @@ Status AttentionPart::write_cache() {
 
 // The last position anew, in each step.
 wire::AttentionPlan AttentionPart::decoding_plan() {
-  wire::AttentionPlan plan{.step = ++step_, .sequences = {}, .released_slots = {}, .new_blocks = {}};
+  wire::AttentionPlan plan{
+      .step = ++step_, .sequences = {}, .released_slots = {}, .new_blocks = {}};
   for (int32_t i = 0; i < point_.sequences; ++i) {
     plan.sequences.push_back({.slot = static_cast<uint32_t>(i),
                               .first_position = static_cast<uint32_t>(point_.context) - 1,
@@ -113,8 +115,7 @@ wire::AttentionPlan AttentionPart::decoding_plan() {
 }
 
 Status AttentionPart::append(int32_t layer_idx, int32_t num_tokens) {
-  const TensorView kv(
-      kv_.data(), DType::kBF16, {num_tokens, point_.kv_heads, point_.head_dim});
+  const TensorView kv(kv_.data(), DType::kBF16, {num_tokens, point_.kv_heads, point_.head_dim});
   return core_.append(0, layer_idx, kv, kv);
 }
 

@@ -28,7 +28,8 @@ class SlicePart {
 
 class AttentionPart {
  public:
-  // A worker of the point's heads, of so many layers, all of whose cache is written to. Throws Error.
+  // A worker of the point's heads, of so many layers, all of whose cache is written to. Throws
+  // Error.
   AttentionPart(const AttentionPoint& point, int32_t num_layers, StreamView stream);
 
   // A step, through all layers.

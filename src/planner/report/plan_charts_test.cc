@@ -33,15 +33,15 @@ class PlanChartsTest : public ::testing::Test {
   DeviceCatalogue catalogue_ = DeviceCatalogue::built_in();
   ModelWork model_ = read_model_work("llama3-70b");
   Load load_ = mean_load("short", 1000, 200);
-  AdviceRequest request_{.question = {.model = &model_,
-                                      .load = &load_,
-                                      .devices = {catalogue_.priced("h100"),
-                                                  catalogue_.priced("h20")},
-                                      .assumptions = {},
-                                      .limit = {},
-                                      .measured = {}},
-                         .colocated_device = catalogue_.priced("h100"),
-                         .space = {}};
+  AdviceRequest request_{
+      .question = {.model = &model_,
+                   .load = &load_,
+                   .devices = {catalogue_.priced("h100"), catalogue_.priced("h20")},
+                   .assumptions = {},
+                   .limit = {},
+                   .measured = {}},
+      .colocated_device = catalogue_.priced("h100"),
+      .space = {}};
   Advice advice_;
   std::vector<Chart> charts_;
 };
