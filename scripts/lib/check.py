@@ -29,6 +29,7 @@ ROOMS = {
     "worker": "exec kernels kv wire transport plan convert model tensor device graph",
     "scheduler": "plan model kv",
     "simulate": "scheduler worker exec kernels kv wire transport plan model tensor device",
+    "planner": "simulate scheduler worker exec kernels kv wire transport plan model graph tensor device",
     "engine": "scheduler worker control plan convert model text kv wire transport",
     "server": "engine scheduler model text",
     "app": "*",
@@ -49,7 +50,7 @@ THIRD_PARTY = {
     r"hwy/": {"kernels"},
     r"hwloc": {"device"},
     r"CLI/": {"app"},
-    r"yaml-cpp/": {"app"},
+    r"yaml-cpp/": {"app", "planner"},
     r"spdlog/": {"base"},
 }
 CUDA = re.compile(r"(cuda|cublas|cub/|nccl|mma\.h)")  # in folders named for it

@@ -13,6 +13,7 @@
 #include "control/attention_control_server.h"
 #include "device/gpu_stream.h"
 #include "device/thread_pool.h"
+#include "plan/memory_budget.h"
 #include "worker/device_rates.h"
 
 namespace lamina::app {
@@ -36,9 +37,6 @@ double kv_bandwidth(const AttentionWorkerOptions& options, ThreadPool& pool) {
   log_info("attention reads {:.1f} GB/s of KV", bytes_per_second / 1e9);
   return bytes_per_second;
 }
-
-// A GPU's message staging and tables of work come beside its KV.
-constexpr uint64_t kGpuReservedBytes = uint64_t{2} << 30;
 
 uint64_t kv_budget(const AttentionWorkerOptions& options, Device device) {
   if (device.kind == DeviceKind::kCpu) return kv_budget_bytes(options.kv_cache_memory_bytes, 1);

@@ -13,6 +13,8 @@
 
 #include "app/bench_transport.h"
 #include "app/flags.h"
+#include "app/plan.h"
+#include "app/profile.h"
 #include "app/version.h"
 #include "base/error.h"
 #include "device/device.h"
@@ -392,7 +394,9 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
        root.add_subcommand("convert", "Print how a model is sliced at its attention operators")},
       {Command::kCollectEnv,
        root.add_subcommand("collect-env", "Print versions and devices for a bug report")},
-      {Command::kBenchTransport, add_bench_transport(root, options.bench_transport)}};
+      {Command::kBenchTransport, add_bench_transport(root, options.bench_transport)},
+      {Command::kPlan, add_plan(root, options.plan)},
+      {Command::kProfile, add_profile(root, options.profile)}};
   add_serve(*commands.at(Command::kServe), options.serve);
   add_attention_worker(*commands.at(Command::kAttentionWorker), options.attention_worker);
   add_run(*commands.at(Command::kRun), options.run);
@@ -416,7 +420,8 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
     if (!config_file.empty()) apply_config_file(config_file, *app);
     require_model(*app);
     options.effective = describe(*app);
-    const bool shares_terminal = command == Command::kRun || command == Command::kBenchTransport;
+    const bool shares_terminal = command == Command::kRun || command == Command::kBenchTransport ||
+                                 command == Command::kPlan || command == Command::kProfile;
     if (options.log_level.empty()) options.log_level = shares_terminal ? "warning" : "info";
   }
   return options;

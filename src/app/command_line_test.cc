@@ -93,6 +93,19 @@ TEST(CommandLine, TakesPlacesOfThreads) {
   EXPECT_FALSE(parse({"serve", "m", "--numa-node", "-2"}));
 }
 
+TEST(CommandLine, ReadsWhatAPlanIsAskedFor) {
+  const auto options = parse({"plan", "llama3-70b", "--price", "l4=0.5", "--rate", "2", "--svg"});
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->command, Command::kPlan);
+  EXPECT_EQ(options->plan.model, "llama3-70b");
+  EXPECT_EQ(options->plan.prices, std::vector<std::string>{"l4=0.5"});
+  EXPECT_EQ(options->plan.rate, 2.0);
+  EXPECT_EQ(options->plan.attention_device, "h20");
+  EXPECT_FALSE(parse({"plan", "llama3-70b", "--svg", "--json"}));
+  EXPECT_FALSE(parse({"plan", "llama3-70b", "--max-model-devices", "0"}));
+  EXPECT_FALSE(parse({"profile", "llama3-70b"}));  // where to?
+}
+
 TEST(CommandLine, NamesAnUnknownKeyOfTheFile) {
   const ConfigFile file("prot: 1\n");
   try {

@@ -6,6 +6,8 @@
 #include "app/attention_worker.h"
 #include "app/bench_transport.h"
 #include "app/command_line.h"
+#include "app/plan.h"
+#include "app/profile.h"
 #include "app/run.h"
 #include "app/serve.h"
 #include "app/signals.h"
@@ -32,6 +34,10 @@ int run_program(const Options& options) {
       return run_collect_env();
     case Command::kBenchTransport:
       return run_bench_transport(options.bench_transport);
+    case Command::kPlan:
+      return run_plan(options.plan);
+    case Command::kProfile:
+      return run_profile(options.profile);
   }
   return 1;
 }
@@ -50,6 +56,10 @@ std::string_view role_of(Command command) {
       return "collect-env";
     case Command::kBenchTransport:
       return "bench-transport";
+    case Command::kPlan:
+      return "plan";
+    case Command::kProfile:
+      return "profile";
   }
   return "lamina";
 }

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "device/cuda/memory.h"
+#include "plan/memory_budget.h"
 
 namespace lamina::app {
 namespace {
@@ -53,9 +54,9 @@ uint64_t gpu_kv_budget_bytes(Device device,
                              uint64_t reserved) {
   if (wanted != 0) return wanted;
   const cuda::DeviceMemory memory = cuda::memory_of(device);
-  const auto usable = static_cast<uint64_t>(static_cast<double>(memory.total_bytes) * utilization);
   const uint64_t taken = memory.total_bytes - memory.free_bytes + reserved;
-  if (taken >= usable) {
+  const uint64_t room = kv_room_bytes(memory.total_bytes, utilization, taken);
+  if (room == 0) {
     throw Error(StatusCode::kResourceExhausted,
                 fmt::format("{}: {} of {} MiB are taken or reserved, --gpu-memory-utilization {} "
                             "leaves nothing for KV",
@@ -66,10 +67,10 @@ uint64_t gpu_kv_budget_bytes(Device device,
   }
   log_info("{}: {} of {} MiB for KV, {} MiB are taken or reserved",
            device_name(device),
-           (usable - taken) >> 20,
+           room >> 20,
            memory.total_bytes >> 20,
            taken >> 20);
-  return usable - taken;
+  return room;
 }
 
 }  // namespace lamina::app

@@ -117,6 +117,48 @@ struct BenchTransportOptions {
   bool json = false;
 };
 
+struct PlanOptions {
+  std::string model;
+  std::string devices;              // a YAML file; empty: the catalogue that is built in
+  std::vector<std::string> prices;  // DEVICE=DOLLARS
+  std::string profile;              // a YAML file that `lamina profile` wrote; empty: none
+  std::string model_device = "h100";
+  std::string attention_device = "h20";
+  std::string colocated_device;  // empty: the model's
+  int32_t max_model_devices = 16;
+  int32_t max_attention_devices = 16;
+  std::string trace;
+  std::string prompt_tokens = "1155";
+  std::string generated_tokens = "211";
+  double rate = -1.0;  // requests a second; 0: all at once; < 0: the trace's own
+  int32_t num_requests = 2000;
+  uint64_t seed = 0;
+  double max_tbt_ms = 0;   // 0: no limit
+  double max_ttft_ms = 0;  // 0: no limit
+  double host_ms = 0;
+  int32_t block_size = 0;  // 0: as assumed
+  std::vector<std::string> kv_cache_dtypes;
+  bool paper_assumptions = false;
+  bool replay = false;
+  bool prefill_shared = false;
+  bool json = false;
+  bool html = false;
+  bool svg = false;
+  std::string output;  // a file; empty: standard output
+};
+
+struct ProfileOptions {
+  std::string model;
+  std::string device_name = "cpu";
+  std::string transport = "shm";
+  int32_t max_batch = 64;
+  int32_t max_context = 4096;
+  CpuOptions cpus;
+  bool slices = false;  // measure them whole
+  double point_ms = 20;
+  std::string output;
+};
+
 // Which program was asked for, with its options; the others keep their defaults.
 enum class Command : uint8_t {
   kServe,
@@ -124,7 +166,9 @@ enum class Command : uint8_t {
   kRun,
   kConvert,
   kCollectEnv,
-  kBenchTransport
+  kBenchTransport,
+  kPlan,
+  kProfile
 };
 
 struct Options {
@@ -135,6 +179,8 @@ struct Options {
   RunOptions run;
   ConvertOptions convert;
   BenchTransportOptions bench_transport;
+  PlanOptions plan;
+  ProfileOptions profile;
   std::string effective;  // the resolved set, one "--flag value" a line, secrets left out
 };
 

@@ -12,6 +12,7 @@
 #include "engine/cluster_backend.h"
 #include "engine/local_backend.h"
 #include "exec/memory_plan.h"
+#include "plan/memory_budget.h"
 #include "worker/device_rates.h"
 
 namespace lamina::app {
@@ -146,9 +147,8 @@ std::vector<StreamView> make_streams(const LoadedModel& model,
 // Activations, logits, tables of work and what exchanges take on a GPU, which are allocated after
 // its KV budget is set.
 uint64_t gpu_reserved_bytes(const ModelProgram& program) {
-  constexpr uint64_t kTables = uint64_t{2} << 30;
   const MemoryPlan plan = plan_memory(program.ranks.front().sliced, program.step_limits());
-  return kTables + plan.scratch_bytes +
+  return kGpuReservedBytes + plan.scratch_bytes +
          static_cast<uint64_t>(program.rotation.num_micro_batches) * plan.carried_bytes;
 }
 

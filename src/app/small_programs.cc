@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "app/memory.h"
+#include "app/output.h"
 #include "app/version.h"
 #include "base/error.h"
 #include "convert/converter.h"
@@ -72,14 +73,6 @@ std::string describe(const ConvertOptions& options, const ConvertedModel& model)
   const ConversionReport report = report_conversion(model);
   return options.json ? report_json(report, model.sliced, memory)
                       : report_text(report, model.sliced, memory);
-}
-
-void write_output(const std::string& path, const std::string& text) {
-  if (path.empty()) return print(text);
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  file.close();
-  if (!file) throw Error(StatusCode::kUnavailable, fmt::format("cannot write '{}'", path));
 }
 
 }  // namespace

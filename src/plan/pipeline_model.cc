@@ -7,7 +7,8 @@ namespace lamina {
 double layer_period_s(const Rotation& rotation, const LayerTimes& times) {
   const double n = rotation.num_micro_batches;
   const double alone_s =
-      times.wire_s + std::max(times.model_s + times.rest_s, times.lead_s + times.attention_s);
+      times.wire_s +
+      std::max(times.model_s + times.rest_s, times.lead_s + times.attention_s - times.kv_wire_s);
   return std::max({n * times.attention_s, n * times.model_s / rotation.num_replicas, alone_s});
 }
 

@@ -14,12 +14,13 @@ struct LayerTimes {
   double attention_s = 0;  // t_a: the slowest worker's attention
   double rest_s = 0;       // of it, after k and v are there: all of it without overlap
   double wire_s = 0;       // t_n: both ways
+  double kv_wire_s = 0;    // of it, k and v's, where attention does not wait for them
 };
 
 // The least time between two layers of a micro-batch:
 //   max(n t_a, n t_m / R, t_m + t_a + t_n),
 // where the sum is less by what overlap hides: attention begins when q comes, and ends when k and v
-// have come too.
+// have come too. The network, as a third pool, is the caller's to add.
 double layer_period_s(const Rotation& rotation, const LayerTimes& times);
 
 // How the times depend on how the running sequences are cut into micro-batches, as measured.

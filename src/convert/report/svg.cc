@@ -7,6 +7,7 @@
 #include <set>
 #include <vector>
 
+#include "base/xml.h"
 #include "convert/node_sets.h"
 #include "convert/report/slice_classes.h"
 
@@ -29,20 +30,6 @@ struct Point {
   int x = 0;
   int y = 0;
 };
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<') {
-      out += "&lt;";
-    } else if (c == '&') {
-      out += "&amp;";
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
 
 // Operator and the last part of its name: "linear q_proj+k_proj".
 std::string title_of(const Node& node) {
@@ -223,7 +210,7 @@ class Drawing {
                        at.x,
                        at.y,
                        style,
-                       escaped(text));
+                       xml_escaped(text));
   }
 
   void draw_edge_down(Point from, Point to) {

@@ -1,0 +1,86 @@
+#include "plan/decode_estimate.h"
+
+#include <gtest/gtest.h>
+
+namespace lamina {
+namespace {
+
+// Seconds of one layer of a sequence each; a slice takes no less than 2.
+class LinearCosts final : public StepCosts {
+ public:
+  [[nodiscard]] double model_s(double num_tokens) const override {
+    return std::max(2.0, 0.5 * num_tokens);
+  }
+  [[nodiscard]] double attention_s(double /*num_tokens*/, double num_positions) const override {
+    return 0.01 * num_positions;
+  }
+  [[nodiscard]] WireTimes wire(double num_tokens) const override {
+    return {.latency_s = 0.1,
+            .q_s = 0.02 * num_tokens,
+            .kv_s = 0.03 * num_tokens,
+            .out_s = 0.02 * num_tokens,
+            .busiest_s = 0.05 * num_tokens};
+  }
+  [[nodiscard]] double host_s() const override { return 0.4; }
+  [[nodiscard]] double kv_projection_share() const override { return 0.25; }
+};
+
+TEST(DecodeEstimate, OneMicroBatchTakesTheSumOfItsParts) {
+  const StepEstimate step =
+      estimate_step(LinearCosts(), {.num_attention_workers = 1, .overlap = false}, 1, 10, 100);
+  EXPECT_DOUBLE_EQ(step.model_s, 5);
+  EXPECT_DOUBLE_EQ(step.attention_s, 10);
+  EXPECT_DOUBLE_EQ(step.wire_s, 0.8);
+  EXPECT_DOUBLE_EQ(step.step_s, 5 + 10 + 0.8 + 0.4);
+  EXPECT_DOUBLE_EQ(step.tokens_per_s, 10 / step.step_s);
+  EXPECT_DOUBLE_EQ(step.model_busy, 5 / step.step_s);
+  EXPECT_EQ(step.limit, Limit::kSequence);
+}
+
+TEST(DecodeEstimate, OverlapHidesTheProjectionAndTheWireOfKAndV) {
+  const StepEstimate step = estimate_step(LinearCosts(), {.num_attention_workers = 1}, 1, 10, 100);
+  // Attention waits for 0.75 of the slice and for q: 3.75 + 10 + (0.8 - 0.3).
+  EXPECT_DOUBLE_EQ(step.step_s, 3.75 + 10 + 0.5 + 0.4);
+}
+
+TEST(DecodeEstimate, LongProjectionsHideAttentionInstead) {
+  // Attention over one position ends before k and v are there: the new key's share is all that
+  // follows, and with one position that is everything.
+  const StepEstimate step = estimate_step(LinearCosts(), {.num_attention_workers = 1}, 1, 10, 1);
+  EXPECT_DOUBLE_EQ(step.step_s, 5 + 0.1 + 0.8 + 0.4);
+}
+
+TEST(DecodeEstimate, MicroBatchesAreBoundByTheBusierPool) {
+  const PlacementSpec two{.num_attention_workers = 1, .num_micro_batches = 2, .overlap = false};
+  const StepEstimate attention = estimate_step(LinearCosts(), two, 1, 10, 200);
+  EXPECT_DOUBLE_EQ(attention.step_s, 2 * 10 + 0.4);
+  EXPECT_EQ(attention.num_tokens, 5);
+  const StepEstimate alone = estimate_step(LinearCosts(), two, 1, 10, 55);
+  EXPECT_DOUBLE_EQ(alone.step_s, 2.5 + 2.75 + 0.1 + 5 * 0.07 + 0.4);  // more than twice either
+  PlacementSpec replicas = two;
+  replicas.num_replicas = 2;
+  replicas.num_micro_batches = 3;
+  const StepEstimate model = estimate_step(LinearCosts(), replicas, 1, 60, 1);
+  EXPECT_DOUBLE_EQ(model.step_s, 3 * 10 / 2.0 + 0.4);
+}
+
+TEST(DecodeEstimate, TheNetworkIsAPoolToo) {
+  class SlowWire final : public StepCosts {
+   public:
+    [[nodiscard]] double model_s(double) const override { return 1; }
+    [[nodiscard]] double attention_s(double, double) const override { return 1; }
+    [[nodiscard]] WireTimes wire(double) const override {
+      return {.q_s = 4, .out_s = 1, .busiest_s = 4};
+    }
+    [[nodiscard]] double host_s() const override { return 0; }
+    [[nodiscard]] double kv_projection_share() const override { return 0; }
+  };
+  const StepEstimate step =
+      estimate_step(SlowWire(), {.num_attention_workers = 1, .num_micro_batches = 3}, 4, 3, 10);
+  EXPECT_DOUBLE_EQ(step.step_s, 12);
+  EXPECT_EQ(step.limit, Limit::kNetwork);
+  EXPECT_DOUBLE_EQ(step.network_busy, 1);
+}
+
+}  // namespace
+}  // namespace lamina
