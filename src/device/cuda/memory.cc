@@ -2,7 +2,9 @@
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
+#include <time.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "base/log.h"
@@ -42,6 +44,14 @@ std::byte* allocate_pinned(size_t size_bytes) {
   return static_cast<std::byte*>(data);
 }
 
+std::atomic<int64_t> waiting_ns{0};
+
+Duration thread_cpu_time() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
 }  // namespace
 
 std::byte* allocate(MemoryKind kind, size_t size_bytes) {
@@ -71,7 +81,14 @@ Status copy_rows(const RowCopy& rows, StreamView stream) {
 }
 
 Status synchronize(StreamView stream) {
-  return to_status(cudaStreamSynchronize(raw(stream)), device_name(stream.device()));
+  const Duration begin = thread_cpu_time();
+  const cudaError_t error = cudaStreamSynchronize(raw(stream));
+  waiting_ns += (thread_cpu_time() - begin).count();
+  return to_status(error, device_name(stream.device()));
+}
+
+Duration time_waiting() {
+  return Duration(waiting_ns.load());
 }
 
 bool has_pending_work(StreamView stream) {

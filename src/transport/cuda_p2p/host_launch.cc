@@ -34,8 +34,8 @@ bool receive_one(const Transfer& message, Stamp stamp, const StepView& step) {
     return wait_for_pushed<HostMemory>(team, message.slot, message.plan, stamp, step);
   }
   return receive_message<HostMemory>(
-      team, message.slot, message.plan, stamp, step, [&](uint32_t i, const Chunk& chunk) {
-        *message.rows.chunk(i) = chunk;
+      team, message.slot, message.plan, stamp, step, [&](uint32_t i, const auto& unit) {
+        *message.rows.at<std::remove_cvref_t<decltype(unit)>>(i) = unit;
       });
 }
 
@@ -50,7 +50,10 @@ Status host::send(const Transfers& transfers) {
                              message.plan,
                              transfers.step.state->base + message.use,
                              nullptr,
-                             [&](uint32_t chunk) { return *message.rows.chunk(chunk); });
+                             [&](uint32_t unit_idx, auto& unit) {
+                               using Unit = std::remove_reference_t<decltype(unit)>;
+                               unit = *message.rows.at<Unit>(unit_idx);
+                             });
   }
   return {};
 }

@@ -19,10 +19,8 @@ void check(const SlotView& slot, const Plan& plan, size_t size_bytes) {
 
 void put(const SlotView& slot, const Plan& plan, Stamp stamp, std::span<const std::byte> payload) {
   check(slot, plan, payload.size());
-  send_message<HostMemory>(OneThread(), slot, plan, stamp, nullptr, [&](uint32_t i) {
-    Chunk chunk;
-    std::memcpy(&chunk, &payload[i * sizeof(Chunk)], sizeof(Chunk));
-    return chunk;
+  send_message<HostMemory>(OneThread(), slot, plan, stamp, nullptr, [&](uint32_t i, auto& unit) {
+    std::memcpy(&unit, &payload[i * sizeof(unit)], sizeof(unit));
   });
 }
 
@@ -39,8 +37,8 @@ Status take(const SlotView& slot,
             const StepView& step,
             std::span<std::byte> payload) {
   check(slot, plan, payload.size());
-  const auto sink = [&](uint32_t i, const Chunk& chunk) {
-    std::memcpy(&payload[i * sizeof(Chunk)], &chunk, sizeof(Chunk));
+  const auto sink = [&](uint32_t i, const auto& unit) {
+    std::memcpy(&payload[i * sizeof(unit)], &unit, sizeof(unit));
   };
   if (receive_message<HostMemory>(OneThread(), slot, plan, stamp, step, sink)) return {};
   return unavailable("the wait for a message from a GPU has ended");

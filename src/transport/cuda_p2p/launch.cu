@@ -28,7 +28,10 @@ __global__ void __launch_bounds__(kThreads) send_kernel(const __grid_constant__ 
                              message.plan,
                              begin.base + message.use,
                              &params.step.state->num_stored[blockIdx.y],
-                             [&](uint32_t i) { return *message.rows.chunk(i); });
+                             [&](uint32_t i, auto& unit) {
+                               using Unit = std::remove_reference_t<decltype(unit)>;
+                               unit = *message.rows.at<Unit>(i);
+                             });
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -41,8 +44,8 @@ __global__ void __launch_bounds__(kThreads)
   const Stamp stamp = begin.base + message.use;
   if (message.rows.data != nullptr) {
     receive_message<DeviceMemory>(
-        team, message.slot, message.plan, stamp, params.step, [&](uint32_t i, const Chunk& chunk) {
-          *message.rows.chunk(i) = chunk;
+        team, message.slot, message.plan, stamp, params.step, [&](uint32_t i, const auto& unit) {
+          *message.rows.at<std::remove_cvref_t<decltype(unit)>>(i) = unit;
         });
   } else if (team.block == 0) {
     wait_for_pushed<DeviceMemory>(team, message.slot, message.plan, stamp, params.step);
@@ -128,18 +131,18 @@ Status launch(void (*kernel)(Params...),
   return cuda::to_status(cudaLaunchKernelEx(&config, kernel, params...), what);
 }
 
-// A block for each part of the largest message, a thread for each chunk of a part; one warp for
+// A block for each part of the largest message, a thread for each unit of a part; one warp for
 // messages that are waited for and not moved.
 Grid grid_of(const Transfers& transfers) {
   uint32_t num_parts = 1;
-  uint32_t part_chunks = 1;
+  uint32_t part_units = 1;
   for (uint32_t i = 0; i < transfers.num_messages; ++i) {
     const Transfer& message = transfers.messages[i];
     if (message.rows.data == nullptr) continue;
     num_parts = std::max(num_parts, message.plan.num_parts);
-    part_chunks = std::max(part_chunks, message.plan.part_chunks);
+    part_units = std::max(part_units, message.plan.part_units());
   }
-  return {.blocks = {num_parts, transfers.num_messages}, .threads = threads_for(part_chunks)};
+  return {.blocks = {num_parts, transfers.num_messages}, .threads = threads_for(part_units)};
 }
 
 }  // namespace

@@ -22,10 +22,10 @@ inline constexpr uint32_t kThreads = 512;  // of a block at most
 inline constexpr uint32_t kMaxWaitingBlocks = 4;
 inline constexpr uint32_t kMaxMergeBlocks = 32;
 
-// Whole warps, a thread for each of so many chunks if that is not too many.
-constexpr uint32_t threads_for(uint32_t num_chunks) {
+// Whole warps, a thread for each of so many units if that is not too many.
+constexpr uint32_t threads_for(uint32_t num_units) {
   constexpr uint32_t kWarp = 32;
-  return num_chunks >= kThreads ? kThreads : divide_up(num_chunks, kWarp) * kWarp;
+  return num_units >= kThreads ? kThreads : divide_up(num_units, kWarp) * kWarp;
 }
 
 // A matrix in GPU memory whose rows are messages' consecutive chunks.
@@ -34,8 +34,13 @@ struct Rows {
   uint32_t row_chunks = 1;
   uint32_t stride_chunks = 1;
 
-  [[nodiscard]] LAMINA_HOST_DEVICE Chunk* chunk(uint32_t idx) const {
-    return data + size_t{idx / row_chunks} * stride_chunks + idx % row_chunks;
+  // Unit `idx` of the message: a Chunk or a HalfChunk.
+  template <typename Unit>
+  [[nodiscard]] LAMINA_HOST_DEVICE Unit* at(uint32_t idx) const {
+    constexpr uint32_t kUnits = sizeof(Chunk) / sizeof(Unit);
+    const uint32_t row_units = kUnits * row_chunks;
+    Unit* const row = reinterpret_cast<Unit*>(data + size_t{idx / row_units} * stride_chunks);
+    return row + idx % row_units;
   }
 };
 

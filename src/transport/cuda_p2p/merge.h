@@ -52,6 +52,10 @@ LAMINA_MESSAGE_CODE inline float as_float(uint32_t word) {
   return value;
 }
 
+LAMINA_MESSAGE_CODE inline Chunk join(const HalfChunk& first, const HalfChunk& second) {
+  return {{first.words[0], first.words[1], second.words[0], second.words[1]}};
+}
+
 LAMINA_MESSAGE_CODE inline PartialChunk make_partial(const Chunk& chunk, uint32_t lse) {
   PartialChunk partial;
   for (int i = 0; i < 4; ++i) partial.out[i] = as_float(chunk.words[i]);
@@ -72,7 +76,8 @@ LAMINA_MESSAGE_CODE bool take_from_lines(const SlotView& slot,
     const Line lines[] = {Memory::load_line(from), Memory::load_line(from + 1)};
     const uint64_t lse = Memory::load_relaxed(from_lse);
     if (has_mark(lines[0], mark) && has_mark(lines[1], mark) && has_mark(lse, mark)) {
-      partial = make_partial(unpack_lines(lines), static_cast<uint32_t>(lse));
+      const Chunk chunk = join(unpack_line(lines[0]), unpack_line(lines[1]));
+      partial = make_partial(chunk, static_cast<uint32_t>(lse));
       return true;
     }
     if (!patience.lasts(lse)) return false;

@@ -43,11 +43,10 @@ struct Part {
     return values[size_t{num_rows()} * kDim + row(token, head)];
   }
   void send(uint32_t use) const {
-    send_message<HostMemory>(OneThread(), slot, plan, kBase + use, nullptr, [&](uint32_t i) {
-      Chunk chunk;
-      std::memcpy(&chunk, &values[size_t{i} * 4], sizeof(chunk));
-      return chunk;
-    });
+    send_message<HostMemory>(
+        OneThread(), slot, plan, kBase + use, nullptr, [&](uint32_t i, auto& unit) {
+          std::memcpy(&unit, &values[i * (sizeof(unit) / sizeof(float))], sizeof(unit));
+        });
   }
 
   uint32_t head_begin;

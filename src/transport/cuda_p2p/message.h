@@ -18,9 +18,10 @@
 
 namespace lamina::cuda_p2p {
 
-// Chunks that a thread has on their way at once: latency is hidden by them, registers bound them.
+// Chunks, or lines, that a thread has on their way at once: latency is hidden by them, registers
+// bound them.
 inline constexpr uint32_t kMoveBatch = 4;
-inline constexpr uint32_t kLinesBatch = 2;
+inline constexpr uint32_t kLinesBatch = 4;
 
 // A wait's limits: the failure of another wait of the stream, the host's word, and time. The first
 // is near, and every thread looks there once in a while. The host's word is far away: thousands of
@@ -68,8 +69,11 @@ class Patience {
   uint64_t begin_ns_ = 0;
 };
 
-// This thread's chunks of a part, in batches: what load(i) gives goes to store(i, chunk) once all
-// loads of its batch are under way.
+// A message's Source fills in unit `i` of it, a Chunk or a HalfChunk: source(i, unit). A Sink takes
+// it: sink(i, unit).
+
+// This thread's chunks of a part, in batches: what load(i, chunk) fills in goes to store(i, chunk)
+// once all loads of its batch are under way.
 template <typename Team, typename Load, typename Store>
 LAMINA_MESSAGE_CODE void move_part(
     const Team& team, const Plan& plan, uint32_t part, const Load& load, const Store& store) {
@@ -79,7 +83,7 @@ LAMINA_MESSAGE_CODE void move_part(
     Chunk batch[kMoveBatch];
     for (uint32_t b = 0; b < kMoveBatch; ++b) {
       const uint32_t i = first + b * team.num_threads;
-      if (i < end) batch[b] = load(i);
+      if (i < end) load(i, batch[b]);
     }
     for (uint32_t b = 0; b < kMoveBatch; ++b) {
       const uint32_t i = first + b * team.num_threads;
@@ -90,13 +94,57 @@ LAMINA_MESSAGE_CODE void move_part(
 
 // --- Lines ---------------------------------------------------------------------------------------
 
-template <typename Memory>
-LAMINA_MESSAGE_CODE void store_lines(Line* to, const Chunk& chunk, uint32_t mark) {
-  Memory::store_line(to, pack_line(chunk, 0, mark));
-  Memory::store_line(to + 1, pack_line(chunk, 1, mark));
+// Neighbouring threads have neighbouring lines, so that what a warp stores at once is one packet.
+
+// Line `line` of a message: its size, then its halves of chunks.
+template <typename Source>
+LAMINA_MESSAGE_CODE HalfChunk content_of(uint32_t line, const Plan& plan, const Source& source) {
+  HalfChunk half{{plan.num_chunks, 0}};
+  if (line > 0) source(line - 1, half);
+  return half;
 }
 
-// Part `part` of a message, by all threads of the block. source(i) is chunk i.
+// Marks anew what the message does not reach.
+template <typename Memory>
+LAMINA_MESSAGE_CODE void refresh_lines(const SlotView& slot, const Plan& plan, Stamp stamp) {
+  const uint32_t chunk = refreshed_chunk(stamp, slot.num_line_chunks);
+  if (chunk < plan.num_chunks) return;
+  for (uint32_t i = 0; i < kLinesOfChunk; ++i) {
+    Memory::store_line(slot.lines_of(chunk) + i, pack_line({}, mark_of(stamp)));
+  }
+}
+
+// Lines of part `part`, kBatch at a time.
+template <uint32_t kBatch, typename Memory, typename Team, typename Source>
+LAMINA_MESSAGE_CODE void send_part_lines(const Team& team,
+                                         const SlotView& slot,
+                                         const Plan& plan,
+                                         uint32_t part,
+                                         uint32_t mark,
+                                         const Source& source) {
+  const uint32_t end = plan.part_end_line(part);
+  const uint32_t step = kBatch * team.num_threads;
+  for (uint32_t first = plan.part_first_line(part) + team.thread; first < end; first += step) {
+    HalfChunk batch[kBatch];
+    for (uint32_t b = 0; b < kBatch; ++b) {
+      const uint32_t line = first + b * team.num_threads;
+      if (line < end) batch[b] = content_of(line, plan, source);
+    }
+    for (uint32_t b = 0; b < kBatch; ++b) {
+      const uint32_t line = first + b * team.num_threads;
+      if (line < end) Memory::store_line(slot.lines + line, pack_line(batch[b], mark));
+    }
+  }
+}
+
+// Whether no thread of a block has more than one line of a part: then nothing is to be gained by
+// batches, and a small message's time is that of its instructions.
+template <typename Team>
+LAMINA_MESSAGE_CODE bool has_line_each(const Team& team, const Plan& plan) {
+  return plan.part_units() <= team.num_threads;
+}
+
+// Part `part` of a message, by all threads of the block.
 template <typename Memory, typename Team, typename Source>
 LAMINA_MESSAGE_CODE void send_lines(const Team& team,
                                     const SlotView& slot,
@@ -105,13 +153,12 @@ LAMINA_MESSAGE_CODE void send_lines(const Team& team,
                                     Stamp stamp,
                                     const Source& source) {
   const uint32_t mark = mark_of(stamp);
-  move_part(team, plan, part, source, [&](uint32_t i, const Chunk& chunk) {
-    store_lines<Memory>(slot.lines_of(i), chunk, mark);
-  });
-  if (part != 0 || team.thread != team.num_threads - 1) return;
-  Memory::store_line(slot.lines, {mark_word(plan.num_chunks, mark), mark_word(0, mark)});
-  const uint32_t refreshed = refreshed_chunk(stamp, slot.num_line_chunks);
-  if (refreshed >= plan.num_chunks) store_lines<Memory>(slot.lines_of(refreshed), {}, mark);
+  if (has_line_each(team, plan)) {
+    send_part_lines<1, Memory>(team, slot, plan, part, mark, source);
+  } else {
+    send_part_lines<kLinesBatch, Memory>(team, slot, plan, part, mark, source);
+  }
+  if (part == 0 && team.thread == team.num_threads - 1) refresh_lines<Memory>(slot, plan, stamp);
 }
 
 // Whether the message that has come is as long as the one that is awaited.
@@ -136,56 +183,64 @@ LAMINA_MESSAGE_CODE bool check_lines_size(const SlotView& slot,
   return has_size(static_cast<uint32_t>(line.halves[0]), plan, patience);
 }
 
-// Some chunks of a message in lines: first, first + stride, ... below `end`, at most kLinesBatch of
-// them, which are asked for before one is looked at. With the message's first the size that it
-// begins with: a wait of its own would take as long again.
+// Some lines of a message: first, first + stride, ... below `end`, as many as are asked for before
+// one is looked at.
 struct LinesBatch {
   uint32_t first = 0;
   uint32_t stride = 0;
   uint32_t end = 0;
 
-  [[nodiscard]] LAMINA_MESSAGE_CODE bool has_size_line() const { return first == 0; }
-
-  [[nodiscard]] LAMINA_MESSAGE_CODE uint32_t chunk(uint32_t b) const { return first + b * stride; }
-  [[nodiscard]] LAMINA_MESSAGE_CODE bool has(uint32_t b) const { return chunk(b) < end; }
+  [[nodiscard]] LAMINA_MESSAGE_CODE uint32_t line(uint32_t b) const { return first + b * stride; }
+  // There is a first.
+  [[nodiscard]] LAMINA_MESSAGE_CODE bool has(uint32_t b) const { return b == 0 || line(b) < end; }
 };
 
-// To sink(i, chunk), once all are there.
-template <typename Memory, typename Sink>
+// Halves to sink(i, half), once all are there.
+template <uint32_t kBatch, typename Memory, typename Sink>
 LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
                                        const Plan& plan,
                                        const LinesBatch& batch,
                                        uint32_t mark,
                                        Patience<Memory>& patience,
                                        const Sink& sink) {
-  Line lines[kLinesBatch][kLinesOfChunk];
-  Line size{};
+  Line lines[kBatch];
   while (true) {
-    if (batch.has_size_line()) size = Memory::load_line(slot.lines);
-    for (uint32_t b = 0; b < kLinesBatch; ++b) {
-      if (!batch.has(b)) continue;
-      const Line* const from = slot.lines_of(batch.chunk(b));
-      lines[b][0] = Memory::load_line(from);
-      lines[b][1] = Memory::load_line(from + 1);
+    for (uint32_t b = 0; b < kBatch; ++b) {
+      if (batch.has(b)) lines[b] = Memory::load_line(slot.lines + batch.line(b));
     }
-    bool all_marked = !batch.has_size_line() || has_mark(size, mark);
-    for (uint32_t b = 0; b < kLinesBatch; ++b) {
-      if (!batch.has(b)) continue;
-      all_marked = all_marked && has_mark(lines[b][0], mark) && has_mark(lines[b][1], mark);
+    bool all_marked = true;
+    for (uint32_t b = 0; b < kBatch; ++b) {
+      all_marked = all_marked && (!batch.has(b) || has_mark(lines[b], mark));
     }
     if (all_marked) break;
-    if (!patience.lasts(lines[0][0].halves[0])) return false;
+    if (!patience.lasts(lines[0].halves[0])) return false;
   }
-  if (batch.has_size_line() && !has_size(static_cast<uint32_t>(size.halves[0]), plan, patience)) {
-    return false;
-  }
-  for (uint32_t b = 0; b < kLinesBatch; ++b) {
-    if (batch.has(b)) sink(batch.chunk(b), unpack_lines(lines[b]));
+  const bool has_size_line = batch.first == 0;
+  if (has_size_line && !has_size(unpack_line(lines[0]).words[0], plan, patience)) return false;
+  for (uint32_t b = has_size_line ? 1 : 0; b < kBatch; ++b) {
+    if (batch.has(b)) sink(batch.line(b) - 1, unpack_line(lines[b]));
   }
   return true;
 }
 
-// This thread's share of part `part`.
+// This thread's share of part `part`, kBatch lines at a time.
+template <uint32_t kBatch, typename Memory, typename Team, typename Sink>
+LAMINA_MESSAGE_CODE bool receive_part_lines(const Team& team,
+                                            const SlotView& slot,
+                                            const Plan& plan,
+                                            uint32_t part,
+                                            uint32_t mark,
+                                            Patience<Memory>& patience,
+                                            const Sink& sink) {
+  LinesBatch batch = {.first = plan.part_first_line(part) + team.thread,
+                      .stride = team.num_threads,
+                      .end = plan.part_end_line(part)};
+  for (; batch.first < batch.end; batch.first += kBatch * team.num_threads) {
+    if (!receive_batch<kBatch>(slot, plan, batch, mark, patience, sink)) return false;
+  }
+  return true;
+}
+
 template <typename Memory, typename Team, typename Sink>
 LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
                                        const SlotView& slot,
@@ -194,14 +249,10 @@ LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
                                        Stamp stamp,
                                        Patience<Memory>& patience,
                                        const Sink& sink) {
-  const uint32_t step = kLinesBatch * team.num_threads;
-  LinesBatch batch = {.first = plan.part_begin(part) + team.thread,
-                      .stride = team.num_threads,
-                      .end = plan.part_end(part)};
-  for (; batch.first < batch.end; batch.first += step) {
-    if (!receive_batch<Memory>(slot, plan, batch, mark_of(stamp), patience, sink)) return false;
-  }
-  return true;
+  const uint32_t mark = mark_of(stamp);
+  return has_line_each(team, plan)
+             ? receive_part_lines<1>(team, slot, plan, part, mark, patience, sink)
+             : receive_part_lines<kLinesBatch>(team, slot, plan, part, mark, patience, sink);
 }
 
 // --- Pushed messages -----------------------------------------------------------------------------
@@ -286,7 +337,7 @@ LAMINA_MESSAGE_CODE bool receive_pushed(const Team& team,
   if (team.block >= plan.num_parts) return true;
   if (!team.all(team.thread != 0 || wait_for_release(slot, stamp, patience))) return false;
   const uint64_t num_chunks = pushed_chunks<Memory>(team, slot, plan);
-  const auto load = [&](uint32_t i) { return Memory::load_chunk(slot.payload + i); };
+  const auto load = [&](uint32_t i, Chunk& chunk) { chunk = Memory::load_chunk(slot.payload + i); };
   for (uint32_t part = team.block; part < plan.num_parts; part += team.num_blocks) {
     move_part(team, plan, part, load, sink);
   }

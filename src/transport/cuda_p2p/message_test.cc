@@ -49,17 +49,27 @@ struct Step {
 
 using testing::pattern;
 
+auto pattern_source(Stamp stamp) {
+  return [stamp](uint32_t i, auto& unit) { testing::fill(unit, stamp, i); };
+}
+
+// Counts the units that are not those of the message.
+auto pattern_sink(Stamp stamp, uint32_t& wrong) {
+  return [stamp, &wrong](uint32_t i, const auto& unit) {
+    auto wanted = unit;
+    testing::fill(wanted, stamp, i);
+    if (unit != wanted) ++wrong;
+  };
+}
+
 void send(const SlotView& slot, const Plan& plan, Stamp stamp) {
-  send_message<HostMemory>(
-      OneThread(), slot, plan, stamp, nullptr, [&](uint32_t i) { return pattern(stamp, i); });
+  send_message<HostMemory>(OneThread(), slot, plan, stamp, nullptr, pattern_source(stamp));
 }
 
 // Whether it came, and all of it is right.
 bool receive(const SlotView& slot, const Plan& plan, Stamp stamp, const StepView& step) {
   uint32_t wrong = 0;
-  const auto sink = [&](uint32_t i, const Chunk& chunk) {
-    if (chunk != pattern(stamp, i)) ++wrong;
-  };
+  const auto sink = pattern_sink(stamp, wrong);
   return receive_message<HostMemory>(OneThread(), slot, plan, stamp, step, sink) && wrong == 0;
 }
 
@@ -81,16 +91,14 @@ TEST(Protocol, StampsGrowOverEpochsAndMarksDiffer) {
 }
 
 TEST(Protocol, ALineIsMarkedWhenBothHalvesAre) {
-  const Chunk chunk = {{1, 2, 3, 0xFFFFFFFF}};
+  const HalfChunk half = {{3, 0xFFFFFFFF}};
   const uint32_t mark = mark_of(make_stamp(1, 5));
-  const Line lines[] = {pack_line(chunk, 0, mark), pack_line(chunk, 1, mark)};
-  EXPECT_EQ(unpack_lines(lines), chunk);
-  for (const Line& line : lines) {
-    EXPECT_TRUE(has_mark(line, mark));
-    EXPECT_FALSE(has_mark(line, mark + 1));
-    EXPECT_FALSE(has_mark(Line{line.halves[0], 0}, mark));
-    EXPECT_FALSE(has_mark(Line{0, line.halves[1]}, mark));
-  }
+  const Line line = pack_line(half, mark);
+  EXPECT_EQ(unpack_line(line), half);
+  EXPECT_TRUE(has_mark(line, mark));
+  EXPECT_FALSE(has_mark(line, mark + 1));
+  EXPECT_FALSE(has_mark(Line{line.halves[0], 0}, mark));
+  EXPECT_FALSE(has_mark(Line{0, line.halves[1]}, mark));
 }
 
 // Whatever the distance between the stamps of a slot.
@@ -174,9 +182,7 @@ TEST(Message, APushedOneIsReleasedByTheBlockThatStoresLast) {
         const OneThread team = {.block = (last + i) % num_blocks, .num_blocks = num_blocks};
         EXPECT_LT(region.slot(0).words->released, stamp);
         send_message<HostMemory>(
-            team, region.slot(0), plan, stamp, step.state.num_stored, [&](uint32_t chunk) {
-              return pattern(stamp, chunk);
-            });
+            team, region.slot(0), plan, stamp, step.state.num_stored, pattern_source(stamp));
       }
       EXPECT_EQ(step.state.num_stored[0], 0U);
       EXPECT_TRUE(receive(region.slot(0), plan, stamp, step.view()));
@@ -240,7 +246,7 @@ TEST(Message, WhoDoesNotLeadEndsWithThoseWhoDo) {
     std::atomic<bool> has_ended = false;
     Follower::num_looks = 0;
     std::thread follower([&] {
-      const auto sink = [](uint32_t, const Chunk&) {};
+      const auto sink = [](uint32_t, const auto&) {};
       const StepView view = step.view(0);
       EXPECT_FALSE(receive_message<Follower>(
           OneThread(), region.slot(0), plan, make_stamp(1, 1), view, sink));
@@ -330,16 +336,14 @@ class Side {
                              plan_of(n),
                              stamp,
                              &step_.state.num_stored[slot],
-                             [&](uint32_t i) { return pattern(stamp, i); });
+                             pattern_source(stamp));
   }
   bool take(const ThreadTeam& team, uint64_t n) {
     const Stamp stamp = make_stamp(1, n);
     const SlotView& slot = inbox_.slot(kRotation.slot_of(n));
     const Plan plan = plan_of(n);
     uint32_t wrong = 0;
-    const auto sink = [&](uint32_t i, const Chunk& chunk) {
-      if (chunk != pattern(stamp, i)) ++wrong;
-    };
+    const auto sink = pattern_sink(stamp, wrong);
     const bool came = receive_message<HostMemory>(team, slot, plan, stamp, step_.view(), sink);
     EXPECT_EQ(wrong, 0U) << "message " << n;
     if (came && !(plan.form == Form::kPushed && size_bytes_ != 0)) grid_.arrive_and_wait();

@@ -136,24 +136,31 @@ TEST_F(CudaP2pGpu, TheStressTestFindsOneWrongWord) {
   EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status.to_string();
 }
 
-// Of the launch that is under way, by a stream of its own beside the kernel that counts there.
-Status wait_for_first_trip(const GpuEnd& end) {
-  const GpuStream watching(kOurs);
-  const Buffer cycles(MemoryKind::kPinnedHost, sizeof(uint64_t));
-  const Deadline deadline = Deadline::after(kLongWait);
-  while (!deadline.has_passed()) {
-    LAMINA_RETURN_IF_ERROR(
-        copy(cycles.data(), end.cycles().data(), sizeof(uint64_t), watching.view()));
-    LAMINA_RETURN_IF_ERROR(synchronize(watching.view()));
-    if (*reinterpret_cast<const uint64_t*>(cycles.data()) != 0) return {};
+// Sees when a launch has begun, by a stream of its own beside the kernel that counts there. Made
+// before: memory and streams may have to wait for all kernels of a GPU.
+class TripWatch {
+ public:
+  Status wait_for_first(const GpuEnd& end) {
+    const Deadline deadline = Deadline::after(kLongWait);
+    while (!deadline.has_passed()) {
+      LAMINA_RETURN_IF_ERROR(
+          copy(cycles_.data(), end.cycles().data(), sizeof(uint64_t), stream_.view()));
+      LAMINA_RETURN_IF_ERROR(synchronize(stream_.view()));
+      if (*reinterpret_cast<const uint64_t*>(cycles_.data()) != 0) return {};
+    }
+    return deadline_exceeded("no round trip was made");
   }
-  return deadline_exceeded("no round trip was made");
-}
+
+ private:
+  GpuStream stream_{kOurs};
+  Buffer cycles_{MemoryKind::kPinnedHost, sizeof(uint64_t)};
+};
 
 // With the host's word, and by the time limit alone.
 void expect_death_is_told(bool host_watches) {
   Conversation conversation(peers_gpu(), Place::kGpuMemory, host_watches ? kLongWait : kShortWait);
   GpuEnd& end = conversation.end();
+  TripWatch trip_watch;
   DeviceCommand command = {.size_bytes = 1024, .count = 10};
   ASSERT_TRUE(conversation.ask(command).ok());
   command.epoch = conversation.next_epoch();
@@ -165,7 +172,7 @@ void expect_death_is_told(bool host_watches) {
     watch.emplace(PeerWatchConfig{.sockets = {conversation.peer().socket()},
                                   .on_leave = [&] { end.guard().abort(); }});
   }
-  const Status begun = wait_for_first_trip(end);
+  const Status begun = trip_watch.wait_for_first(end);
   ASSERT_TRUE(begun.ok()) << begun.to_string();
   EXPECT_TRUE(end.guard().status().ok()) << "failed before its peer died";
   const auto killed = std::chrono::steady_clock::now();

@@ -20,12 +20,18 @@ struct alignas(16) Chunk {
 
   friend bool operator==(const Chunk&, const Chunk&) = default;
 };
+// What a line carries of it.
+struct alignas(8) HalfChunk {
+  uint32_t words[2];
+
+  friend bool operator==(const HalfChunk&, const HalfChunk&) = default;
+};
+inline constexpr uint32_t kLinesOfChunk = 2;
 // Two words of a message, each with its mark above it in the same 64 bits, which memory moves as
 // one. Whoever sees the mark has the word: no fence, no flag, and no order among lines.
 struct alignas(16) Line {
   uint64_t halves[2];
 };
-inline constexpr uint32_t kLinesOfChunk = 2;
 
 // --- Sequence numbers ----------------------------------------------------------------------------
 
@@ -57,16 +63,11 @@ LAMINA_HOST_DEVICE constexpr bool has_mark(const Line& line, uint32_t mark) {
   return has_mark(line.halves[0], mark) && has_mark(line.halves[1], mark);
 }
 
-// Line `idx` (0 or 1) of a chunk.
-LAMINA_HOST_DEVICE constexpr Line pack_line(const Chunk& chunk, uint32_t idx, uint32_t mark) {
-  const size_t first = size_t{2} * idx;
-  return {mark_word(chunk.words[first], mark), mark_word(chunk.words[first + 1], mark)};
+LAMINA_HOST_DEVICE constexpr Line pack_line(const HalfChunk& half, uint32_t mark) {
+  return {mark_word(half.words[0], mark), mark_word(half.words[1], mark)};
 }
-LAMINA_HOST_DEVICE constexpr Chunk unpack_lines(const Line (&lines)[kLinesOfChunk]) {
-  return {{static_cast<uint32_t>(lines[0].halves[0]),
-           static_cast<uint32_t>(lines[0].halves[1]),
-           static_cast<uint32_t>(lines[1].halves[0]),
-           static_cast<uint32_t>(lines[1].halves[1])}};
+LAMINA_HOST_DEVICE constexpr HalfChunk unpack_line(const Line& line) {
+  return {{static_cast<uint32_t>(line.halves[0]), static_cast<uint32_t>(line.halves[1])}};
 }
 
 // The chunk whose lines a message marks anew where it does not reach that far itself. Over as many
@@ -111,6 +112,17 @@ struct Plan {
   [[nodiscard]] LAMINA_HOST_DEVICE constexpr uint32_t part_end(uint32_t part) const {
     const uint32_t end = part_begin(part) + part_chunks;
     return end < num_chunks ? end : num_chunks;
+  }
+  // Of the slot's lines: the first part has the size, too.
+  [[nodiscard]] LAMINA_HOST_DEVICE constexpr uint32_t part_first_line(uint32_t part) const {
+    return part == 0 ? 0 : 1 + kLinesOfChunk * part_begin(part);
+  }
+  [[nodiscard]] LAMINA_HOST_DEVICE constexpr uint32_t part_end_line(uint32_t part) const {
+    return 1 + kLinesOfChunk * part_end(part);
+  }
+  // What the threads of a part's block move, each one at a time.
+  [[nodiscard]] LAMINA_HOST_DEVICE constexpr uint32_t part_units() const {
+    return form == Form::kLines ? 1 + kLinesOfChunk * part_chunks : part_chunks;
   }
 };
 

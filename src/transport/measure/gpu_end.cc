@@ -96,9 +96,18 @@ Status GpuEnd::enqueue_persistent(const DeviceCommand& command) {
   return enqueue(trips, stream_.view());
 }
 
+// Where what came is. In graphs as with workers: who answers reads a pushed message where it lies.
+Chunk* GpuEnd::place_of(const DeviceCommand& command) const {
+  const bool stays = !asks_ && command.kind.drive == Drive::kGraph &&
+                     command.kind.form == cuda_p2p::Form::kPushed &&
+                     link_.place() == cuda_p2p::Place::kGpuMemory;
+  return stays ? link_.inbox(0).payload : reinterpret_cast<Chunk*>(sink_.data());
+}
+
 // Of the last round trip; all have the same content.
 Status GpuEnd::check_sink(const DeviceCommand& command) {
-  LAMINA_RETURN_IF_ERROR(copy(staged_.data(), sink_.data(), sink_.size_bytes(), stream_.view()));
+  const size_t size_bytes = command.plan().num_chunks * sizeof(Chunk);
+  LAMINA_RETURN_IF_ERROR(copy(staged_.data(), place_of(command), size_bytes, stream_.view()));
   LAMINA_RETURN_IF_ERROR(synchronize(stream_.view()));
   return check_trip_chunks(reinterpret_cast<const Chunk*>(staged_.data()),
                            command.plan().num_chunks);
@@ -132,7 +141,8 @@ Status GpuEnd::enqueue_trips(const DeviceCommand& command) {
     const bool sends = (half % 2 == 0) == asks_;
     transfer.use = half / 2 + 1;
     transfer.slot = sends ? link_.outbox(0) : link_.inbox(0);
-    transfer.rows.data = reinterpret_cast<Chunk*>((sends ? source_ : sink_).data());
+    transfer.rows.data = sends ? reinterpret_cast<Chunk*>(source_.data()) : place_of(command);
+    if (transfer.rows.data == link_.inbox(0).payload) transfer.rows.data = nullptr;
     LAMINA_RETURN_IF_ERROR(sends ? cuda_p2p::send(transfers, stream_.view())
                                  : cuda_p2p::receive(transfers, stream_.view()));
   }

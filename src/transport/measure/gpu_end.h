@@ -32,6 +32,7 @@ class GpuEnd final : public DeviceEnd {
   Status run_graph(const DeviceCommand& command);
   Status enqueue_trips(const DeviceCommand& command);
   Status read_times(const DeviceCommand& command);
+  [[nodiscard]] cuda_p2p::Chunk* place_of(const DeviceCommand& command) const;
   Status check_sink(const DeviceCommand& command);
 
   bool asks_;

@@ -51,7 +51,7 @@ __device__ void send_message(const BlockTeam& team, const Message& message, uint
         team,
         plan,
         part,
-        [&](uint32_t i) { return *message.rows.chunk(i); },
+        [&](uint32_t i, Chunk& chunk) { chunk = *message.rows.at<Chunk>(i); },
         [&](uint32_t i, const Chunk& chunk) {
           DeviceMemory::store_chunk(message.payload() + i, chunk);
         });
@@ -97,8 +97,10 @@ __device__ void receive_message(const BlockTeam& team,
           team,
           plan,
           part,
-          [&](uint32_t i) { return DeviceMemory::load_chunk(message.payload() + i); },
-          [&](uint32_t i, const Chunk& chunk) { *message.rows.chunk(i) = chunk; });
+          [&](uint32_t i, Chunk& chunk) {
+            chunk = DeviceMemory::load_chunk(message.payload() + i);
+          },
+          [&](uint32_t i, const Chunk& chunk) { *message.rows.at<Chunk>(i) = chunk; });
     }
   }
   // When all blocks have seen that it has come.

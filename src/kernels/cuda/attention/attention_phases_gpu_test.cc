@@ -227,7 +227,7 @@ TEST_F(CapturedPhases, AGraphServesOtherLengths) {
     expect_graph_serves_other_lengths({.dtype = dtype, .sinks = true});
     expect_graph_serves_other_lengths({.dtype = dtype, .window = 100});
     expect_graph_serves_other_lengths({.dtype = dtype,
-                                       .num_heads = 128,
+                                       .num_heads = 16,
                                        .num_kv_heads = 1,
                                        .key_dim = 576,
                                        .value_dim = 512,

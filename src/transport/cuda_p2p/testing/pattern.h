@@ -13,6 +13,22 @@ LAMINA_HOST_DEVICE constexpr Chunk pattern(Stamp stamp, uint32_t idx, bool is_re
   return {{low, high, low ^ 0x55555555, high + idx}};
 }
 
+// Unit `idx` of it, as sources and sinks have them.
+LAMINA_HOST_DEVICE constexpr void fill(Chunk& unit,
+                                       Stamp stamp,
+                                       uint32_t idx,
+                                       bool is_reply = false) {
+  unit = pattern(stamp, idx, is_reply);
+}
+LAMINA_HOST_DEVICE constexpr void fill(HalfChunk& unit,
+                                       Stamp stamp,
+                                       uint32_t idx,
+                                       bool is_reply = false) {
+  const Chunk chunk = pattern(stamp, idx / 2, is_reply);
+  const uint32_t first = idx % 2 * 2;
+  unit = {{chunk.words[first], chunk.words[first + 1]}};
+}
+
 // Sizes of a stress test's messages: from one chunk to `max_bytes`, small ones as often as large.
 LAMINA_HOST_DEVICE constexpr uint32_t stress_bytes(uint64_t message, uint32_t max_bytes) {
   const uint64_t hash = message * 0x9E3779B97F4A7C15U;

@@ -37,10 +37,11 @@ class StressSide {
   __device__ void give(uint64_t n) {
     const Stamp stamp = base_ + n;
     const auto slot = static_cast<uint32_t>(n % kStressSlots);
-    const auto source = [&](uint32_t i) {
-      Chunk chunk = pattern(stamp, i, !params_.asks);
-      if (n == params_.faulty_message && i == 0) chunk.words[3] ^= 1;
-      return chunk;
+    const auto source = [&](uint32_t i, auto& unit) {
+      constexpr uint32_t kUnits = sizeof(Chunk) / sizeof(unit);
+      fill(unit, stamp, i, !params_.asks);
+      // The last word of the first chunk.
+      if (n == params_.faulty_message && i == kUnits - 1) unit.words[4 / kUnits - 1] ^= 1;
     };
     send_message<DeviceMemory>(team_,
                                params_.outboxes[slot],
@@ -52,10 +53,13 @@ class StressSide {
   // Nobody goes on before all have read.
   __device__ bool take(uint64_t n) {
     const Stamp stamp = base_ + n;
-    const auto compare = [&](uint32_t i, const Chunk& chunk) {
-      const Chunk wanted = pattern(stamp, i, params_.asks);
-      ++seen_;
-      for (int w = 0; w < 4; ++w) wrong_ += chunk.words[w] != wanted.words[w] ? 1 : 0;
+    const auto compare = [&](uint32_t i, const auto& unit) {
+      auto wanted = unit;
+      fill(wanted, stamp, i, params_.asks);
+      for (size_t w = 0; w < sizeof(unit) / sizeof(uint32_t); ++w) {
+        wrong_ += unit.words[w] != wanted.words[w] ? 1 : 0;
+        ++seen_;
+      }
     };
     return receive_message<DeviceMemory>(team_,
                                          params_.inboxes[n % kStressSlots],
@@ -67,7 +71,7 @@ class StressSide {
   }
   __device__ void tell() {
     add(params_.wrong_words, wrong_);
-    add(params_.seen_chunks, seen_);
+    add(params_.seen_words, seen_);
   }
   __device__ static void add(uint64_t* to, uint64_t count) {
     if (count == 0) return;

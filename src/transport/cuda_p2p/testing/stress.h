@@ -24,7 +24,7 @@ struct Stress {
   bool asks = false;
   uint64_t* meeting = nullptr;
   uint64_t* wrong_words = nullptr;
-  uint64_t* seen_chunks = nullptr;  // that were compared
+  uint64_t* seen_words = nullptr;  // that were compared
 };
 
 // Enqueues one side. kInternal where its blocks cannot run at the same time.

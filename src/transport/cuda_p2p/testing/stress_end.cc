@@ -19,7 +19,7 @@ constexpr Limits kStressLimits{.lines_bytes = 128 << 10};
 struct Words {
   uint64_t meeting;
   uint64_t wrong_words;
-  uint64_t seen_chunks;
+  uint64_t seen_words;
 };
 
 Words& words_in(const Buffer& buffer) {
@@ -82,7 +82,7 @@ Stress StressEnd::stress_of(const StressCommand& command) {
   stress.asks = asks_;
   stress.meeting = &words_in(words_).meeting;
   stress.wrong_words = &words_in(words_).wrong_words;
-  stress.seen_chunks = &words_in(words_).seen_chunks;
+  stress.seen_words = &words_in(words_).seen_words;
   return stress;
 }
 
@@ -97,10 +97,10 @@ Status StressEnd::check_words(const StressCommand& command) {
   LAMINA_RETURN_IF_ERROR(copy(staged_.data(), words_.data(), sizeof(Words), stream_.view()));
   LAMINA_RETURN_IF_ERROR(synchronize(stream_.view()));
   const Words& words = words_in(staged_);
-  const uint64_t wanted = chunks_of_messages(command.num_requests);
-  if (words.seen_chunks != wanted) {
-    return data_loss(
-        fmt::format("{} chunks were compared, {} were sent", words.seen_chunks, wanted));
+  const uint64_t wanted =
+      chunks_of_messages(command.num_requests) * (sizeof(Chunk) / sizeof(uint32_t));
+  if (words.seen_words != wanted) {
+    return data_loss(fmt::format("{} words were compared, {} were sent", words.seen_words, wanted));
   }
   if (words.wrong_words != 0) return data_loss(fmt::format("{} wrong words", words.wrong_words));
   return {};

@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "transport/measure/cuda/meeting.cuh"
 #include "transport/measure/cuda/round_trips.h"
 #include "transport/measure/device_trips.h"
@@ -22,16 +24,21 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (uint64_t round = 0; round < params.num_rounds; ++round) {
     const Stamp stamp = base + round + 1;
     const auto send = [&] {
-      cuda_p2p::send_message<DeviceMemory>(
-          team, params.outbox, params.plan, stamp, params.step.state->num_stored, [&](uint32_t i) {
-            return params.source[i];
-          });
+      cuda_p2p::send_message<DeviceMemory>(team,
+                                           params.outbox,
+                                           params.plan,
+                                           stamp,
+                                           params.step.state->num_stored,
+                                           [&](uint32_t i, auto& unit) {
+                                             using Unit = std::remove_reference_t<decltype(unit)>;
+                                             unit = reinterpret_cast<const Unit*>(params.source)[i];
+                                           });
     };
     const auto begin_cycles = clock64();
     if (params.asks) send();
     const bool came = cuda_p2p::receive_message<DeviceMemory>(
-        team, params.inbox, params.plan, stamp, params.step, [&](uint32_t i, const Chunk& chunk) {
-          params.sink[i] = chunk;
+        team, params.inbox, params.plan, stamp, params.step, [&](uint32_t i, const auto& unit) {
+          reinterpret_cast<std::remove_cvref_t<decltype(unit)>*>(params.sink)[i] = unit;
         });
     if (!came) return;
     // A pushed message's blocks have seen all of it. Lines are seen by their own threads alone: a
@@ -53,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 Status enqueue(const RoundTrips& trips, StreamView stream) {
   return launch_together(round_trips_kernel,
                          trips.plan.num_parts,
-                         cuda_p2p::threads_for(trips.plan.part_chunks),
+                         cuda_p2p::threads_for(trips.plan.part_units()),
                          trips,
                          stream);
 }
