@@ -4,7 +4,6 @@
 #include "device/cuda/stream.h"
 #include "transport/cuda_p2p/device_memory.cuh"
 #include "transport/cuda_p2p/message.h"
-#include "transport/rdma/gin_library.h"
 #include "transport/rdma/launch.h"
 
 namespace lamina::rdma {

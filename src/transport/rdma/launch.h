@@ -4,16 +4,13 @@
 // same place of the receiver's, with a signal of its slot after it. Used by RdmaChannel.
 #pragma once
 
-#include <nccl.h>
-
 #include <cstddef>
 #include <cstdint>
 
 #include "device/stream.h"
 #include "transport/cuda_p2p/launch.h"
+#include "transport/rdma/gin_library.h"
 #include "transport/rdma/window_layout.h"
-
-struct ncclDevComm;
 
 namespace lamina::rdma {
 
