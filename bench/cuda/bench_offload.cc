@@ -28,6 +28,7 @@
 #include "serve_options.h"
 #include "step_loop.h"
 #include "worker/attention_core.h"
+#include "worker/no_attention.h"
 #include "worker/rank_group.h"
 
 namespace lamina::bench {
@@ -44,24 +45,12 @@ struct Point {
   auto operator<=>(const Point&) const = default;
 };
 
-// Attention that takes no time: slices alone.
-class NoAttention final : public AttentionBackend {
- public:
-  Status begin_step(int32_t, const StepStart&, const StepPlan&) override { return {}; }
-  Status send_q(int32_t, int32_t, TensorView) override { return {}; }
-  Status send_kv(int32_t, int32_t, TensorView, TensorView) override { return {}; }
-  Status receive(int32_t, int32_t, TensorView) override { return {}; }
-  Result<bool> has_output(int32_t, int32_t) override { return true; }
-  void add_awaited(int32_t, int32_t, std::vector<AwaitedMessage>&) const override {}
-  [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t) const override { return 0; }
-};
-
 double measure_slices(const ModelProgram& program, StreamView stream, int32_t batch) {
   RankGroup ranks(program.rank_models(std::array{stream}),
                   program.step_limits(),
                   /*num_micro_batches=*/1,
                   std::chrono::seconds(10));
-  NoAttention attention;
+  NoAttention attention(/*launch_shape=*/0);
   AttentionBackend* const backend = &attention;
   const std::vector<int32_t> ids(static_cast<size_t>(batch), 1);
   std::vector<int32_t> rows;

@@ -5,23 +5,13 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "kernels/sample.h"
+#include "worker/no_attention.h"
 
 namespace lamina::planner {
 namespace {
 
 constexpr int32_t kBlockSize = 64;  // as --block-size
 constexpr Duration kNoExchange = std::chrono::seconds(10);
-
-// Attention that takes no time.
-class NoAttention final : public AttentionBackend {
- public:
-  Status begin_step(int32_t, const StepStart&, const StepPlan&) override { return {}; }
-  Status send_q(int32_t, int32_t, TensorView) override { return {}; }
-  Status send_kv(int32_t, int32_t, TensorView, TensorView) override { return {}; }
-  Status receive(int32_t, int32_t, TensorView) override { return {}; }
-  Result<bool> has_output(int32_t, int32_t) override { return true; }
-  void add_awaited(int32_t, int32_t, std::vector<AwaitedMessage>&) const override {}
-};
 
 AttentionCoreConfig core_config(const AttentionPoint& point, int32_t num_layers) {
   const int32_t blocks_of_one = ceil_div(point.context, kBlockSize);
