@@ -1,9 +1,9 @@
 // A model on one GPU with its attention on another, whose devices send each other q, k, v and
 // outputs by themselves: decoding steps of random weights and dummy tokens, through what `lamina
 // serve` places and a worker process of its own. Beside each step what it is made of, measured in
-// the same run: of all its micro-batches the slices without attention (T_m), and the attention
-// without slices (T_a); and the same batch colocated, where that fits one card. One micro-batch
-// takes their sum and what the wire adds; several the larger of both, at least. Prints a line a
+// the same run: of all its micro-batches the slices without attention (T_m), the attention without
+// slices (T_a), and the messages of all layers alone (T_w); and the same batch colocated, where
+// that fits one card. One micro-batch takes the sum, several the largest, at least. Prints a line a
 // point; asserts nothing. Needs two GPUs.
 //   lamina_bench_cuda_offload [model [layers [flags of lamina serve]]]
 // llama-33b by default, or llama-3-8b, llama-3-70b, qwen2.5-32b; 0 layers: all. Flags stand for
@@ -27,6 +27,8 @@
 #include "random_model.h"
 #include "serve_options.h"
 #include "step_loop.h"
+#include "transport/measure/device_trips.h"
+#include "transport/measure/trip_times.h"
 #include "worker/attention_core.h"
 #include "worker/no_attention.h"
 #include "worker/rank_group.h"
@@ -136,6 +138,25 @@ class AttentionAlone {
   Buffer out_;
 };
 
+// Seconds of a layer's messages of a batch, to the attention worker and back, in captured graphs as
+// steps send them: half of a round trip of either size.
+double measure_wire(measure::DeviceTrips& trips, const AttentionAttrs& heads, int32_t batch) {
+  const int32_t to_attention = (heads.num_heads + heads.num_kv_heads) * heads.head_dim +
+                               heads.num_kv_heads * heads.value_dim;
+  double seconds = 0;
+  for (const int32_t width : {to_attention, heads.num_heads * heads.value_dim}) {
+    const auto size_bytes = static_cast<uint32_t>(batch * width) * 2;
+    const bool as_lines = size_bytes <= cuda_p2p::Limits{}.lines_bytes;
+    const measure::TripKind kind = {
+        .drive = measure::Drive::kGraph,
+        .form = as_lines ? cuda_p2p::Form::kLines : cuda_p2p::Form::kPushed};
+    const auto times_us =
+        trips.times_us(kind, size_bytes, std::chrono::milliseconds(200)).value_or_throw();
+    seconds += 0.5e-6 * measure::summarise(times_us, size_bytes).p50_us;
+  }
+  return seconds;
+}
+
 // CPU time of this process, but for spinning until a GPU has done its work.
 double working_seconds() {
   rusage usage{};
@@ -153,6 +174,7 @@ constexpr std::array<int32_t, 2> kMicroBatches = {1, 2};
 struct Parts {
   double model = 0.0;
   double attention = 0.0;
+  double wire = 0.0;
 };
 
 class Bench {
@@ -177,14 +199,16 @@ class Bench {
       }
     }
     use_device_of(stream());
-    std::map<int32_t, double> slices;
+    measure::DeviceTrips trips({.ours = stream().device(),
+                                .peers = attention_device,
+                                .max_bytes = kMostSequences * 64 << 10});
+    std::map<int32_t, Parts> of_batch;
     for (auto& [which, parts] : parts_) {
       const auto& [point, n] = which;
-      const int32_t batch = point.batch / n;
-      if (!slices.contains(batch)) {
-        slices[batch] = measure_slices(model_.program, stream(), batch);
-      }
-      parts.model = n * slices[batch];
+      const auto [found, is_new] = of_batch.try_emplace(point.batch / n);
+      if (is_new) found->second = measure_batch(trips, found->first);
+      parts.model = n * found->second.model;
+      parts.wire = n * found->second.wire;
     }
   }
 
@@ -204,6 +228,13 @@ class Bench {
 
  private:
   [[nodiscard]] StreamView stream() const { return model_.gpus.front()->view(); }
+
+  // What does not depend on contexts.
+  Parts measure_batch(measure::DeviceTrips& trips, int32_t batch) {
+    const ModelProgram& program = model_.program;
+    return {.model = measure_slices(program, stream(), batch),
+            .wire = program.num_layers() * measure_wire(trips, program.attention(), batch)};
+  }
 
   void load(const app::ModelOptions& options, int64_t layers) {
     ModelProgram& program = model_.program;
@@ -252,22 +283,27 @@ class Bench {
     const double seconds = loop.run_steps(kSteps);
     const double cpu = (working_seconds() - cpu_before) / kSteps / num_micro_batches;
     const Parts& parts = parts_[{point, num_micro_batches}];
-    fmt::print("{:15} B {:3} S {:5}  {:8.2f} ms  T_m {:8.2f}  T_a {:8.2f}",
+    fmt::print("{:15} B {:3} S {:5}  {:8.2f} ms  T_m {:8.2f}  T_a {:8.2f}  T_w {:5.2f}",
                name,
                point.batch,
                point.context,
                1e3 * seconds,
                1e3 * parts.model,
-               1e3 * parts.attention);
+               1e3 * parts.attention,
+               1e3 * parts.wire);
     if (name == "colocated") {
       colocated_[point] = seconds;
     } else {
-      const double bound = num_micro_batches == 1 ? parts.model + parts.attention
-                                                  : std::max(parts.model, parts.attention);
-      fmt::print("  {:.3f} of its bound  idle: model {:3.0f} %, attention {:3.0f} %",
-                 seconds / bound,
-                 100 * (1 - parts.model / seconds),
-                 100 * (1 - parts.attention / seconds));
+      const double computing = num_micro_batches == 1 ? parts.model + parts.attention
+                                                      : std::max(parts.model, parts.attention);
+      const double bound =
+          num_micro_batches == 1 ? computing + parts.wire : std::max(computing, parts.wire);
+      fmt::print(
+          "  {:.3f} of its bound, {:.3f} without T_w  idle: model {:3.0f} %, attention {:3.0f} %",
+          seconds / bound,
+          seconds / computing,
+          100 * (1 - parts.model / seconds),
+          100 * (1 - parts.attention / seconds));
       if (colocated_.contains(point))
         fmt::print("  {:.3f} of colocated", seconds / colocated_[point]);
     }

@@ -11,6 +11,7 @@
 #include "app/command_line.h"
 #include "app/signals.h"
 #include "base/log.h"
+#include "transport/measure/peer.h"
 
 namespace lamina::bench {
 namespace {
@@ -38,7 +39,9 @@ int run_with_serve_options(
     const std::string& model,
     const std::vector<std::string>& flags,
     const std::function<int(const app::ServeOptions& options, int64_t layers)>& run) {
-  const bool is_worker = argc > 1 && std::string_view(argv[1]) == "attention-worker";
+  const std::string_view role = argc > 1 ? argv[1] : "";
+  if (role == measure::kPeerArgument) return measure::run_peer();
+  const bool is_worker = role == "attention-worker";
   std::vector<std::string> words(argv, argv + argc);
   if (!is_worker) {
     // Flags that were given come last: those count.

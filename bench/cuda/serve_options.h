@@ -1,5 +1,5 @@
 // Benchmarks of whole deployments take the flags of `lamina serve`, behind a model and a number of
-// layers, and are the programs of their own attention workers too.
+// layers, and are the programs of their own attention workers and measuring peers too.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 namespace lamina::bench {
 
 // The main of such a benchmark, `program [model [layers [flags]]]`: `model` and `flags` stand for
-// what is not given; layers 0: all. Started as an attention worker, it is one. The exit code:
-// run()'s, or 1 for an error, which is printed.
+// what is not given; layers 0: all. Started as an attention worker or a measuring peer, it is one.
+// The exit code: run()'s, or 1 for an error, which is printed.
 int run_with_serve_options(
     int argc,
     char** argv,

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <span>
 #include <string_view>
 #include <type_traits>
 
@@ -17,23 +18,30 @@ namespace {
 // are over when one begins: a launch that sends does so with all of its blocks or with none, and
 // every block of a message is counted. In a launch that receives the failure may come at any time,
 // so that a block's threads agree on it.
+template <bool kHasThreadPerLine>
 __global__ void __launch_bounds__(kThreads) send_kernel(const __grid_constant__ Transfers params) {
   allow_next_kernel();
   wait_for_previous_kernel();
   const Transfer& message = params.messages[blockIdx.y];
   const StepBegin begin = load_begin(params.step);
   if (begin.has_failed) return;
-  send_message<DeviceMemory>(BlockTeam(),
-                             message.slot,
-                             message.plan,
-                             begin.base + message.use,
-                             &params.step.state->num_stored[blockIdx.y],
-                             [&](uint32_t i, auto& unit) {
-                               using Unit = std::remove_reference_t<decltype(unit)>;
-                               unit = *message.rows.at<Unit>(i);
-                             });
+  const Stamp stamp = begin.base + message.use;
+  const auto source = [&](uint32_t i, auto& unit) {
+    unit = *message.rows.at<std::remove_reference_t<decltype(unit)>>(i);
+  };
+  if constexpr (kHasThreadPerLine) {
+    send_line<DeviceMemory>(BlockTeam(), message.slot, message.plan, stamp, source);
+  } else {
+    send_message<DeviceMemory>(BlockTeam(),
+                               message.slot,
+                               message.plan,
+                               stamp,
+                               &params.step.state->num_stored[blockIdx.y],
+                               source);
+  }
 }
 
+template <bool kHasThreadPerLine>
 __global__ void __launch_bounds__(kThreads)
     receive_kernel(const __grid_constant__ Transfers params) {
   wait_for_previous_kernel();
@@ -42,11 +50,13 @@ __global__ void __launch_bounds__(kThreads)
   const BlockTeam team;
   if (!team.all(!begin.has_failed)) return;
   const Stamp stamp = begin.base + message.use;
-  if (message.rows.data != nullptr) {
-    receive_message<DeviceMemory>(
-        team, message.slot, message.plan, stamp, params.step, [&](uint32_t i, const auto& unit) {
-          *message.rows.at<std::remove_cvref_t<decltype(unit)>>(i) = unit;
-        });
+  const auto sink = [&](uint32_t i, const auto& unit) {
+    *message.rows.at<std::remove_cvref_t<decltype(unit)>>(i) = unit;
+  };
+  if constexpr (kHasThreadPerLine) {
+    receive_line<DeviceMemory>(team, message.slot, message.plan, stamp, params.step, sink);
+  } else if (message.rows.data != nullptr) {
+    receive_message<DeviceMemory>(team, message.slot, message.plan, stamp, params.step, sink);
   } else if (team.block == 0) {
     wait_for_pushed<DeviceMemory>(team, message.slot, message.plan, stamp, params.step);
   }
@@ -145,23 +155,37 @@ Grid grid_of(const Transfers& transfers) {
   return {.blocks = {num_parts, transfers.num_messages}, .threads = threads_for(part_units)};
 }
 
+bool has_thread_per_line(const Transfers& transfers, const Grid& grid) {
+  const std::span messages(transfers.messages, transfers.num_messages);
+  return std::ranges::all_of(messages, [&](const Transfer& message) {
+    return has_thread_per_line(message.plan, grid.blocks.x, grid.threads);
+  });
+}
+
 }  // namespace
 
 void load_kernels(Device device) {
   const cuda::DeviceGuard guard(device);
-  load(send_kernel);
-  load(receive_kernel);
+  load(send_kernel<false>);
+  load(send_kernel<true>);
+  load(receive_kernel<false>);
+  load(receive_kernel<true>);
   load(merge_kernel<false>);
   load(merge_kernel<true>);
   load(advance_kernel);
 }
 
 Status gpu::send(const Transfers& transfers, StreamView stream) {
-  return launch(send_kernel, grid_of(transfers), stream, "sending from a GPU", transfers);
+  const Grid grid = grid_of(transfers);
+  const auto kernel = has_thread_per_line(transfers, grid) ? send_kernel<true> : send_kernel<false>;
+  return launch(kernel, grid, stream, "sending from a GPU", transfers);
 }
 
 Status gpu::receive(const Transfers& transfers, StreamView stream) {
-  return launch(receive_kernel, grid_of(transfers), stream, "receiving on a GPU", transfers);
+  const Grid grid = grid_of(transfers);
+  const auto kernel =
+      has_thread_per_line(transfers, grid) ? receive_kernel<true> : receive_kernel<false>;
+  return launch(kernel, grid, stream, "receiving on a GPU", transfers);
 }
 
 Status gpu::receive_merged(const Merge& merge, StreamView stream) {

@@ -114,36 +114,6 @@ LAMINA_MESSAGE_CODE void refresh_lines(const SlotView& slot, const Plan& plan, S
   }
 }
 
-// Lines of part `part`, kBatch at a time.
-template <uint32_t kBatch, typename Memory, typename Team, typename Source>
-LAMINA_MESSAGE_CODE void send_part_lines(const Team& team,
-                                         const SlotView& slot,
-                                         const Plan& plan,
-                                         uint32_t part,
-                                         uint32_t mark,
-                                         const Source& source) {
-  const uint32_t end = plan.part_end_line(part);
-  const uint32_t step = kBatch * team.num_threads;
-  for (uint32_t first = plan.part_first_line(part) + team.thread; first < end; first += step) {
-    HalfChunk batch[kBatch];
-    for (uint32_t b = 0; b < kBatch; ++b) {
-      const uint32_t line = first + b * team.num_threads;
-      if (line < end) batch[b] = content_of(line, plan, source);
-    }
-    for (uint32_t b = 0; b < kBatch; ++b) {
-      const uint32_t line = first + b * team.num_threads;
-      if (line < end) Memory::store_line(slot.lines + line, pack_line(batch[b], mark));
-    }
-  }
-}
-
-// Whether no thread of a block has more than one line of a part: then nothing is to be gained by
-// batches, and a small message's time is that of its instructions.
-template <typename Team>
-LAMINA_MESSAGE_CODE bool has_line_each(const Team& team, const Plan& plan) {
-  return plan.part_units() <= team.num_threads;
-}
-
 // Part `part` of a message, by all threads of the block.
 template <typename Memory, typename Team, typename Source>
 LAMINA_MESSAGE_CODE void send_lines(const Team& team,
@@ -153,10 +123,18 @@ LAMINA_MESSAGE_CODE void send_lines(const Team& team,
                                     Stamp stamp,
                                     const Source& source) {
   const uint32_t mark = mark_of(stamp);
-  if (has_line_each(team, plan)) {
-    send_part_lines<1, Memory>(team, slot, plan, part, mark, source);
-  } else {
-    send_part_lines<kLinesBatch, Memory>(team, slot, plan, part, mark, source);
+  const uint32_t end = plan.part_end_line(part);
+  const uint32_t step = kLinesBatch * team.num_threads;
+  for (uint32_t first = plan.part_first_line(part) + team.thread; first < end; first += step) {
+    HalfChunk batch[kLinesBatch];
+    for (uint32_t b = 0; b < kLinesBatch; ++b) {
+      const uint32_t line = first + b * team.num_threads;
+      if (line < end) batch[b] = content_of(line, plan, source);
+    }
+    for (uint32_t b = 0; b < kLinesBatch; ++b) {
+      const uint32_t line = first + b * team.num_threads;
+      if (line < end) Memory::store_line(slot.lines + line, pack_line(batch[b], mark));
+    }
   }
   if (part == 0 && team.thread == team.num_threads - 1) refresh_lines<Memory>(slot, plan, stamp);
 }
@@ -223,24 +201,7 @@ LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
   return true;
 }
 
-// This thread's share of part `part`, kBatch lines at a time.
-template <uint32_t kBatch, typename Memory, typename Team, typename Sink>
-LAMINA_MESSAGE_CODE bool receive_part_lines(const Team& team,
-                                            const SlotView& slot,
-                                            const Plan& plan,
-                                            uint32_t part,
-                                            uint32_t mark,
-                                            Patience<Memory>& patience,
-                                            const Sink& sink) {
-  LinesBatch batch = {.first = plan.part_first_line(part) + team.thread,
-                      .stride = team.num_threads,
-                      .end = plan.part_end_line(part)};
-  for (; batch.first < batch.end; batch.first += kBatch * team.num_threads) {
-    if (!receive_batch<kBatch>(slot, plan, batch, mark, patience, sink)) return false;
-  }
-  return true;
-}
-
+// This thread's lines of part `part`.
 template <typename Memory, typename Team, typename Sink>
 LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
                                        const SlotView& slot,
@@ -249,10 +210,52 @@ LAMINA_MESSAGE_CODE bool receive_lines(const Team& team,
                                        Stamp stamp,
                                        Patience<Memory>& patience,
                                        const Sink& sink) {
-  const uint32_t mark = mark_of(stamp);
-  return has_line_each(team, plan)
-             ? receive_part_lines<1>(team, slot, plan, part, mark, patience, sink)
-             : receive_part_lines<kLinesBatch>(team, slot, plan, part, mark, patience, sink);
+  LinesBatch batch = {.first = plan.part_first_line(part) + team.thread,
+                      .stride = team.num_threads,
+                      .end = plan.part_end_line(part)};
+  for (; batch.first < batch.end; batch.first += kLinesBatch * team.num_threads) {
+    if (!receive_batch<kLinesBatch>(slot, plan, batch, mark_of(stamp), patience, sink))
+      return false;
+  }
+  return true;
+}
+
+// --- A line for each thread ----------------------------------------------------------------------
+
+// A small message's time is that of its instructions, which a GPU fetches anew after each wait: so
+// where threads and blocks suffice, kernels send and receive by these alone.
+constexpr bool has_thread_per_line(const Plan& plan, uint32_t num_blocks, uint32_t num_threads) {
+  return plan.form == Form::kLines && plan.num_parts <= num_blocks &&
+         plan.part_units() <= num_threads;
+}
+
+// send_message() by threads that have a line each at most.
+template <typename Memory, typename Team, typename Source>
+LAMINA_MESSAGE_CODE void send_line(
+    const Team& team, const SlotView& slot, const Plan& plan, Stamp stamp, const Source& source) {
+  const uint32_t line = plan.part_first_line(team.block) + team.thread;
+  if (line < plan.part_end_line(team.block)) {
+    const HalfChunk half = content_of(line, plan, source);
+    Memory::store_line(slot.lines + line, pack_line(half, mark_of(stamp)));
+  }
+  const bool is_last = team.block == 0 && team.thread == team.num_threads - 1;
+  if (is_last) refresh_lines<Memory>(slot, plan, stamp);
+}
+
+// receive_message() by threads that have a line each at most.
+template <typename Memory, typename Team, typename Sink>
+LAMINA_MESSAGE_CODE bool receive_line(const Team& team,
+                                      const SlotView& slot,
+                                      const Plan& plan,
+                                      Stamp stamp,
+                                      const StepView& step,
+                                      const Sink& sink) {
+  const LinesBatch own = {.first = plan.part_first_line(team.block) + team.thread,
+                          .stride = 0,
+                          .end = plan.part_end_line(team.block)};
+  Patience<Memory> patience(step, stamp);
+  return team.all(own.first >= own.end ||
+                  receive_batch<1>(slot, plan, own, mark_of(stamp), patience, sink));
 }
 
 // --- Pushed messages -----------------------------------------------------------------------------

@@ -190,6 +190,58 @@ TEST(Message, APushedOneIsReleasedByTheBlockThatStoresLast) {
   }
 }
 
+// Every block and thread of a grid in turn, also those that are more than there are lines.
+template <typename Body>
+void for_each_thread(uint32_t num_blocks, uint32_t num_threads, const Body& body) {
+  for (uint32_t block = 0; block < num_blocks; ++block) {
+    for (uint32_t thread = 0; thread < num_threads; ++thread) {
+      body(OneThread{
+          .block = block, .num_blocks = num_blocks, .thread = thread, .num_threads = num_threads});
+    }
+  }
+}
+
+TEST(Message, ThreadsWithALineEachMoveThoseThatOthersDo) {
+  const Region region({kCapacity}, kSmall);
+  const SlotView& slot = region.slot(0);
+  Step step;
+  const StepView view = step.view();
+  for (uint32_t size = 1; size <= kSmall.lines_bytes; ++size) {
+    const Plan plan = make_plan(size, kSmall);
+    const uint32_t num_blocks = plan.num_parts + 1;
+    const uint32_t num_threads = plan.part_units() + size % 3;
+    ASSERT_TRUE(has_thread_per_line(plan, num_blocks, num_threads));
+    const Stamp sent = make_stamp(1, 2 * size);
+    for_each_thread(num_blocks, num_threads, [&](const OneThread& team) {
+      send_line<HostMemory>(team, slot, plan, sent, pattern_source(sent));
+    });
+    EXPECT_TRUE(receive(slot, plan, sent, view)) << size;
+
+    const Stamp received = sent + 1;
+    send(slot, plan, received);
+    std::vector<uint32_t> num_taken(kLinesOfChunk * plan.num_chunks);
+    for_each_thread(num_blocks, num_threads, [&](const OneThread& team) {
+      uint32_t wrong = 0;
+      const auto check = pattern_sink(received, wrong);
+      const auto sink = [&](uint32_t i, const HalfChunk& half) {
+        ++num_taken.at(i);
+        check(i, half);
+      };
+      EXPECT_TRUE(receive_line<HostMemory>(team, slot, plan, received, view, sink));
+      EXPECT_EQ(wrong, 0U) << size;
+    });
+    EXPECT_TRUE(std::ranges::all_of(num_taken, [](uint32_t count) { return count == 1; })) << size;
+  }
+}
+
+TEST(Message, ThreadsWithALineEachAreTooFewForOthers) {
+  const Plan lines = make_plan(kSmall.lines_bytes, kSmall);
+  EXPECT_FALSE(has_thread_per_line(lines, lines.num_parts - 1, lines.part_units()));
+  EXPECT_FALSE(has_thread_per_line(lines, lines.num_parts, lines.part_units() - 1));
+  const Plan pushed = make_plan(kCapacity, kSmall);
+  EXPECT_FALSE(has_thread_per_line(pushed, pushed.num_parts, pushed.part_units()));
+}
+
 // The tail of a long message is under a short one's, and what an earlier epoch sent is there too.
 TEST(Message, WhatIsOldIsNotTaken) {
   for (const uint32_t size : {kSmall.lines_bytes, kCapacity}) {
@@ -212,6 +264,21 @@ TEST(Message, AnotherSizeIsAnError) {
     EXPECT_EQ(step.error(), WaitError::kWrongSize);
     EXPECT_EQ(step.control.seen, chunks_of(size + 16));
   }
+}
+
+TEST(Message, ALineOfItsOwnTimesOutAndTellsAnotherSize) {
+  const Region region({kCapacity}, kSmall);
+  const Plan plan = make_plan(16, kSmall);
+  const OneThread first = {.num_threads = plan.part_units()};
+  const auto sink = [](uint32_t, const HalfChunk&) {};
+  Step late;
+  EXPECT_FALSE(
+      receive_line<HostMemory>(first, region.slot(0), plan, 1, late.view(1'000'000), sink));
+  EXPECT_EQ(late.error(), WaitError::kTimedOut);
+  Step other;
+  send(region.slot(0), make_plan(32, kSmall), 1);
+  EXPECT_FALSE(receive_line<HostMemory>(first, region.slot(0), plan, 1, other.view(), sink));
+  EXPECT_EQ(other.error(), WaitError::kWrongSize);
 }
 
 // Also of those that are to come: the first error stands.

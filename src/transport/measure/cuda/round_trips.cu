@@ -8,12 +8,39 @@ namespace lamina::measure {
 namespace {
 
 using cuda_p2p::BlockTeam;
-using cuda_p2p::Chunk;
 using cuda_p2p::DeviceMemory;
 using cuda_p2p::Form;
 using cuda_p2p::kThreads;
 using cuda_p2p::Stamp;
 
+template <bool kHasThreadPerLine>
+__device__ void send(const RoundTrips& params, const BlockTeam& team, Stamp stamp) {
+  const auto source = [&](uint32_t i, auto& unit) {
+    unit = reinterpret_cast<const std::remove_reference_t<decltype(unit)>*>(params.source)[i];
+  };
+  if constexpr (kHasThreadPerLine) {
+    cuda_p2p::send_line<DeviceMemory>(team, params.outbox, params.plan, stamp, source);
+  } else {
+    cuda_p2p::send_message<DeviceMemory>(
+        team, params.outbox, params.plan, stamp, params.step.state->num_stored, source);
+  }
+}
+
+template <bool kHasThreadPerLine>
+__device__ bool receive(const RoundTrips& params, const BlockTeam& team, Stamp stamp) {
+  const auto sink = [&](uint32_t i, const auto& unit) {
+    reinterpret_cast<std::remove_cvref_t<decltype(unit)>*>(params.sink)[i] = unit;
+  };
+  if constexpr (kHasThreadPerLine) {
+    return cuda_p2p::receive_line<DeviceMemory>(
+        team, params.inbox, params.plan, stamp, params.step, sink);
+  } else {
+    return cuda_p2p::receive_message<DeviceMemory>(
+        team, params.inbox, params.plan, stamp, params.step, sink);
+  }
+}
+
+template <bool kHasThreadPerLine>
 __global__ void __launch_bounds__(kThreads, 1)
     round_trips_kernel(const __grid_constant__ RoundTrips params) {
   const BlockTeam team;
@@ -23,28 +50,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   const ClockSpan begin = {DeviceMemory::now_ns(), static_cast<uint64_t>(clock64())};
   for (uint64_t round = 0; round < params.num_rounds; ++round) {
     const Stamp stamp = base + round + 1;
-    const auto send = [&] {
-      cuda_p2p::send_message<DeviceMemory>(team,
-                                           params.outbox,
-                                           params.plan,
-                                           stamp,
-                                           params.step.state->num_stored,
-                                           [&](uint32_t i, auto& unit) {
-                                             using Unit = std::remove_reference_t<decltype(unit)>;
-                                             unit = reinterpret_cast<const Unit*>(params.source)[i];
-                                           });
-    };
     const auto begin_cycles = clock64();
-    if (params.asks) send();
-    const bool came = cuda_p2p::receive_message<DeviceMemory>(
-        team, params.inbox, params.plan, stamp, params.step, [&](uint32_t i, const auto& unit) {
-          reinterpret_cast<std::remove_cvref_t<decltype(unit)>*>(params.sink)[i] = unit;
-        });
+    if (params.asks) send<kHasThreadPerLine>(params, team, stamp);
+    const bool came = receive<kHasThreadPerLine>(params, team, stamp);
     if (!came) return;
     // A pushed message's blocks have seen all of it. Lines are seen by their own threads alone: a
     // round trip is over when all have come, while a block answers what it has.
     if (params.asks && params.plan.form == Form::kLines && !meeting.all_come(team, stamp)) return;
-    if (!params.asks) send();
+    if (!params.asks) send<kHasThreadPerLine>(params, team, stamp);
     if (is_clock && round < params.num_cycles) {
       params.cycles[round] = static_cast<uint64_t>(clock64() - begin_cycles);
     }
@@ -58,9 +71,13 @@ __global__ void __launch_bounds__(kThreads, 1)
 }  // namespace
 
 Status enqueue(const RoundTrips& trips, StreamView stream) {
-  return launch_together(round_trips_kernel,
-                         trips.plan.num_parts,
-                         cuda_p2p::threads_for(trips.plan.part_units()),
+  const uint32_t num_blocks = trips.plan.num_parts;
+  const uint32_t num_threads = cuda_p2p::threads_for(trips.plan.part_units());
+  const bool has_thread_per_line =
+      cuda_p2p::has_thread_per_line(trips.plan, num_blocks, num_threads);
+  return launch_together(has_thread_per_line ? round_trips_kernel<true> : round_trips_kernel<false>,
+                         num_blocks,
+                         num_threads,
                          trips,
                          stream);
 }
