@@ -4,6 +4,7 @@
 #include "device/cuda/memory.h"
 #include "device/gpu_graph.h"
 #include "device/gpu_stream.h"
+#include "device/upload.h"
 
 namespace lamina::cuda {
 namespace {
@@ -64,6 +65,13 @@ GpuGraph& GpuGraph::operator=(GpuGraph&& /*other*/) noexcept = default;
 GpuGraph::~GpuGraph() = default;
 
 Status GpuGraph::launch(StreamView /*stream*/) const {
+  return unimplemented(cuda::kMessage);
+}
+
+Status upload(std::byte* /*to*/,
+              const std::byte* /*from*/,
+              std::span<const UploadPiece> /*pieces*/,
+              StreamView /*stream*/) {
   return unimplemented(cuda::kMessage);
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/checked_math.h"
+#include "device/upload.h"
 #include "kernels/experts.h"
 #include "kernels/linear.h"
 #include "kernels/norm.h"
@@ -52,8 +54,9 @@ SliceExecutor::SliceExecutor(const SlicedModel& model,
     if (is_on_host()) continue;
     const auto num_inputs =
         2 * static_cast<size_t>(limits.max_tokens) + static_cast<size_t>(limits.max_logits_rows);
-    batch.staged_inputs = Buffer(MemoryKind::kPinnedHost, num_inputs * sizeof(int32_t));
-    batch.device_inputs = Buffer(MemoryKind::kCuda, num_inputs * sizeof(int32_t));
+    const size_t size_bytes = round_up(num_inputs * sizeof(int32_t), kUploadAlignment);
+    batch.staged_inputs = Buffer(MemoryKind::kPinnedHost, size_bytes);
+    batch.device_inputs = Buffer(MemoryKind::kCuda, size_bytes);
   }
   for (const Node& node : model.graph.nodes()) {
     if (node.kind != OpKind::kWeight) continue;
@@ -109,8 +112,11 @@ Status SliceExecutor::stage_inputs(MicroBatch& batch) const {
   stage(batch.inputs.token_ids, batch.num_tokens);
   stage(batch.inputs.positions, batch.num_tokens);
   stage(batch.inputs.logits_rows, batch.num_logits_rows);
-  const auto size_bytes = static_cast<size_t>(end - staged) * sizeof(int32_t);
-  return copy(batch.device_inputs.data(), staged, size_bytes, stream_);
+  const UploadPiece all = {
+      .begin = 0,
+      .end = static_cast<uint32_t>(static_cast<size_t>(end - staged) * sizeof(int32_t))};
+  return upload(
+      batch.device_inputs.data(), batch.staged_inputs.data(), std::span(&all, 1), stream_);
 }
 
 TensorView SliceExecutor::input_view(const MicroBatch& batch, std::string_view name) const {

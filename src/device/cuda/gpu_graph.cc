@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "device/cuda/error.h"
+#include "device/cuda/graph_memsets.h"
 #include "device/cuda/stream.h"
 
 namespace lamina {
@@ -35,6 +36,7 @@ Result<GpuGraph> GpuGraph::capture(StreamView stream, const std::function<Status
   const Graph graph(captured);
   LAMINA_RETURN_IF_ERROR(status);
   LAMINA_RETURN_IF_ERROR(cuda::to_status(ended, "capturing a CUDA graph"));
+  LAMINA_RETURN_IF_ERROR(cuda::replace_memsets(graph.get()));
   cudaGraphExec_t raw = nullptr;
   LAMINA_RETURN_IF_ERROR(
       cuda::to_status(cudaGraphInstantiate(&raw, graph.get(), 0), "instantiating a CUDA graph"));

@@ -16,6 +16,7 @@ namespace lamina::kernels {
 namespace {
 
 constexpr size_t kAlignment = 256;
+static_assert(kAlignment % kUploadAlignment == 0);
 static_assert(kNoSlot == cuda::kNoSlot);
 
 // Gives out places of one buffer.
@@ -47,12 +48,9 @@ StepTables::Impl::Workspace make_workspace(const StepTablesLimits& limits, int64
           Buffer(MemoryKind::kCuda, count * sizeof(float))};
 }
 
-// Copies what a step has of an array into the staging memory and on to the device.
+// Puts what a step has of an array into the staging memory, to be uploaded.
 template <typename T>
-Status upload(StepTables::Impl& tables,
-              StepArray<T>& array,
-              std::span<const T> values,
-              StreamView stream) {
+Status stage(StepTables::Impl& tables, StepArray<T>& array, std::span<const T> values) {
   const std::span<T> staged = tables.staged(array);
   if (values.size() > staged.size()) {
     return internal_error(
@@ -60,41 +58,57 @@ Status upload(StepTables::Impl& tables,
   }
   std::ranges::copy(values, staged.begin());
   array.size = static_cast<int32_t>(values.size());
-  return copy(tables.device(array), staged.data(), values.size() * sizeof(T), stream);
+  if (values.empty()) return {};
+  const auto begin = static_cast<uint32_t>(array.offset);
+  tables.pieces.push_back({begin, begin + static_cast<uint32_t>(values.size_bytes())});
+  return {};
 }
 
-Status upload(StepTables::Impl& tables,
-              StepItems& items,
-              const cuda::AttentionSchedule::Width& width,
-              StreamView stream) {
-  LAMINA_RETURN_IF_ERROR(upload<cuda::AttentionItem>(tables, items.items, width.items, stream));
-  LAMINA_RETURN_IF_ERROR(upload<cuda::AttentionItem>(tables, items.merges, width.merges, stream));
+Status stage(StepTables::Impl& tables,
+             StepItems& items,
+             const cuda::AttentionSchedule::Width& width) {
+  LAMINA_RETURN_IF_ERROR(stage<cuda::AttentionItem>(tables, items.items, width.items));
+  LAMINA_RETURN_IF_ERROR(stage<cuda::AttentionItem>(tables, items.merges, width.merges));
   items.merged_rows = 0;
   for (const cuda::AttentionItem& rows : width.merges) {
     items.merged_rows = std::max(items.merged_rows, rows.num_rows);
   }
   const std::array counts = {items.items.size, items.merges.size};
-  return upload<int32_t>(tables, items.counts, counts, stream);
+  return stage<int32_t>(tables, items.counts, counts);
 }
 
 // Padded tokens have none.
-Status upload_slots(StepTables::Impl& tables,
-                    std::span<const int64_t> slot_mapping,
-                    StreamView stream) {
+Status stage_slots(StepTables::Impl& tables, std::span<const int64_t> slot_mapping) {
   const auto num_slots = static_cast<int64_t>(slot_mapping.size());
   const int64_t padded = std::min<int64_t>(padded_tokens(num_slots), tables.limits.max_tokens);
   std::vector<int64_t>& slots = tables.padded_slots;
   slots.assign(slot_mapping.begin(), slot_mapping.end());
   slots.resize(static_cast<size_t>(padded), kNoSlot);
-  return upload<int64_t>(tables, tables.slot_mapping, slots, stream);
+  return stage<int64_t>(tables, tables.slot_mapping, slots);
 }
 
-Status upload_new_tokens(StepTables::Impl& tables, const RaggedBatch& batch, StreamView stream) {
+Status stage_new_tokens(StepTables::Impl& tables, const RaggedBatch& batch) {
   cuda::find_new_tokens(batch, tables.limits.block_size, tables.found_tokens);
-  LAMINA_RETURN_IF_ERROR(
-      upload<cuda::NewToken>(tables, tables.new_tokens, tables.found_tokens, stream));
+  LAMINA_RETURN_IF_ERROR(stage<cuda::NewToken>(tables, tables.new_tokens, tables.found_tokens));
   const std::array count = {tables.new_tokens.size};
-  return upload<int32_t>(tables, tables.num_new_tokens, count, stream);
+  return stage<int32_t>(tables, tables.num_new_tokens, count);
+}
+
+// Of each window what its attention does, in the order that suits a GPU.
+Status stage_windows(StepTables::Impl& tables, const RaggedBatch& batch) {
+  for (StepTables::Impl::Window& window : tables.windows) {
+    cuda::make_attention_schedule({.query_begin = batch.query_begin,
+                                   .context_len = batch.context_len,
+                                   .group = tables.limits.num_heads / tables.limits.num_kv_heads,
+                                   .window = window.window,
+                                   .max_partials = tables.limits.max_partials,
+                                   .latent = tables.limits.latent,
+                                   .cached_only = tables.is_split},
+                                  tables.schedule);
+    LAMINA_RETURN_IF_ERROR(stage(tables, window.narrow, tables.schedule.narrow));
+    LAMINA_RETURN_IF_ERROR(stage(tables, window.wide, tables.schedule.wide));
+  }
+  return {};
 }
 
 Status check_slots(const StepTablesLimits& limits, std::span<const int64_t> slot_mapping) {
@@ -198,26 +212,18 @@ Status StepTables::update(const RaggedBatch& batch,
   LAMINA_RETURN_IF_ERROR(
       lamina::cuda::to_status(cudaEventSynchronize(copied.get()), "waiting for a step's tables"));
   tables.max_blocks = batch.max_blocks;
+  tables.pieces.clear();
   const std::array num_sequences = {static_cast<int32_t>(batch.num_sequences())};
-  LAMINA_RETURN_IF_ERROR(upload<int32_t>(tables, tables.num_sequences, num_sequences, stream));
-  LAMINA_RETURN_IF_ERROR(upload(tables, tables.query_begin, batch.query_begin, stream));
-  LAMINA_RETURN_IF_ERROR(upload(tables, tables.context_len, batch.context_len, stream));
-  LAMINA_RETURN_IF_ERROR(upload(tables, tables.block_tables, batch.block_tables, stream));
-  LAMINA_RETURN_IF_ERROR(upload_slots(tables, slot_mapping, stream));
+  LAMINA_RETURN_IF_ERROR(stage<int32_t>(tables, tables.num_sequences, num_sequences));
+  LAMINA_RETURN_IF_ERROR(stage(tables, tables.query_begin, batch.query_begin));
+  LAMINA_RETURN_IF_ERROR(stage(tables, tables.context_len, batch.context_len));
+  LAMINA_RETURN_IF_ERROR(stage(tables, tables.block_tables, batch.block_tables));
+  LAMINA_RETURN_IF_ERROR(stage_slots(tables, slot_mapping));
   tables.is_split = tables.limits.in_phases && cuda::has_single_tokens(batch.query_begin);
-  if (tables.is_split) LAMINA_RETURN_IF_ERROR(upload_new_tokens(tables, batch, stream));
-  for (Impl::Window& window : tables.windows) {
-    cuda::make_attention_schedule({.query_begin = batch.query_begin,
-                                   .context_len = batch.context_len,
-                                   .group = tables.limits.num_heads / tables.limits.num_kv_heads,
-                                   .window = window.window,
-                                   .max_partials = tables.limits.max_partials,
-                                   .latent = tables.limits.latent,
-                                   .cached_only = tables.is_split},
-                                  tables.schedule);
-    LAMINA_RETURN_IF_ERROR(upload(tables, window.narrow, tables.schedule.narrow, stream));
-    LAMINA_RETURN_IF_ERROR(upload(tables, window.wide, tables.schedule.wide, stream));
-  }
+  if (tables.is_split) LAMINA_RETURN_IF_ERROR(stage_new_tokens(tables, batch));
+  LAMINA_RETURN_IF_ERROR(stage_windows(tables, batch));
+  LAMINA_RETURN_IF_ERROR(upload(
+      tables.device_memory.data(), tables.staging[tables.turn].data(), tables.pieces, stream));
   return lamina::cuda::to_status(cudaEventRecord(copied.get(), lamina::cuda::raw(stream)),
                                  "recording a step's tables");
 }

@@ -6,6 +6,7 @@
 
 #include "device/buffer.h"
 #include "device/cuda/stream.h"
+#include "device/upload.h"
 #include "kernels/cuda/attention/attention_rest.cuh"
 #include "kernels/cuda/attention/attention_schedule.h"
 #include "kernels/step_tables.h"
@@ -76,6 +77,7 @@ struct StepTables::Impl {
   std::array<Buffer, 2> staging;
   std::array<lamina::cuda::Event, 2> copied;
   size_t turn = 0;
+  std::vector<UploadPiece> pieces;  // of the step
   std::vector<int64_t> padded_slots;
   std::vector<cuda::NewToken> found_tokens;
   cuda::AttentionSchedule schedule;

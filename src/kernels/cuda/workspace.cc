@@ -53,7 +53,7 @@ Result<std::byte*> workspace(StreamView stream, WorkspaceUse use, size_t size_by
   if (pieces.empty() || pieces.back().size_bytes() < size_bytes) {
     const size_t doubled = pieces.empty() ? 0 : 2 * pieces.back().size_bytes();
     const MemoryKind kind =
-        use == WorkspaceUse::kSamplingOnHost ? MemoryKind::kPinnedHost : MemoryKind::kCuda;
+        use == WorkspaceUse::kSampling ? MemoryKind::kPinnedHost : MemoryKind::kCuda;
     LAMINA_ASSIGN_OR_RETURN(Buffer piece, allocate(stream, kind, std::max(size_bytes, doubled)));
     pieces.push_back(std::move(piece));
   }

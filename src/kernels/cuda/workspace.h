@@ -10,14 +10,8 @@
 
 namespace lamina::kernels::cuda {
 
-// kSamplingOnHost is pinned memory of the host, all others are of the stream's device.
-enum class WorkspaceUse : uint8_t {
-  kProducts,
-  kNarrowProducts,
-  kExperts,
-  kSampling,
-  kSamplingOnHost
-};
+// kSampling is pinned memory of the host, all others are of the stream's device.
+enum class WorkspaceUse : uint8_t { kProducts, kNarrowProducts, kExperts, kSampling };
 
 // At least `size_bytes`, aligned to 256; zeros when it is new, later what was written there before
 // may be there still. A larger piece than before is allocated, twice as large at least, which waits

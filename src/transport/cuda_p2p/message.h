@@ -39,10 +39,13 @@ class Patience {
     // Before the branches, which threads that have looked more or less often take apart.
     const bool leads = Memory::is_leader();
     ++looks_;
-    if (looks_ % Memory::kLooksPerFailure == 0 && Memory::load_relaxed(&step_.state->failed) != 0) {
+    if (looks_ % Memory::kLooksPerFailure != 0) [[likely]]
+      return true;
+    if (Memory::load_relaxed(&step_.state->failed) != 0) [[unlikely]]
       return false;
-    }
-    return !leads || looks_ % Memory::kLooksPerLimits != 0 || is_within_limits(seen);
+    if (!leads || looks_ % Memory::kLooksPerLimits != 0) [[likely]]
+      return true;
+    return is_within_limits(seen);
   }
 
   // Ends all waits of the stream; the first to come here says why. False.
@@ -144,7 +147,9 @@ template <typename Memory>
 LAMINA_MESSAGE_CODE bool has_size(uint64_t num_chunks,
                                   const Plan& plan,
                                   Patience<Memory>& patience) {
-  return num_chunks == plan.num_chunks || patience.fail(WaitError::kWrongSize, num_chunks);
+  if (num_chunks == plan.num_chunks) [[likely]]
+    return true;
+  return patience.fail(WaitError::kWrongSize, num_chunks);
 }
 
 // The size that a message in lines begins with.
@@ -191,10 +196,12 @@ LAMINA_MESSAGE_CODE bool receive_batch(const SlotView& slot,
       all_marked = all_marked && (!batch.has(b) || has_mark(lines[b], mark));
     }
     if (all_marked) break;
-    if (!patience.lasts(lines[0].halves[0])) return false;
+    if (!patience.lasts(lines[0].halves[0])) [[unlikely]]
+      return false;
   }
   const bool has_size_line = batch.first == 0;
-  if (has_size_line && !has_size(unpack_line(lines[0]).words[0], plan, patience)) return false;
+  if (has_size_line && !has_size(unpack_line(lines[0]).words[0], plan, patience)) [[unlikely]]
+    return false;
   for (uint32_t b = has_size_line ? 1 : 0; b < kBatch; ++b) {
     if (batch.has(b)) sink(batch.line(b) - 1, unpack_line(lines[b]));
   }

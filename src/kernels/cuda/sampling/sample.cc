@@ -85,14 +85,12 @@ void add_row(const SampleRow& row, int32_t vocab_size, Requests& requests) {
   requests.rows.push_back(made);
 }
 
-// A step's memory, laid out alike on the device and in the pinned memory that is copied from and
-// to: requests first, then results.
+// A step's memory, which host and device share: requests first, then results.
 struct Layout {
   SamplingRow* rows = nullptr;
   PenalizedId* penalties = nullptr;
   BiasedId* biases = nullptr;
   int32_t* forbidden = nullptr;
-  size_t request_bytes = 0;
   SamplingResult* results = nullptr;  // [S]
   SamplingResult* tops = nullptr;     // [S, max_top]
   size_t size_bytes = 0;
@@ -104,12 +102,10 @@ struct Layout {
     penalties = carver.take<PenalizedId>(static_cast<int64_t>(requests.penalties.size()));
     biases = carver.take<BiasedId>(static_cast<int64_t>(requests.biases.size()));
     forbidden = carver.take<int32_t>(static_cast<int64_t>(requests.forbidden.size()));
-    request_bytes = carver.size_bytes();
     results = carver.take<SamplingResult>(num_rows);
     tops = carver.take<SamplingResult>(num_rows * requests.max_top);
     size_bytes = carver.size_bytes();
   }
-  [[nodiscard]] size_t result_bytes() const { return size_bytes - request_bytes; }
 };
 
 template <typename T>
@@ -117,52 +113,48 @@ void write(const std::vector<T>& values, T* to) {
   if (!values.empty()) std::memcpy(to, values.data(), values.size() * sizeof(T));
 }
 
-void read_results(const Requests& requests, const Layout& host, std::span<SampledToken> out) {
+void read_results(const Requests& requests, const Layout& shared, std::span<SampledToken> out) {
   for (size_t s = 0; s < out.size(); ++s) {
-    const SamplingResult& result = host.results[s];
+    const SamplingResult& result = shared.results[s];
     SampledToken& token = out[s];
     token = {.id = result.id, .logprob = result.logprob};
     if (token.id == kNoToken || requests.rows[s].num_top <= 0) continue;
-    const SamplingResult* tops = host.tops + s * static_cast<size_t>(requests.max_top);
+    const SamplingResult* tops = shared.tops + s * static_cast<size_t>(requests.max_top);
     for (int32_t n = 0; n < requests.rows[s].num_top; ++n) {
       token.top_logprobs.push_back({tops[n].id, tops[n].logprob});
     }
   }
 }
 
-// Takes requests to the device and results back, for which it waits.
+// The device reads requests from the host's memory and writes results there: copies would take both
+// longer. Waits for it.
 Status run(const TensorView& logits,
            const Requests& requests,
            std::span<SampledToken> out,
            StreamView stream) {
   const size_t size_bytes = Layout(requests, nullptr).size_bytes;
-  LAMINA_ASSIGN_OR_RETURN(std::byte* const device_memory,
+  LAMINA_ASSIGN_OR_RETURN(std::byte* const memory,
                           workspace(stream, WorkspaceUse::kSampling, size_bytes));
-  LAMINA_ASSIGN_OR_RETURN(std::byte* const host_memory,
-                          workspace(stream, WorkspaceUse::kSamplingOnHost, size_bytes));
-  const Layout device(requests, device_memory);
-  const Layout host(requests, host_memory);
-  write(requests.rows, host.rows);
-  write(requests.penalties, host.penalties);
-  write(requests.biases, host.biases);
-  write(requests.forbidden, host.forbidden);
-  LAMINA_RETURN_IF_ERROR(copy(device_memory, host_memory, host.request_bytes, stream));
+  const Layout shared(requests, memory);
+  write(requests.rows, shared.rows);
+  write(requests.penalties, shared.penalties);
+  write(requests.biases, shared.biases);
+  write(requests.forbidden, shared.forbidden);
   const SamplingParams params = {.logits = logits.as<float>(),
-                                 .rows = device.rows,
-                                 .penalties = device.penalties,
-                                 .biases = device.biases,
-                                 .forbidden = device.forbidden,
-                                 .results = device.results,
-                                 .tops = device.tops,
+                                 .rows = shared.rows,
+                                 .penalties = shared.penalties,
+                                 .biases = shared.biases,
+                                 .forbidden = shared.forbidden,
+                                 .results = shared.results,
+                                 .tops = shared.tops,
                                  .logits_stride = logits.row_stride,
                                  .num_rows = static_cast<int32_t>(requests.rows.size()),
                                  .vocab_size = static_cast<int32_t>(logits.shape[1]),
                                  .max_top = requests.max_top};
   LAMINA_RETURN_IF_ERROR(lamina::cuda::to_status(launch_sampling(params, lamina::cuda::raw(stream)),
                                                  "sampling on a GPU"));
-  LAMINA_RETURN_IF_ERROR(copy(host.results, device.results, host.result_bytes(), stream));
   LAMINA_RETURN_IF_ERROR(synchronize(stream));
-  read_results(requests, host, out);
+  read_results(requests, shared, out);
   return {};
 }
 

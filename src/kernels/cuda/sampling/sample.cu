@@ -10,7 +10,7 @@ namespace {
 struct Row {
   float* logits;
   int32_t vocab_size;
-  const SamplingRow* params;
+  const SamplingRow* params;  // of the block
 };
 
 // As the CPU's, which rounds each step.
@@ -156,12 +156,24 @@ __device__ void write_logprobs(
   }
 }
 
+// Once for all threads: it lies in the host's memory.
+__device__ void load_row(const SamplingRow& from, SamplingRow& to) {
+  using Word = uint32_t;
+  static_assert(sizeof(SamplingRow) % sizeof(Word) == 0);
+  constexpr int kWords = sizeof(SamplingRow) / sizeof(Word);
+  static_assert(kWords <= kSampleThreads);
+  const int i = thread_idx();
+  if (i < kWords) reinterpret_cast<Word*>(&to)[i] = reinterpret_cast<const Word*>(&from)[i];
+  __syncthreads();
+}
+
 // A block for each row.
 __global__ void __launch_bounds__(kSampleThreads)
     sample_rows(const __grid_constant__ SamplingParams params) {
   const int64_t row_idx = blockIdx.x;
-  const Row row = {
-      params.logits + row_idx * params.logits_stride, params.vocab_size, params.rows + row_idx};
+  __shared__ SamplingRow with;
+  load_row(params.rows[row_idx], with);
+  const Row row = {params.logits + row_idx * params.logits_stride, params.vocab_size, &with};
   SamplingResult& result = params.results[row_idx];
   apply_edits(params, row);
   const Mass best = clean(row);

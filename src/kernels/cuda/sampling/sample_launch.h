@@ -45,7 +45,8 @@ struct SamplingResult {
   float logprob = 0.0F;
 };
 
-// All in device memory.
+// Logits in memory of the device, all else in pinned memory of the host: it is little, and read and
+// written once.
 struct SamplingParams {
   float* logits;  // [S, V], overwritten
   const SamplingRow* rows;
