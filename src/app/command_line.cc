@@ -103,7 +103,7 @@ void add_model(CLI::App& app, ModelOptions& options) {
       },
       "Micro-batches in flight, up to --replicas + 2: while attention of one is under way, slices "
       "of "
-      "others run (default: auto, as measured)");
+      "others run (default: auto, as measured; with replicas on GPUs one more than those)");
   flags
       .add("--max-num-batched-tokens",
            options.max_num_batched_tokens,

@@ -179,13 +179,15 @@ LoadedModel load_model(const ModelOptions& options,
   program.kv_dtype = kv_dtype_of(options);
   program.block_size = options.block_size;
   program.rotation = rotation_of(options);
-  loaded.has_auto_micro_batches = options.micro_batches == 0;
   program.max_model_len = resolve_max_model_len(options, config);
   program.max_num_seqs = options.max_num_seqs;
   program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);
   // Half of the rows may sample, the other half score prompts (echo with logprobs).
   program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
   loaded.gpus = open_devices(options);
+  // Replicas on GPUs run whole steps, of which nothing is measured to choose by.
+  const bool runs_whole_steps = !loaded.gpus.empty() && options.replicas > 1;
+  loaded.has_auto_micro_batches = options.micro_batches == 0 && !runs_whole_steps;
   load_ranks(options, *loaded.files, cpus, loaded.gpus, program);
   if (!options.skip_tokenizer_init) {
     loaded.tokenizer = loaded.files->load_tokenizer();
