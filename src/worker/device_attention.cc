@@ -341,8 +341,12 @@ Status DeviceAttention::or_reason(const MicroBatch& step, const Status& received
   return reason.ok() ? received : reason;
 }
 
+// A wait that had no need to look further may not have seen that a peer is gone.
 Status DeviceAttention::check_received() const {
-  for (const MicroBatch& each : batches_) LAMINA_RETURN_IF_ERROR(each.channel->status());
+  for (const MicroBatch& each : batches_) {
+    LAMINA_RETURN_IF_ERROR(each.channel->status());
+    if (each.channel->is_aborted()) return unavailable("an attention worker or replica is gone");
+  }
   return {};
 }
 

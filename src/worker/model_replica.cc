@@ -267,12 +267,11 @@ Result<bool> ModelReplica::run_group() {
 
 // What is left of the group but for all last slices except the first: they leave logits in one
 // place, so that each is run when those before were sampled from. Nobody waits for them.
-std::vector<SliceRun> ModelReplica::enqueueable_runs() {
-  std::ranges::sort(order_, {}, [this](int32_t i) { return batch(i).step.step; });
+std::vector<SliceRun> ModelReplica::enqueueable_runs() const {
   const int32_t last_slice = runner_.num_slices() - 1;
   std::vector<SliceRun> runs;
   bool has_last = false;
-  for (const int32_t i : order_) {
+  for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
     const std::optional<int32_t> next = batch(i).next_slice;
     if (!next) continue;
     SliceRun run = {i, *next, last_slice + 1, config_.rotation.stride()};

@@ -6,8 +6,8 @@
 // one thread, but for stats.
 //
 // Where attention's calls only enqueue, the replica runs all its slices of a group of steps at once
-// (StepPipeline), slice 0 of all of them in the order of the steps, then slice 1 and so on, as all
-// replicas do: each waits for earlier ones of that order alone, so that none waits for ever.
+// (StepPipeline): slice 0 of all of them in the order of their micro-batches, then slice 1 and so
+// on, as all replicas do. Each waits for earlier ones of that order alone: none waits for ever.
 #pragma once
 
 #include <atomic>
@@ -98,7 +98,7 @@ class ModelReplica {
   Status run_slice(int32_t micro_batch);
   [[nodiscard]] bool only_enqueues() const { return links_.attention.front()->only_enqueues(); }
   Result<bool> run_group();
-  [[nodiscard]] std::vector<SliceRun> enqueueable_runs();
+  [[nodiscard]] std::vector<SliceRun> enqueueable_runs() const;
   Status wait_for_slices();
   [[nodiscard]] Status check_received();
   Status run_slices(std::span<const SliceRun> runs);

@@ -212,7 +212,7 @@ TEST_F(ModelReplicaInGroups, AGroupBeginsWhenTheOneBeforeHasEnded) {
   EXPECT_EQ(poll(), std::nullopt);
   EXPECT_TRUE(run().ok());
   runner_.calls.erase(runner_.calls.begin());
-  EXPECT_EQ(runner_.calls, (std::vector<Runs>{{{1, 0, 2}, {0, 0, 1}}, {{0, 1, 2}}}));
+  EXPECT_EQ(runner_.calls, (std::vector<Runs>{{{0, 0, 2}, {1, 0, 1}}, {{1, 1, 2}}}));
 }
 
 TEST(SequenceStates, ASequenceStartsPastWhatItsBlocksHold) {

@@ -53,10 +53,12 @@ Status StepPipeline::send_started() {
   return {};
 }
 
-// Groups begin in step with each other, as a session does.
+// A group begins as a session does: its first micro-batch on replica 0, the next on the next.
 Status StepPipeline::send_group() {
-  for (size_t place = 0; place < started_.size(); ++place) {
-    started_[place].first_replica = config_.rotation.initial_replica(static_cast<int32_t>(place));
+  for (ReplicaStep& step : started_) {
+    const auto place = std::ranges::count_if(
+        started_, [&](const ReplicaStep& other) { return other.micro_batch < step.micro_batch; });
+    step.first_replica = config_.rotation.initial_replica(static_cast<int32_t>(place));
   }
   return send_started();
 }

@@ -198,13 +198,21 @@ test::Golden golden_of(const std::string& model) {
   return test::read_golden(test::fixture_path("models/" + model));
 }
 
+std::vector<Sequence> repeated(const test::Golden& golden, int count) {
+  std::vector<Sequence> sequences;
+  for (int i = 0; i < count; ++i) {
+    for (const Sequence& sequence : test::sequences_of(golden)) {
+      sequences.push_back(sequence);
+      sequences.back().id = sequences.size();
+    }
+  }
+  return sequences;
+}
+
 // Twice as many as run at once, of all lengths, so that they come and go.
 std::vector<Sequence> coming_and_going(const test::Golden& golden) {
-  std::vector<Sequence> sequences = test::sequences_of(golden);
-  const std::vector<Sequence> again = sequences;
-  sequences.insert(sequences.end(), again.begin(), again.end());
+  std::vector<Sequence> sequences = repeated(golden, 2);
   for (size_t i = 0; i < sequences.size(); ++i) {
-    sequences[i].id = i + 1;
     sequences[i].max_total_tokens -= static_cast<int32_t>(3 * i);
   }
   return sequences;
@@ -225,11 +233,15 @@ TEST_P(DeviceRotationGolden, GivesTheGoldensIds) {
 
 const Case kTwoReplicas = {.model = "llama-gqa", .rotation = {3, 2}};
 
-// The session's error, which comes long before anybody's patience ends.
-Status error_of(DeviceRotation& rotation, const std::function<void()>& on_step) {
+// The session's error after `fail`, which is called amid its steps; long before anybody's patience
+// ends. A cut link is noticed by a thread of its own: there are steps for as long as that may take.
+Status error_after(const std::function<void()>& fail, DeviceRotation& rotation) {
   const TimePoint begin = steady_clock().now();
-  std::vector<Sequence> sequences = coming_and_going(golden_of(kTwoReplicas.model));
-  const Result<uint32_t> used = rotation.run(sequences, on_step);
+  std::vector<Sequence> sequences = repeated(golden_of(kTwoReplicas.model), 64);
+  int num_steps = 0;
+  const Result<uint32_t> used = rotation.run(sequences, [&] {
+    if (++num_steps == 5) fail();
+  });
   rotation.close();
   EXPECT_LT(steady_clock().now() - begin, test::kChildTimeout / 2);
   return used.status();
@@ -237,28 +249,19 @@ Status error_of(DeviceRotation& rotation, const std::function<void()>& on_step) 
 
 TEST(DeviceRotationErrors, AnAttentionWorkerIsKilled) {
   DeviceRotation rotation(kTwoReplicas);
-  int num_steps = 0;
-  const Status error = error_of(rotation, [&] {
-    if (++num_steps == 5) rotation.worker().signal(SIGKILL);
-  });
+  const Status error = error_after([&] { rotation.worker().signal(SIGKILL); }, rotation);
   EXPECT_EQ(error.code(), StatusCode::kUnavailable) << error.to_string();
 }
 
 TEST(DeviceRotationErrors, ALinkBetweenReplicasIsCut) {
   DeviceRotation rotation(kTwoReplicas);
-  int num_steps = 0;
-  const Status error = error_of(rotation, [&] {
-    if (++num_steps == 5) rotation.link().abort();
-  });
+  const Status error = error_after([&] { rotation.link().abort(); }, rotation);
   EXPECT_EQ(error.code(), StatusCode::kUnavailable) << error.to_string();
 }
 
 TEST(DeviceRotationErrors, AnAttentionWorkerStops) {
   DeviceRotation rotation(kTwoReplicas, /*max_wait=*/std::chrono::milliseconds(300));
-  int num_steps = 0;
-  const Status error = error_of(rotation, [&] {
-    if (++num_steps == 5) rotation.worker().signal(SIGSTOP);
-  });
+  const Status error = error_after([&] { rotation.worker().signal(SIGSTOP); }, rotation);
   EXPECT_EQ(error.code(), StatusCode::kDeadlineExceeded) << error.to_string();
 }
 
