@@ -1,13 +1,15 @@
 // A model on one GPU with its attention on another, whose devices send each other q, k, v and
 // outputs by themselves: decoding steps of random weights and dummy tokens, through what `lamina
-// serve` places and a worker process of its own. Beside each step what it is made of, measured in
-// the same run: of all its micro-batches the slices without attention (T_m), the attention without
-// slices (T_a), and the messages of all layers alone (T_w); and the same batch colocated, where
-// that fits one card. One micro-batch takes the sum, several the largest, at least. Prints a line a
-// point; asserts nothing. Needs two GPUs.
+// serve` places and worker processes of its own. Beside each step what it is made of, measured in
+// the same run: of all its micro-batches the slices without attention, shared out over the replicas
+// (T_m), the attention without slices (T_a), and the messages of all layers alone (T_w); and the
+// same batch colocated, where that fits one card. One micro-batch takes their sum; several the
+// larger of slices and attention, and of each one's sum, at least. Prints a line a point; asserts
+// nothing. Needs two GPUs.
 //   lamina_bench_cuda_offload [model [layers [flags of lamina serve]]]
 // llama-33b by default, or llama-3-8b, llama-3-70b, qwen2.5-32b; 0 layers: all. Flags stand for
-// --device cuda:0 --transport cuda_p2p, and a worker on cuda:1.
+// --device cuda:0 --transport cuda_p2p, and a worker on the next GPU. With --replicas R those are
+// on as many GPUs, and R + 1 micro-batches, or --micro-batches of them, go round.
 #include <fmt/format.h>
 #include <sys/resource.h>
 
@@ -36,9 +38,9 @@
 namespace lamina::bench {
 namespace {
 
+// Of two micro-batches together.
 constexpr std::array<int32_t, 3> kBatches = {16, 64, 256};
 constexpr std::array<int32_t, 3> kContexts = {1024, 4096, 16384};
-constexpr int32_t kMostSequences = 256;
 constexpr int kSteps = 20;
 
 struct Point {
@@ -67,11 +69,12 @@ double measure_slices(const ModelProgram& program, StreamView stream, int32_t ba
 // Append and attention of all layers, captured, on a card of its own.
 class AttentionAlone {
  public:
-  AttentionAlone(const ModelProgram& program, StreamView stream, Point point)
+  // Of one worker of so many that share the heads.
+  AttentionAlone(const ModelProgram& program, StreamView stream, Point point, int32_t num_workers)
       : stream_(stream),
         point_(point),
-        core_(core_config(program, point), stream),
-        heads_(program.attention()),
+        core_(core_config(program, point, num_workers), stream),
+        heads_(share_of(program.attention(), num_workers)),
         q_(rows_of(heads_.num_heads * heads_.head_dim)),
         kv_(rows_of(heads_.num_kv_heads * heads_.head_dim)),
         out_(rows_of(heads_.num_heads * heads_.value_dim)) {
@@ -86,9 +89,18 @@ class AttentionAlone {
   }
 
  private:
-  static AttentionCoreConfig core_config(const ModelProgram& program, Point point) {
+  static AttentionAttrs share_of(AttentionAttrs heads, int32_t num_workers) {
+    heads.num_heads /= num_workers;
+    heads.num_kv_heads /= num_workers;
+    return heads;
+  }
+
+  static AttentionCoreConfig core_config(const ModelProgram& program,
+                                         Point point,
+                                         int32_t num_workers) {
     const int32_t blocks = ceil_div(point.context, program.block_size) * point.batch;
-    AttentionCoreConfig config = program.attention_core(0, {0, program.num_kv_heads()}, blocks);
+    AttentionCoreConfig config =
+        program.attention_core(0, {0, program.num_kv_heads() / num_workers}, blocks);
     config.overlap = false;
     config.num_micro_batches = 1;
     return config;
@@ -168,66 +180,79 @@ double working_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime) - waiting;
 }
 
-constexpr std::array<int32_t, 2> kMicroBatches = {1, 2};
-
-// Seconds of a step's micro-batches, one after the other.
+// Seconds of a step's micro-batches, one after the other: of a replica, and of an attention worker.
 struct Parts {
   double model = 0.0;
   double attention = 0.0;
   double wire = 0.0;
+
+  [[nodiscard]] double bound(const Rotation& rotation) const {
+    const double of_all = model * rotation.num_replicas + attention + wire;
+    return std::max({model, attention, of_all / rotation.num_micro_batches});
+  }
 };
+
+// What is measured of a model on one GPU; of replicas, a turn of them.
+std::vector<Rotation> rotations_of(const app::ModelOptions& options) {
+  const int32_t num_replicas = options.replicas;
+  if (num_replicas == 1) return {{1, 1}, {2, 1}};
+  const int32_t given = options.micro_batches;
+  return {{given > 0 ? given : num_replicas + 1, num_replicas}};
+}
 
 class Bench {
  public:
   Bench(const app::ServeOptions& options, int64_t layers)
-      : placement_(options.placement), cpus_(app::settle(options.placement.cpus)) {
-    model_.gpus.push_back(
-        std::make_unique<GpuStream>(parse_device(options.model.device).value_or_throw()));
-    use_device_of(stream());
+      : placement_(options.placement),
+        cpus_(app::settle(options.placement.cpus)),
+        rotations_(rotations_of(options.model)) {
+    const Device first = parse_device(options.model.device).value_or_throw();
+    for (int32_t i = 0; i < options.model.replicas; ++i) {
+      model_.gpus.push_back(std::make_unique<GpuStream>(Device{first.kind, first.idx + i}));
+    }
     load(options.model, layers);
+    choose_points();
   }
 
   // Attention first: its cards hold nothing else then.
-  void measure_parts(Device attention_device) {
-    GpuStream other(attention_device);
+  void measure_parts() {
+    GpuStream other(parse_device(placement_.attention_device.front()).value_or_throw());
     use_device_of(other.view());
     for (const Point& point : points_) {
-      for (const int32_t n : kMicroBatches) {
+      for (const Rotation& rotation : rotations_) {
+        const int32_t n = rotation.num_micro_batches;
         const Point part = {point.batch / n, point.context};
         parts_[{point, n}].attention =
-            n * AttentionAlone(model_.program, other.view(), part).measure();
+            n * AttentionAlone(model_.program, other.view(), part, num_workers()).measure();
       }
     }
     use_device_of(stream());
     measure::DeviceTrips trips({.ours = stream().device(),
-                                .peers = attention_device,
-                                .max_bytes = kMostSequences * 64 << 10});
+                                .peers = other.view().device(),
+                                .max_bytes = kBatches.back() * 64 << 10});
     std::map<int32_t, Parts> of_batch;
     for (auto& [which, parts] : parts_) {
       const auto& [point, n] = which;
       const auto [found, is_new] = of_batch.try_emplace(point.batch / n);
       if (is_new) found->second = measure_batch(trips, found->first);
-      parts.model = n * found->second.model;
+      parts.model = n * found->second.model / static_cast<double>(model_.gpus.size());
       parts.wire = n * found->second.wire;
     }
   }
 
-  void run_colocated() {
-    app::PlacementOptions options = placement_;
-    options.mode = "colocated";
-    try {
-      measure("colocated", options, 1);
-    } catch (const Error& error) {
-      if (error.code() != StatusCode::kResourceExhausted) throw;
-      fmt::print("colocated: {}\n", error.what());  // a card without room for any sequence
+  void run() {
+    if (model_.gpus.size() == 1) run_colocated();
+    for (const Rotation& rotation : rotations_) {
+      measure(
+          fmt::format("offloaded, n {} R {}", rotation.num_micro_batches, rotation.num_replicas),
+          placement_,
+          rotation);
     }
-  }
-  void run_offloaded(int32_t num_micro_batches) {
-    measure(fmt::format("offloaded, n {}", num_micro_batches), placement_, num_micro_batches);
   }
 
  private:
   [[nodiscard]] StreamView stream() const { return model_.gpus.front()->view(); }
+  [[nodiscard]] int32_t num_workers() const { return placement_.attention_workers; }
 
   // What does not depend on contexts.
   Parts measure_batch(measure::DeviceTrips& trips, int32_t batch) {
@@ -240,50 +265,76 @@ class Bench {
     ModelProgram& program = model_.program;
     program.block_size = options.block_size;
     program.max_model_len = kContexts.back();
-    program.max_num_seqs = kMostSequences;
-    program.max_num_batched_tokens = kMostSequences;
-    program.max_logits_rows = kMostSequences;
     ModelShard& shard = program.ranks.emplace_back();
     shard.sliced = llama_model(options.model, layers);
-    shard.weights = std::make_unique<RandomWeights>(shard.sliced.graph, stream());
-    const double kv_bytes = program.decode_work().kv_bytes_per_position;
+    for (const auto& gpu : model_.gpus) {
+      auto weights = std::make_unique<RandomWeights>(shard.sliced.graph, gpu->view());
+      if (shard.weights == nullptr) {
+        shard.weights = std::move(weights);
+      } else {
+        shard.copies.push_back(std::move(weights));
+      }
+    }
     fmt::print("{}, {} layers, {:.1f} GB, {:.3f} MB of KV a token\n",
                options.model,
                program.num_layers(),
                static_cast<double>(shard.weights->resident_bytes()) / 1e9,
-               kv_bytes / 1e6);
-    const double room = 0.85 * static_cast<double>(cuda::memory_of(stream().device()).total_bytes);
-    for (const int32_t batch : kBatches) {
+               program.decode_work().kv_bytes_per_position / 1e6);
+  }
+
+  // With more micro-batches of the same size.
+  void choose_points() {
+    const int32_t n = std::max(2, rotations_.back().num_micro_batches);
+    ModelProgram& program = model_.program;
+    program.max_num_seqs = kBatches.back() / 2 * n;
+    program.max_num_batched_tokens = program.max_num_seqs;
+    program.max_logits_rows = program.max_num_seqs;
+    const double kv_bytes = program.decode_work().kv_bytes_per_position;
+    const auto card = static_cast<double>(cuda::memory_of(stream().device()).total_bytes);
+    for (const int32_t of_two : kBatches) {
+      const int32_t batch = of_two / 2 * n;
       for (const int32_t context : kContexts) {
-        if (kv_bytes * batch * context <= room) points_.push_back({batch, context});
+        if (kv_bytes * batch * context <= 0.85 * card * num_workers()) {
+          points_.push_back({batch, context});
+        }
       }
+    }
+  }
+
+  void run_colocated() {
+    app::PlacementOptions options = placement_;
+    options.mode = "colocated";
+    try {
+      measure("colocated", options, {1, 1});
+    } catch (const Error& error) {
+      if (error.code() != StatusCode::kResourceExhausted) throw;
+      fmt::print("colocated: {}\n", error.what());  // a card without room for any sequence
     }
   }
 
   void measure(const std::string& name,
                const app::PlacementOptions& options,
-               int32_t num_micro_batches) {
-    model_.program.rotation = {.num_micro_batches = num_micro_batches, .num_replicas = 1};
+               const Rotation& rotation) {
+    model_.program.rotation = rotation;
     app::Placement placement;
     const auto backend = app::place_backend(options, cpus_, model_, "warning", placement);
     StepLoop loop(*backend, model_.program, kContexts.front());
     for (const Point& point : points_) {
       if (point.batch > loop.most_sequences(point.context)) continue;
-      measure_point(name, point, num_micro_batches, loop);
+      measure_point(name, point, loop);
     }
   }
 
-  void measure_point(const std::string& name,
-                     Point point,
-                     int32_t num_micro_batches,
-                     StepLoop& loop) {
+  void measure_point(const std::string& name, Point point, StepLoop& loop) {
+    const Rotation& rotation = model_.program.rotation;
+    const int32_t n = rotation.num_micro_batches;
     loop.set_sequences(point.batch, point.context);
     loop.run_steps(4);  // sequences begin, kernels are loaded, graphs captured
     const double cpu_before = working_seconds();
     const double seconds = loop.run_steps(kSteps);
-    const double cpu = (working_seconds() - cpu_before) / kSteps / num_micro_batches;
-    const Parts& parts = parts_[{point, num_micro_batches}];
-    fmt::print("{:15} B {:3} S {:5}  {:8.2f} ms  T_m {:8.2f}  T_a {:8.2f}  T_w {:5.2f}",
+    const double cpu = (working_seconds() - cpu_before) / kSteps / n;
+    const Parts& parts = parts_[{point, n}];
+    fmt::print("{:18} B {:3} S {:5}  {:8.2f} ms  T_m {:8.2f}  T_a {:8.2f}  T_w {:5.2f}",
                name,
                point.batch,
                point.context,
@@ -294,16 +345,10 @@ class Bench {
     if (name == "colocated") {
       colocated_[point] = seconds;
     } else {
-      const double computing = num_micro_batches == 1 ? parts.model + parts.attention
-                                                      : std::max(parts.model, parts.attention);
-      const double bound =
-          num_micro_batches == 1 ? computing + parts.wire : std::max(computing, parts.wire);
-      fmt::print(
-          "  {:.3f} of its bound, {:.3f} without T_w  idle: model {:3.0f} %, attention {:3.0f} %",
-          seconds / bound,
-          seconds / computing,
-          100 * (1 - parts.model / seconds),
-          100 * (1 - parts.attention / seconds));
+      fmt::print("  {:.3f} of its bound  idle: model {:3.0f} %, attention {:3.0f} %",
+                 seconds / parts.bound(rotation),
+                 100 * (1 - parts.model / seconds),
+                 100 * (1 - parts.attention / seconds));
       if (colocated_.contains(point))
         fmt::print("  {:.3f} of colocated", seconds / colocated_[point]);
     }
@@ -313,23 +358,25 @@ class Bench {
 
   app::PlacementOptions placement_;
   app::ProcessCpus cpus_;
-  app::LoadedModel model_;  // neither files nor tokenizer
+  std::vector<Rotation> rotations_;  // that are measured
+  app::LoadedModel model_;           // neither files nor tokenizer; on a GPU for each replica
   std::vector<Point> points_;
   std::map<std::pair<Point, int32_t>, Parts> parts_;  // by micro-batches, too
   std::map<Point, double> colocated_;
 };
 
 int run(app::ServeOptions options, int64_t layers) {
-  if (cuda::num_devices() < 2) {
-    fmt::print("skipped: fewer than two GPUs\n");
+  std::vector<std::string>& devices = options.placement.attention_device;
+  const Device first = parse_device(options.model.device).value_or_throw();
+  if (devices.empty()) devices = {fmt::format("cuda:{}", first.idx + options.model.replicas)};
+  const int32_t num_gpus = options.model.replicas + static_cast<int32_t>(devices.size());
+  if (cuda::num_devices() < num_gpus) {
+    fmt::print("skipped: fewer than {} GPUs\n", num_gpus);
     return 0;
   }
-  std::vector<std::string>& devices = options.placement.attention_device;
-  if (devices.empty()) devices = {"cuda:1"};
   Bench bench(options, layers);
-  bench.measure_parts(parse_device(devices.front()).value_or_throw());
-  bench.run_colocated();
-  for (const int32_t num_micro_batches : kMicroBatches) bench.run_offloaded(num_micro_batches);
+  bench.measure_parts();
+  bench.run();
   return 0;
 }
 

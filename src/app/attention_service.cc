@@ -129,6 +129,10 @@ Result<std::vector<std::string>> AttentionService::configure(const control::Sess
   if (config.out_dtype != config.wire_dtype) {
     return invalid_argument("out_dtype must equal wire_dtype");
   }
+  if (is_of_nccl(config.transport) && config.num_replicas > 1) {
+    return invalid_argument(
+        fmt::format("{} is for one replica of the model", transport_name(config.transport)));
+  }
   auto session = std::make_unique<Session>();
   session->config = config;
   std::vector<std::string> blobs;
@@ -179,7 +183,7 @@ EndpointConfig AttentionService::endpoint_config(const control::SessionConfig& c
 std::unique_ptr<TileWorker> AttentionService::make_worker(const AttentionWorkerConfig& config,
                                                           std::vector<Endpoint*> replicas) const {
   if (replicas.front()->device_link() != nullptr) {
-    return std::make_unique<DeviceAttentionWorker>(config, *replicas.front(), stream_);
+    return std::make_unique<DeviceAttentionWorker>(config, std::move(replicas), stream_);
   }
   if (stream_.device().kind == DeviceKind::kCpu) {
     return std::make_unique<AttentionWorker>(config, std::move(replicas), stream_);

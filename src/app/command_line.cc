@@ -58,7 +58,8 @@ void add_model(CLI::App& app, ModelOptions& options) {
   add_device(
       flags,
       options.device,
-      "Where the model worker computes: cpu, cuda or cuda:N; ranks on the GPUs from there on");
+      "Where the model worker computes: cpu, cuda or cuda:N; ranks on the GPUs from there on, "
+      "replica by replica");
   flags.add("--dtype", options.dtype, "Weights and activations: bfloat16, float16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float16", "float32"}));
   flags
@@ -92,7 +93,8 @@ void add_model(CLI::App& app, ModelOptions& options) {
   flags
       .add("--replicas",
            options.replicas,
-           "Replicas of the model that take turns (rotational staggered pipelining)")
+           "Replicas of the model that take turns (rotational staggered pipelining); on GPUs over "
+           "--transport cuda_p2p")
       ->check(CLI::Range(1, 8));
   flags.add_parsed(
       "--micro-batches",
@@ -101,7 +103,7 @@ void add_model(CLI::App& app, ModelOptions& options) {
       },
       "Micro-batches in flight, up to --replicas + 2: while attention of one is under way, slices "
       "of "
-      "others run (default: auto, as measured)");
+      "others run (default: auto, as measured; with replicas on GPUs one more than those)");
   flags
       .add("--max-num-batched-tokens",
            options.max_num_batched_tokens,

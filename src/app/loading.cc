@@ -70,17 +70,14 @@ std::string token_text(const Tokenizer& tokenizer, std::optional<int32_t> id) {
   return id ? std::string(tokenizer.token_bytes(*id)) : std::string();
 }
 
-// A stream for each rank, on the GPU that --device names and those after it; none on the CPU.
+// A stream for each rank of each replica, on the GPU that --device names and those after it; none
+// on the CPU.
 std::vector<std::unique_ptr<GpuStream>> open_devices(const ModelOptions& options) {
   const Device first = parse_device(options.device).value_or_throw();
   std::vector<std::unique_ptr<GpuStream>> streams;
   if (first.kind == DeviceKind::kCpu) return streams;
-  if (options.replicas > 1) {
-    throw Error(StatusCode::kUnimplemented,
-                "--device cuda takes one replica: leave --replicas out");
-  }
-  for (int32_t rank = 0; rank < options.tensor_parallel_size; ++rank) {
-    streams.push_back(std::make_unique<GpuStream>(Device{first.kind, first.idx + rank}));
+  for (int32_t i = 0; i < options.replicas * options.tensor_parallel_size; ++i) {
+    streams.push_back(std::make_unique<GpuStream>(Device{first.kind, first.idx + i}));
   }
   streams.front()->view().adopt_this_thread();
   return streams;
@@ -94,6 +91,22 @@ bool keeps_quantized(const ModelOptions& options, DType dtype) {
 // On a GPU q leaves by way of the host, which waits for the device first: longer than the start
 // that a product of its own would give q over k and v.
 constexpr double kStagedLaunchSeconds = 30e-6;
+
+// Rank `rank`'s share of the weights, to its GPU of each replica.
+void copy_to_gpus(int32_t rank,
+                  int32_t num_ranks,
+                  std::span<const std::unique_ptr<GpuStream>> gpus,
+                  ModelShard& shard) {
+  const std::unique_ptr<WeightStore> host = std::move(shard.weights);
+  for (auto i = static_cast<size_t>(rank); i < gpus.size(); i += static_cast<size_t>(num_ranks)) {
+    auto copy = std::make_unique<DeviceWeights>(shard.sliced.graph, *host, gpus[i]->view());
+    if (shard.weights == nullptr) {
+      shard.weights = std::move(copy);
+    } else {
+      shard.copies.push_back(std::move(copy));
+    }
+  }
+}
 
 // Slices the model and loads each tensor-parallel rank's share of the weights.
 void load_ranks(const ModelOptions& options,
@@ -116,9 +129,7 @@ void load_ranks(const ModelOptions& options,
         {.progress = progress_bar(),
          .keeps_quantized = is_on_host && keeps_quantized(options, program.dtype),
          .packs_pairs = is_on_host && kernels::has_fast_products(PackedFormat::kPairs)});
-    if (is_on_host) continue;
-    shard.weights = place_weights(
-        shard.sliced.graph, std::move(shard.weights), gpus[static_cast<size_t>(rank)]->view());
+    if (!is_on_host) copy_to_gpus(rank, options.tensor_parallel_size, gpus, shard);
   }
 }
 
@@ -168,13 +179,15 @@ LoadedModel load_model(const ModelOptions& options,
   program.kv_dtype = kv_dtype_of(options);
   program.block_size = options.block_size;
   program.rotation = rotation_of(options);
-  loaded.has_auto_micro_batches = options.micro_batches == 0;
   program.max_model_len = resolve_max_model_len(options, config);
   program.max_num_seqs = options.max_num_seqs;
   program.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.max_num_seqs);
   // Half of the rows may sample, the other half score prompts (echo with logprobs).
   program.max_logits_rows = std::max(2 * options.max_num_seqs, 64);
   loaded.gpus = open_devices(options);
+  // Replicas on GPUs run whole steps, of which nothing is measured to choose by.
+  const bool runs_whole_steps = !loaded.gpus.empty() && options.replicas > 1;
+  loaded.has_auto_micro_batches = options.micro_batches == 0 && !runs_whole_steps;
   load_ranks(options, *loaded.files, cpus, loaded.gpus, program);
   if (!options.skip_tokenizer_init) {
     loaded.tokenizer = loaded.files->load_tokenizer();

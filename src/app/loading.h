@@ -23,7 +23,7 @@ struct LoadedModel {
   std::optional<ChatTemplate> chat_template;  // the given one, else the model's own
   std::string bos_token;                      // as the template wants them
   std::string eos_token;
-  std::vector<std::unique_ptr<GpuStream>> gpus;  // of each rank, where its weights are; or none
+  std::vector<std::unique_ptr<GpuStream>> gpus;  // of each rank of each replica; or none
   ModelProgram program;
   bool has_auto_micro_batches = false;  // the program's rotation has room for as many as may serve
 };

@@ -28,24 +28,30 @@ std::optional<TransportKind> parse_transport(const std::string& name) {
   return std::nullopt;
 }
 
-// What devices that send by themselves can do so far.
-void adapt_to_devices(ClusterBackendConfig& config, const ModelProgram& program) {
-  if (!config.transport || !has_device_links(*config.transport)) return;
+// What NCCL's devices can do so far.
+void adapt_to_nccl(ClusterBackendConfig& config, const ModelProgram& program) {
+  if (!config.transport || !is_of_nccl(*config.transport)) return;
   const std::string_view transport = transport_name(*config.transport);
   // What these bring is not merged as it comes.
-  if (is_of_nccl(*config.transport)) {
-    if (config.partition == PartitionKind::kAuto) config.partition = PartitionKind::kHead;
-    if (config.partition != PartitionKind::kHead) {
-      throw Error(StatusCode::kInvalidArgument,
-                  fmt::format("--transport {} splits the KV cache by heads: --partition head or "
-                              "auto",
-                              transport));
-    }
+  if (config.partition == PartitionKind::kAuto) config.partition = PartitionKind::kHead;
+  if (config.partition != PartitionKind::kHead) {
+    throw Error(StatusCode::kInvalidArgument,
+                fmt::format("--transport {} splits the KV cache by heads: --partition head or "
+                            "auto",
+                            transport));
   }
   if (program.rotation.num_replicas > 1) {
     throw Error(StatusCode::kInvalidArgument,
                 fmt::format("--transport {} has one replica: --replicas 1", transport));
   }
+}
+
+// Carried values do not leave a GPU by way of its host.
+void check_replicas(const ClusterBackendConfig& config, const LoadedModel& model) {
+  if (model.gpus.empty() || model.program.rotation.num_replicas == 1) return;
+  if (config.transport == TransportKind::kCudaP2p) return;
+  throw Error(StatusCode::kInvalidArgument,
+              "--replicas on GPUs take turns over --transport cuda_p2p alone");
 }
 
 ClusterBackendConfig cluster_config(const PlacementOptions& options, const LoadedModel& model) {
@@ -67,7 +73,8 @@ ClusterBackendConfig cluster_config(const PlacementOptions& options, const Loade
                 fmt::format("--transport {} is between GPUs: --device cuda, or --transport tcp",
                             options.transport));
   }
-  adapt_to_devices(config, model.program);
+  adapt_to_nccl(config, model.program);
+  check_replicas(config, model);
   return config;
 }
 

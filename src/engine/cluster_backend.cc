@@ -11,6 +11,7 @@
 #include "base/host.h"
 #include "base/log.h"
 #include "control/attention_control_client.h"
+#include "engine/replica_links.h"
 #include "wire/slots.h"
 
 namespace lamina {
@@ -186,7 +187,7 @@ void ClusterBackend::log_session(const SessionPlan& plan) const {
 }
 
 std::unique_ptr<OffloadedBackend> ClusterBackend::make_device_attention(
-    size_t idx, std::vector<AttentionPeer> peers) {
+    size_t idx, std::vector<AttentionPeer> peers, DeviceNeighbours neighbours) {
   const AttentionAttrs& attention = program_.attention();
   const bool overlap = std::ranges::any_of(
       members_, [this](const Member& member) { return overlaps(member.worker_idx); });
@@ -203,15 +204,16 @@ std::unique_ptr<OffloadedBackend> ClusterBackend::make_device_attention(
           .overlap = overlap,
           .block_size = program_.block_size,
           .max_sequences = program_.max_num_seqs,
-          .num_micro_batches = program_.rotation.num_micro_batches,
+          .rotation = program_.rotation,
+          .replica_idx = static_cast<int32_t>(idx / program_.ranks.size()),
           .sinks = program_.sinks(static_cast<int32_t>(idx % program_.ranks.size()))},
       std::move(peers),
-      streams_[idx]);
+      streams_[idx],
+      std::move(neighbours));
 }
 
 std::unique_ptr<OffloadedBackend> ClusterBackend::make_remote(size_t idx,
                                                               std::vector<AttentionPeer> peers) {
-  if (uses_devices()) return make_device_attention(idx, std::move(peers));
   const AttentionAttrs& attention = program_.attention();
   const size_t num_ranks = program_.ranks.size();
   std::vector<TraceRow> trace_rows;
@@ -251,10 +253,14 @@ AttentionBackend* ClusterBackend::stage(OffloadedBackend& remote, StreamView str
 }
 
 // Makes the joined peers the session, unless one of them was lost meanwhile.
-Status ClusterBackend::publish(const PlannedPartition& planned, RankPeers peers) {
+Status ClusterBackend::publish(const PlannedPartition& planned, RankPeers peers) try {
+  std::vector<DeviceNeighbours> neighbours(peers.size());
+  if (uses_devices() && is_on_gpu()) neighbours = connect_devices(program_, streams_, epoch_);
   std::vector<std::unique_ptr<OffloadedBackend>> remote;
-  for (std::vector<AttentionPeer>& of_rank : peers) {
-    remote.push_back(make_remote(remote.size(), std::move(of_rank)));
+  for (size_t i = 0; i < peers.size(); ++i) {
+    remote.push_back(uses_devices()
+                         ? make_device_attention(i, std::move(peers[i]), std::move(neighbours[i]))
+                         : make_remote(i, std::move(peers[i])));
   }
   std::vector<std::vector<AttentionBackend*>> attention(
       static_cast<size_t>(program_.rotation.num_replicas));
@@ -277,6 +283,9 @@ Status ClusterBackend::publish(const PlannedPartition& planned, RankPeers peers)
   replicas_.open(epoch_, planned.partition.num_blocks, attention);
   was_open_ = true;
   return {};
+} catch (const Error& error) {
+  close_session();
+  return error.status();
 }
 
 // Until each worker answers, has refused us for good (another secret, another version), or the time
@@ -422,8 +431,7 @@ Status ClusterBackend::join(const Member& member, int32_t num_blocks, RankPeers&
 
 // Over hosts q leaves a GPU with k and v.
 bool ClusterBackend::overlaps(size_t worker_idx) const {
-  const bool from_gpu = streams_.front().device().kind == DeviceKind::kCuda;
-  if (from_gpu && !uses_devices()) return false;
+  if (is_on_gpu() && !uses_devices()) return false;
   const std::lock_guard lock(mutex_);
   const std::optional<control::WorkerInfo>& info = candidates_[worker_idx].info;
   const bool on_gpu = info && info->device_name.starts_with("cuda");
@@ -585,10 +593,6 @@ std::vector<EngineStats::Worker> ClusterBackend::workers() const {
     workers.push_back(std::move(worker));
   }
   return workers;
-}
-
-BackendTimes ClusterBackend::times() const {
-  return to_backend_times(replicas_.times());
 }
 
 }  // namespace lamina

@@ -32,8 +32,8 @@ struct ClusterBackendConfig {
   std::vector<control::ControlAddress> workers;  // at least one
   control::ControlSecurity security;
   // None: shared memory where a worker's address is a loopback one, TCP elsewhere. kCudaP2p, kNccl,
-  // kRdma: devices send each other q, k, v and outputs by themselves; for one replica, and heads
-  // split over workers.
+  // kRdma: devices send each other q, k, v and outputs by themselves; over kNccl and kRdma for one
+  // replica, and heads split over workers. Replicas on GPUs need kCudaP2p.
   std::optional<TransportKind> transport;
   PartitionKind partition = PartitionKind::kAuto;
   // Attention starts on cached keys before k and v are there. None: where that gives the same bits,
@@ -70,7 +70,7 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   void on_event(std::function<void()> wake) override;
   void close() override;
   [[nodiscard]] std::vector<EngineStats::Worker> workers() const override;
-  [[nodiscard]] BackendTimes times() const override;
+  [[nodiscard]] BackendTimes times() const override { return to_backend_times(replicas_.times()); }
   PipelineSample take_sample() override { return replicas_.meter().take(); }
 
  private:
@@ -113,7 +113,7 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
   [[nodiscard]] std::unique_ptr<OffloadedBackend> make_remote(size_t idx,
                                                               std::vector<AttentionPeer> peers);
   [[nodiscard]] std::unique_ptr<OffloadedBackend> make_device_attention(
-      size_t idx, std::vector<AttentionPeer> peers);
+      size_t idx, std::vector<AttentionPeer> peers, DeviceNeighbours neighbours);
   Status publish(const PlannedPartition& planned, RankPeers peers);
   [[nodiscard]] AttentionBackend* stage(OffloadedBackend& remote, StreamView stream);
   // Called with mutex_ held.
@@ -131,6 +131,9 @@ class ClusterBackend final : public StepBackend, private control::WorkerListener
                                                const control::SessionPart& part,
                                                size_t worker_idx,
                                                size_t replica) const;
+  [[nodiscard]] bool is_on_gpu() const {
+    return streams_.front().device().kind == DeviceKind::kCuda;
+  }
   [[nodiscard]] bool uses_devices() const {
     return config_.transport && has_device_links(*config_.transport);
   }

@@ -104,11 +104,15 @@ std::vector<std::vector<float>> ModelProgram::sinks(int32_t rank) const {
   return has_sinks ? sinks : std::vector<std::vector<float>>();
 }
 
-std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> streams) const {
+std::vector<RankModel> ModelProgram::rank_models(std::span<const StreamView> streams,
+                                                 size_t replica) const {
   LAMINA_CHECK_EQ(streams.size(), ranks.size());
   std::vector<RankModel> models;
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
-    models.push_back({&ranks[rank].sliced, ranks[rank].weights.get(), streams[rank]});
+    const ModelShard& shard = ranks[rank];
+    const bool has_own = replica > 0 && !shard.copies.empty();
+    const WeightStore& weights = has_own ? *shard.copies[replica - 1] : *shard.weights;
+    models.push_back({&shard.sliced, &weights, streams[rank]});
   }
   return models;
 }

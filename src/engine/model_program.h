@@ -25,7 +25,9 @@ namespace lamina {
 // One tensor-parallel rank's share of the model.
 struct ModelShard {
   SlicedModel sliced;
-  std::unique_ptr<WeightStore> weights;
+  std::unique_ptr<WeightStore> weights;  // of replica 0, and of all that share its memory
+  // Of replicas 1, 2, ... that have memory of their own, as on GPUs; else none.
+  std::vector<std::unique_ptr<WeightStore>> copies = {};
 };
 
 struct ModelProgram {
@@ -69,7 +71,8 @@ struct ModelProgram {
   [[nodiscard]] StepLimits step_limits() const;
   [[nodiscard]] StepCodecLimits step_codec_limits(int32_t num_blocks) const;
   // The ranks' shards for a replica, each on its own stream.
-  [[nodiscard]] std::vector<RankModel> rank_models(std::span<const StreamView> streams) const;
+  [[nodiscard]] std::vector<RankModel> rank_models(std::span<const StreamView> streams,
+                                                   size_t replica = 0) const;
 };
 
 // No pool needs more blocks than all sequences at full length.

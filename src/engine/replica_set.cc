@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "engine/replica_links.h"
 #include "worker/replica_slots.h"
 
 namespace lamina {
@@ -14,12 +15,14 @@ namespace {
 constexpr Duration kExchangeTimeout = std::chrono::seconds(180);
 constexpr Duration kIdleCheck = std::chrono::milliseconds(100);
 
-// Both ends of a connection between threads of this process: what each may receive.
-struct Ends {
-  std::unique_ptr<Endpoint> a, b;
-};
+PeerId peer_id(size_t replica, uint64_t epoch) {
+  return {replica + 2, epoch};
+}
 
-Ends connect_threads(PeerId a, std::vector<size_t> at_a, PeerId b, std::vector<size_t> at_b) {
+ThreadEnds connect_by_memory(PeerId a,
+                             std::vector<size_t> at_a,
+                             PeerId b,
+                             std::vector<size_t> at_b) {
   const EndpointConfig config_a{.kind = TransportKind::kLoopback,
                                 .self = a,
                                 .peer = b,
@@ -30,12 +33,7 @@ Ends connect_threads(PeerId a, std::vector<size_t> at_a, PeerId b, std::vector<s
                                 .peer = a,
                                 .receive_slots = std::move(at_b),
                                 .send_slots = std::move(at_a)};
-  auto pending_a = prepare_endpoint(config_a);
-  auto pending_b = prepare_endpoint(config_b);
-  const std::string blob_a = pending_a->blob();
-  const std::string blob_b = pending_b->blob();
-  return {pending_a->complete(blob_b, Deadline::expired()),
-          pending_b->complete(blob_a, Deadline::expired())};
+  return connect_threads(config_a, config_b);
 }
 
 }  // namespace
@@ -65,7 +63,7 @@ ReplicaSet::ReplicaSet(const ModelProgram& program,
                               ? TraceRow()
                               : trace->add_row("model replicas", fmt::format("replica {}", i)));
     replicas_.push_back(
-        std::make_unique<Replica>(program.rank_models(streams.subspan(i * num_ranks, num_ranks)),
+        std::make_unique<Replica>(program.rank_models(streams.subspan(i * num_ranks, num_ranks), i),
                                   program.step_limits(),
                                   program.rotation.num_micro_batches));
   }
@@ -82,7 +80,9 @@ void ReplicaSet::open(uint64_t epoch,
   LAMINA_CHECK_EQ(attention.size(), replicas_.size());
   const StepCodecLimits limits = program_.step_codec_limits(num_blocks);
   should_stop_ = false;
-  connect(epoch, limits);
+  attention_ = attention;
+  connect_engine(epoch, limits);
+  if (!runs_groups()) connect_replicas(epoch);
   for (size_t i = 0; i < replicas_.size(); ++i) {
     Replica& replica = *replicas_[i];
     ReplicaLinks links{.engine = replica.to_engine.get(),
@@ -101,19 +101,32 @@ void ReplicaSet::open(uint64_t epoch,
   }
 }
 
-// Replica r hands on to replica (r + n) mod R alone.
-void ReplicaSet::connect(uint64_t epoch, const StepCodecLimits& limits) {
-  const auto id_of = [&](size_t replica) { return PeerId{replica + 2, epoch}; };
-  const PeerId engine = {1, epoch};
-  const size_t count = replicas_.size();
+bool ReplicaSet::runs_groups() const {
+  return attention_.front().front()->only_enqueues();
+}
+
+void ReplicaSet::connect_engine(uint64_t epoch, const StepCodecLimits& limits) {
   std::vector<std::unique_ptr<Endpoint>> to_replicas;
-  for (size_t i = 0; i < count; ++i) {
-    Ends ends = connect_threads(
-        engine, engine_slots_for_replica(limits), id_of(i), replica_slots_for_engine(limits));
+  for (size_t i = 0; i < replicas_.size(); ++i) {
+    ThreadEnds ends = connect_by_memory({1, epoch},
+                                        engine_slots_for_replica(limits),
+                                        peer_id(i, epoch),
+                                        replica_slots_for_engine(limits));
     to_replicas.push_back(std::move(ends.a));
     replicas_[i]->to_engine = std::move(ends.b);
-    replicas_[i]->to_replicas = std::vector<std::unique_ptr<Endpoint>>(count);
+    replicas_[i]->to_replicas = std::vector<std::unique_ptr<Endpoint>>(replicas_.size());
   }
+  pipeline_ = std::make_unique<StepPipeline>(StepPipelineConfig{.epoch = epoch,
+                                                                .rotation = program_.rotation,
+                                                                .num_layers = program_.num_layers(),
+                                                                .limits = limits,
+                                                                .in_groups = runs_groups()},
+                                             std::move(to_replicas));
+}
+
+// Replica r hands on to replica (r + n) mod R alone.
+void ReplicaSet::connect_replicas(uint64_t epoch) {
+  const size_t count = replicas_.size();
   const auto num_batches = program_.rotation.num_micro_batches;
   const auto slots =
       replica_slots_for_replica(num_batches, replicas_.front()->runner.max_carried_bytes());
@@ -130,17 +143,21 @@ void ReplicaSet::connect(uint64_t epoch, const StepCodecLimits& limits) {
       std::vector<size_t> at_a = receives(b, a);
       std::vector<size_t> at_b = receives(a, b);
       if (at_a.empty() && at_b.empty()) continue;
-      Ends ends = connect_threads(
-          id_of(a), at_least_one(std::move(at_a)), id_of(b), at_least_one(std::move(at_b)));
+      ThreadEnds ends = connect_by_memory(peer_id(a, epoch),
+                                          at_least_one(std::move(at_a)),
+                                          peer_id(b, epoch),
+                                          at_least_one(std::move(at_b)));
       replicas_[a]->to_replicas[b] = std::move(ends.a);
       replicas_[b]->to_replicas[a] = std::move(ends.b);
     }
   }
-  pipeline_ = std::make_unique<StepPipeline>(StepPipelineConfig{.epoch = epoch,
-                                                                .rotation = program_.rotation,
-                                                                .num_layers = program_.num_layers(),
-                                                                .limits = limits},
-                                             std::move(to_replicas));
+}
+
+// Whoever waits for another's device gives up.
+void ReplicaSet::end_waits() {
+  for (const auto& of_replica : attention_) {
+    for (AttentionBackend* backend : of_replica) backend->give_up();
+  }
 }
 
 // A replica whose session fails leaves its endpoints, so that everybody else notices.
@@ -155,11 +172,13 @@ void ReplicaSet::run(Replica& replica) {
   if (status.ok() || should_stop_) return;
   log_info("a model replica ends its session: {}", status.to_string());
   replica.to_engine->fence_peer();
+  end_waits();
 }
 
 void ReplicaSet::close() {
   should_stop_ = true;
   pipeline_.reset();  // which wakes the replicas
+  end_waits();
   for (const auto& replica : replicas_) {
     if (replica->thread.joinable()) replica->thread.join();
   }
@@ -174,6 +193,7 @@ void ReplicaSet::close() {
     replica->to_replicas.clear();
     replica->to_engine.reset();
   }
+  attention_.clear();
 }
 
 Status ReplicaSet::start(int32_t micro_batch, StepPlan plan) {

@@ -1,5 +1,6 @@
 // ReplicaSet: the model's replicas in this process, each on its own thread, with the engine's end
-// of them. Weights are shared; activations are each replica's own. Used from the engine's thread.
+// of them. Weights are shared on a CPU, and each replica's own on GPUs, as activations are
+// everywhere. Used from the engine's thread.
 #pragma once
 
 #include <atomic>
@@ -36,11 +37,12 @@ class ReplicaSet {
   ReplicaSet& operator=(const ReplicaSet&) = delete;
   ~ReplicaSet();
 
-  // attention[replica][rank], which outlive the session. CHECKs that none is open.
+  // attention[replica][rank], which outlive the session; all only enqueue, or none does. CHECKs
+  // that no session is open.
   void open(uint64_t epoch,
             int32_t num_blocks,
             const std::vector<std::vector<AttentionBackend*>>& attention);
-  // Ends the session's threads: each after the slice at hand.
+  // Ends the session's threads: each after the slice at hand, or when what it enqueued gives up.
   void close();
 
   // While a session is open. As StepRunner has them.
@@ -56,13 +58,17 @@ class ReplicaSet {
  private:
   struct Replica;
 
-  void connect(uint64_t epoch, const StepCodecLimits& limits);
+  [[nodiscard]] bool runs_groups() const;
+  void connect_engine(uint64_t epoch, const StepCodecLimits& limits);
+  void connect_replicas(uint64_t epoch);
+  void end_waits();
   void run(Replica& replica);
 
   const ModelProgram& program_;
   TraceWriter* trace_;
   std::vector<TraceRow> trace_rows_;  // of each replica
   std::vector<std::unique_ptr<Replica>> replicas_;
+  std::vector<std::vector<AttentionBackend*>> attention_;  // of the open session
   std::unique_ptr<StepPipeline> pipeline_;
   WakeFlag wake_flag_;
   PipelineMeter meter_;

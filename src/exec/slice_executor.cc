@@ -154,14 +154,14 @@ Status SliceExecutor::run_slices(std::span<const SliceRun> runs,
   return {};
 }
 
-// A replayed graph's last slice: of the longest run, the last of them.
+// The slice that a replayed graph ran last.
 void SliceExecutor::note_last(std::span<const SliceRun> runs) {
   const SliceRun* last = &runs.front();
   for (const SliceRun& run : runs) {
-    if (run.count() >= last->count()) last = &run;
+    if (run.last() >= last->last()) last = &run;
   }
   current_ = &micro_batches_[static_cast<size_t>(last->micro_batch)];
-  slice_idx_ = last->end - 1;
+  slice_idx_ = last->last();
 }
 
 // Of a graph with attention's calls in it, if there may be one.
@@ -175,6 +175,7 @@ std::optional<SliceGraphs::Key> SliceExecutor::whole_key(
     key.parts.push_back({.micro_batch = runs[i].micro_batch,
                          .begin = runs[i].begin,
                          .end = runs[i].end,
+                         .stride = runs[i].stride,
                          .num_rows = batch.num_tokens,
                          .launch_shape = *shape});
   }
@@ -183,22 +184,30 @@ std::optional<SliceGraphs::Key> SliceExecutor::whole_key(
 
 Status SliceExecutor::run_in_turn(std::span<const SliceRun> runs,
                                   std::span<AttentionPort* const> ports) {
-  int32_t most = 0;
-  for (const SliceRun& run : runs) most = std::max(most, run.count());
-  for (int32_t turn = 0; turn < most; ++turn) {
+  for (int32_t slice = 0; slice < num_slices(); ++slice) {
     for (size_t i = 0; i < runs.size(); ++i) {
-      if (turn >= runs[i].count()) continue;
-      current_ = &micro_batches_[static_cast<size_t>(runs[i].micro_batch)];
-      slice_idx_ = runs[i].begin + turn;
-      const Slice& slice = model_->slices[static_cast<size_t>(slice_idx_)];
-      const bool only_enqueues = ports[i]->launch_shape().has_value();
-      padding_is_sent_ = current_->is_padded && only_enqueues;
-      LAMINA_RETURN_IF_ERROR(current_->is_padded && !only_enqueues
-                                 ? run_between_calls(runs[i].micro_batch, slice.program, *ports[i])
-                                 : run(slice.program, *ports[i]));
+      if (runs[i].has(slice)) LAMINA_RETURN_IF_ERROR(run_one(runs[i], slice, *ports[i]));
     }
   }
   return {};
+}
+
+Status SliceExecutor::run_one(const SliceRun& run, int32_t slice_idx, AttentionPort& port) {
+  current_ = &micro_batches_[static_cast<size_t>(run.micro_batch)];
+  slice_idx_ = slice_idx;
+  const bool takes_turns = run.stride > 1;
+  if (takes_turns && slice_idx > 0) {
+    LAMINA_RETURN_IF_ERROR(
+        port.receive_carried(slice_idx, carried(run.micro_batch, slice_idx - 1)));
+  }
+  const Slice& slice = model_->slices[static_cast<size_t>(slice_idx)];
+  const bool only_enqueues = port.launch_shape().has_value();
+  padding_is_sent_ = current_->is_padded && only_enqueues;
+  LAMINA_RETURN_IF_ERROR(current_->is_padded && !only_enqueues
+                             ? run_between_calls(run.micro_batch, slice.program, port)
+                             : this->run(slice.program, port));
+  if (!takes_turns || slice_idx + 1 == num_slices()) return {};
+  return port.send_carried(slice_idx, carried(run.micro_batch, slice_idx));
 }
 
 // What lies between attention's calls is captured, but not they.

@@ -24,7 +24,8 @@
 namespace lamina {
 
 // Where q, k and v go and where attention's output comes from: local memory in colocated mode,
-// attention workers else. Views are valid during the call only, q until its output is received.
+// attention workers else; and who runs the slices between those of a run. Views are valid during
+// the call only, q until its output is received.
 class AttentionPort {
  public:
   virtual ~AttentionPort() = default;
@@ -38,6 +39,15 @@ class AttentionPort {
   // in this step from those in another of as many rows. The calls of steps that agree in both are
   // captured once and replayed. None: every call is made.
   [[nodiscard]] virtual std::optional<uint64_t> launch_shape() const { return std::nullopt; }
+  // Of runs with a stride: the values that slice `slice_idx` begins with come from the executor
+  // that ran the one before; those that it leaves go to the one that runs the next. Where
+  // attention's calls only enqueue, these do.
+  virtual Status receive_carried(int32_t /*slice_idx*/, std::span<const TensorView> /*values*/) {
+    return unimplemented("a port that hands no values on");
+  }
+  virtual Status send_carried(int32_t /*slice_idx*/, std::span<const TensorView> /*values*/) {
+    return unimplemented("a port that hands no values on");
+  }
   // Called between instructions: what a socket did not take at once may leave while we compute.
   virtual void send_unsent() {}
 };
@@ -61,13 +71,22 @@ struct StepInputs {
   std::span<const int32_t> logits_rows;  // [S], indices into the T tokens
 };
 
-// Slices [begin, end) of a micro-batch's step.
+// Slices begin, begin + stride, ... below `end` of a micro-batch's step. With a stride other
+// executors run those between, and values are handed on through the port.
 struct SliceRun {
   int32_t micro_batch = 0;
   int32_t begin = 0;
   int32_t end = 0;
+  int32_t stride = 1;
 
-  [[nodiscard]] int32_t count() const { return end - begin; }
+  [[nodiscard]] int32_t count() const {
+    return end <= begin ? 0 : (end - begin + stride - 1) / stride;
+  }
+  [[nodiscard]] bool has(int32_t slice_idx) const {
+    return slice_idx >= begin && slice_idx < end && (slice_idx - begin) % stride == 0;
+  }
+  // Of a run that has slices.
+  [[nodiscard]] int32_t last() const { return begin + (count() - 1) * stride; }
   friend bool operator==(const SliceRun&, const SliceRun&) = default;
 };
 
@@ -94,9 +113,9 @@ class SliceExecutor {
   // Runs slice `slice_idx`; a micro-batch's slices are run in order, here or, with the carried
   // values handed on, by executors of the same model elsewhere. An error ends the step.
   Status run_slice(int32_t micro_batch, int32_t slice_idx, AttentionPort& port);
-  // Slices of some micro-batches, each with its port: a slice of the first, one of the second and
-  // so on, then the next ones. Where attention's calls only enqueue and all decode, that is one
-  // graph.
+  // Slices of some micro-batches, each with its port, in the order of their indices: of those with
+  // the same one the first run's comes first. Where attention's calls only enqueue and all decode,
+  // that is one graph.
   Status run_slices(std::span<const SliceRun> runs, std::span<AttentionPort* const> ports);
   [[nodiscard]] int32_t num_slices() const { return static_cast<int32_t>(model_->slices.size()); }
   // Before `collective` starts anew: captured graphs hold on to what it was. Nothing is under way.
@@ -131,6 +150,7 @@ class SliceExecutor {
   [[nodiscard]] std::optional<SliceGraphs::Key> whole_key(
       std::span<const SliceRun> runs, std::span<AttentionPort* const> ports) const;
   Status run_in_turn(std::span<const SliceRun> runs, std::span<AttentionPort* const> ports);
+  Status run_one(const SliceRun& run, int32_t slice_idx, AttentionPort& port);
   void note_last(std::span<const SliceRun> runs);
   Status run_between_calls(int32_t micro_batch,
                            std::span<const Instruction> program,

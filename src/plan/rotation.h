@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
+#include <optional>
 
 namespace lamina {
 
@@ -20,6 +22,26 @@ struct Rotation {
   // Slice 0 of a micro-batch's very first step.
   [[nodiscard]] int32_t initial_replica(int32_t micro_batch) const {
     return micro_batch % num_replicas;
+  }
+  // From one slice of a micro-batch on a replica to the next there.
+  [[nodiscard]] int32_t stride() const {
+    return num_replicas / std::gcd(num_micro_batches, num_replicas);
+  }
+  // The first slice from `from` on that runs on `replica`, of a step without an end whose slice 0
+  // runs on `first`; none if others run them all.
+  [[nodiscard]] std::optional<int32_t> next_slice(int32_t replica,
+                                                  int32_t first,
+                                                  int32_t from) const {
+    for (int32_t slice = from; slice < from + stride(); ++slice) {
+      if (replica_of(first, slice) == replica) return slice;
+    }
+    return std::nullopt;
+  }
+  // To whom `replica` hands carried values on, and from whom it has them: itself if no other runs
+  // slices of its micro-batches.
+  [[nodiscard]] int32_t replica_after(int32_t replica) const { return replica_of(replica, 1); }
+  [[nodiscard]] int32_t replica_before(int32_t replica) const {
+    return replica_of(replica, stride() - 1);
   }
 };
 

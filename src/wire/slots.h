@@ -2,6 +2,13 @@
 // derived by both sides from the same session configuration. Each micro-batch has its own. Kinds
 // alternate by layer parity, so that a slot is free again when its next message is due (the reply
 // to layer l acknowledges what was sent for it).
+//
+// Replicas that take turns have an endpoint each, and a slot there may get every message of its
+// kind, where they run all even layers, say. It is free nevertheless. At the attention worker: who
+// sends for layer m has had the output of layer m - 1 from there, and that of layer l < m left
+// after l was read. At the model worker: the output of layer m answers a q that was sent when slice
+// m had begun, so after slice l + 1, whoever ran those between, and that began by reading the
+// output of l. Steps follow each other by way of the engine.
 #pragma once
 
 #include <cstdint>

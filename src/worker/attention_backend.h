@@ -1,8 +1,10 @@
 // AttentionBackend: attention as a model worker sees it, for several micro-batches at a time, each
-// in its own step. LocalAttention is the colocated mode, RemoteAttention the offloaded one.
+// in its own step. LocalAttention is the colocated mode, RemoteAttention the offloaded one,
+// DeviceAttention the one that the devices see to by themselves.
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -38,10 +40,27 @@ class AttentionBackend {
   virtual void add_awaited(int32_t micro_batch,
                            int32_t attention_idx,
                            std::vector<AwaitedMessage>& awaited) const = 0;
+  // Whether these calls only enqueue, of every step: then a replica runs all its slices of the
+  // steps that go together at once, and where replicas take turns, what is carried goes this way.
+  [[nodiscard]] virtual bool only_enqueues() const { return false; }
   // AttentionPort::launch_shape() of the micro-batch's step.
   [[nodiscard]] virtual std::optional<uint64_t> launch_shape(int32_t /*micro_batch*/) const {
     return std::nullopt;
   }
+  // As AttentionPort has them.
+  virtual Status receive_carried(int32_t /*micro_batch*/,
+                                 int32_t /*slice_idx*/,
+                                 std::span<const TensorView> /*values*/) {
+    return unimplemented("attention that hands no values on");
+  }
+  virtual Status send_carried(int32_t /*micro_batch*/,
+                              int32_t /*slice_idx*/,
+                              std::span<const TensorView> /*values*/) {
+    return unimplemented("attention that hands no values on");
+  }
+  // From any thread: ends what these calls wait for, also what is enqueued and what is to come. The
+  // session cannot be used again; its peers are not told.
+  virtual void give_up() {}
   // Of a backend of a GPU, once the stream was waited for: why what receive() enqueued has not
   // come, if it has not.
   [[nodiscard]] virtual Status check_received() const { return {}; }
@@ -66,6 +85,12 @@ class MicroBatchPort : public AttentionPort {
   }
   [[nodiscard]] std::optional<uint64_t> launch_shape() const override {
     return backend_.launch_shape(micro_batch_);
+  }
+  Status receive_carried(int32_t slice_idx, std::span<const TensorView> values) override {
+    return backend_.receive_carried(micro_batch_, slice_idx, values);
+  }
+  Status send_carried(int32_t slice_idx, std::span<const TensorView> values) override {
+    return backend_.send_carried(micro_batch_, slice_idx, values);
   }
   void send_unsent() override { backend_.send_unsent(); }
 

@@ -42,34 +42,50 @@ void check_partials(const DeviceAttentionConfig& config, size_t num_peers) {
 
 DeviceAttention::DeviceAttention(const DeviceAttentionConfig& config,
                                  std::vector<AttentionPeer> peers,
-                                 StreamView stream)
+                                 StreamView stream,
+                                 DeviceNeighbours neighbours)
     : OffloadedBackend(std::move(peers)),
       config_(config),
-      stream_(stream),
+      stream_(use_device_of(stream)),
+      neighbours_(std::move(neighbours)),
       all_blocks_(all_blocks_of(this->peers())),
       shared_heads_(find_shared_heads()),
       partitioner_(blocks_of_peers(),
                    config.max_sequences,
                    config.block_size,
                    shared_heads_.count() > 0 ? Audience::kAll : Audience::kHolders),
-      batches_(static_cast<size_t>(config.num_micro_batches)) {
+      batches_(static_cast<size_t>(config.rotation.num_micro_batches)) {
   if (shared_heads_.count() > 0) {
     check_partials(config_, this->peers().size());
     place_sinks();
   }
-  std::vector<DeviceLink*> links;
-  for (const AttentionPeer& peer : this->peers()) {
-    LAMINA_CHECK(peer.endpoint->device_link() != nullptr, peer.name);
-    links.push_back(peer.endpoint->device_link());
-  }
+  const bool takes_turns = config_.rotation.stride() > 1;
+  LAMINA_CHECK(!only_enqueues() || takes_turns == (neighbours_.after != nullptr));
+  const std::vector<DeviceLink*> links = this->links();
   for (size_t i = 0; i < batches_.size(); ++i) {
     batches_[i].channel = links.front()->open_channel(
         links, {.idx = i, .stream = stream, .max_wait = config.max_wait});
   }
 }
 
-DeviceAttention::~DeviceAttention() {
+std::vector<DeviceLink*> DeviceAttention::links() const {
+  std::vector<DeviceLink*> links;
+  for (const AttentionPeer& peer : peers()) {
+    LAMINA_CHECK(peer.endpoint->device_link() != nullptr, peer.name);
+    links.push_back(peer.endpoint->device_link());
+  }
+  for (Endpoint* const neighbour : {neighbours_.before.get(), neighbours_.after.get()}) {
+    if (neighbour != nullptr) links.push_back(neighbour->device_link());
+  }
+  return links;
+}
+
+void DeviceAttention::give_up() {
   for (const MicroBatch& each : batches_) each.channel->abort();
+}
+
+DeviceAttention::~DeviceAttention() {
+  give_up();
   const Status ended = synchronize(stream_);
   if (!ended.ok()) log_error("ending offloaded attention: {}", ended.to_string());
 }
@@ -107,30 +123,49 @@ Status DeviceAttention::begin_step(int32_t micro_batch,
                                    const StepStart& start,
                                    const StepPlan& plan) {
   MicroBatch& step = batch(micro_batch);
+  step.first_replica = start.first_replica;
   step.num_rows = start.num_rows;
   LAMINA_RETURN_IF_ERROR(partitioner_.partition(plan, micro_batch, step.parts));
   for (size_t i = 0; i < peers().size(); ++i) {
+    count_bytes(i, step);
+    if (step.first_replica != config_.replica_idx) continue;
     wire::AttentionPlan& part = step.parts[i].plan;
     part.num_padded_rows = static_cast<uint32_t>(start.num_rows);
     LAMINA_RETURN_IF_ERROR(send_plan(i, part, config_.epoch, config_.num_layers));
-    count_bytes(i, start.num_rows);
   }
-  return {};
+  return num_slices(step, {0, config_.num_layers + 1}) == 0 ? end_step(step) : Status();
+}
+
+// Of those in the range, how many this replica runs.
+int32_t DeviceAttention::num_slices(const MicroBatch& step, const SliceRange& range) const {
+  const std::optional<int32_t> first =
+      config_.rotation.next_slice(config_.replica_idx, step.first_replica, range.begin);
+  if (!first || *first >= range.end) return 0;
+  return (range.end - 1 - *first) / config_.rotation.stride() + 1;
+}
+
+// Whether nothing more is sent or received once that slice, which this replica runs, has ended.
+bool DeviceAttention::is_last(const MicroBatch& step, int32_t slice_idx) const {
+  return num_slices(step, {slice_idx + 1, config_.num_layers + 1}) == 0;
+}
+
+Status DeviceAttention::end_step(const MicroBatch& step) const {
+  return step.channel->end_step(static_cast<uint32_t>(config_.num_layers));
 }
 
 // Of a step's tensors, which the device sends and receives.
-void DeviceAttention::count_bytes(size_t peer_idx, int64_t num_rows) {
+void DeviceAttention::count_bytes(size_t peer_idx, const MicroBatch& step) {
   const AttentionPeer& peer = peers()[peer_idx];
   const int64_t num_heads = query_heads(peer).count();
   const int64_t key_width = (num_heads + peer.kv_heads.count()) * config_.head_dim;
   const int64_t value_width = config_.latent ? 0 : peer.kv_heads.count() * config_.value_dim;
-  const auto bytes = [&](int64_t width) {
-    return static_cast<uint64_t>(num_rows * config_.num_layers * width) *
-           dtype_bytes(config_.dtype);
-  };
-  stats(peer_idx).bytes_sent += bytes(key_width + value_width);
+  const int64_t num_sent = num_slices(step, {0, config_.num_layers});
+  const int64_t num_received = num_slices(step, {1, config_.num_layers + 1});
+  stats(peer_idx).bytes_sent +=
+      static_cast<uint64_t>(num_sent * step.num_rows * (key_width + value_width)) *
+      dtype_bytes(config_.dtype);
   stats(peer_idx).bytes_received +=
-      static_cast<uint64_t>(config_.num_layers) * out_bytes(peer, num_rows);
+      static_cast<uint64_t>(num_received) * out_bytes(peer, step.num_rows);
 }
 
 // Of a layer's message from the peer.
@@ -173,8 +208,8 @@ Status DeviceAttention::send_kv(int32_t micro_batch,
                                 int32_t attention_idx,
                                 TensorView k,
                                 TensorView v) {
-  DeviceTransfers transfers(
-      DeviceTransfers::Direction::kSend, *batch(micro_batch).channel, attention_idx);
+  const MicroBatch& step = batch(micro_batch);
+  DeviceTransfers transfers(DeviceTransfers::Direction::kSend, *step.channel, attention_idx);
   if (!config_.overlap) LAMINA_RETURN_IF_ERROR(add_q(transfers, micro_batch, attention_idx));
   const SlotIdx k_slot = slot_of(DeviceMessage::kK, micro_batch, attention_idx);
   const SlotIdx v_slot = slot_of(DeviceMessage::kV, micro_batch, attention_idx);
@@ -184,7 +219,9 @@ Status DeviceAttention::send_kv(int32_t micro_batch,
     if (config_.latent) continue;
     LAMINA_RETURN_IF_ERROR(transfers.add(i, v_slot, v.columns(heads.begin, heads.count())));
   }
-  return transfers.enqueue();
+  LAMINA_RETURN_IF_ERROR(transfers.enqueue());
+  const bool is_handed_on = neighbours_.after != nullptr;
+  return !is_handed_on && is_last(step, attention_idx) ? end_step(step) : Status();
 }
 
 Status DeviceAttention::receive(int32_t micro_batch, int32_t attention_idx, TensorView out) {
@@ -192,12 +229,8 @@ Status DeviceAttention::receive(int32_t micro_batch, int32_t attention_idx, Tens
   const SlotIdx slot = slot_of(DeviceMessage::kOut, micro_batch, attention_idx);
   Status received = receive_whole(step, slot, attention_idx, out);
   if (received.ok()) received = receive_merged(step, slot, attention_idx, out);
-  if (!received.ok()) {
-    const Status reason = step.channel->status();
-    return reason.ok() ? received : reason;
-  }
-  if (attention_idx + 1 < config_.num_layers) return {};
-  return step.channel->end_step(static_cast<uint32_t>(config_.num_layers));
+  LAMINA_RETURN_IF_ERROR(or_reason(step, received));
+  return attention_idx + 1 == config_.num_layers ? end_step(step) : Status();
 }
 
 Status DeviceAttention::receive_whole(const MicroBatch& step,
@@ -268,11 +301,52 @@ Result<bool> DeviceAttention::has_output(int32_t micro_batch, int32_t attention_
 }
 
 std::optional<uint64_t> DeviceAttention::launch_shape(int32_t /*micro_batch*/) const {
-  return is_on_gpu() ? std::optional<uint64_t>(0) : std::nullopt;
+  return only_enqueues() ? std::optional<uint64_t>(0) : std::nullopt;
 }
 
+// ---- carried values ----
+
+// They are counted as what their sender's slice sends to attention.
+Status DeviceAttention::receive_carried(int32_t micro_batch,
+                                        int32_t slice_idx,
+                                        std::span<const TensorView> values) {
+  const MicroBatch& step = batch(micro_batch);
+  DeviceTransfers transfers(DeviceTransfers::Direction::kReceive, *step.channel, slice_idx - 1);
+  const size_t link_of_before = peers().size();
+  for (size_t i = 0; i < values.size(); ++i) {
+    LAMINA_RETURN_IF_ERROR(
+        transfers.add(link_of_before, neighbours_.slots.slot_of(micro_batch, i), values[i]));
+  }
+  return or_reason(step, transfers.enqueue());
+}
+
+Status DeviceAttention::send_carried(int32_t micro_batch,
+                                     int32_t slice_idx,
+                                     std::span<const TensorView> values) {
+  const MicroBatch& step = batch(micro_batch);
+  DeviceTransfers transfers(DeviceTransfers::Direction::kSend, *step.channel, slice_idx);
+  const size_t link_of_after = peers().size() + 1;
+  for (size_t i = 0; i < values.size(); ++i) {
+    LAMINA_RETURN_IF_ERROR(
+        transfers.add(link_of_after, neighbours_.slots.slot_of(micro_batch, i), values[i]));
+  }
+  LAMINA_RETURN_IF_ERROR(transfers.enqueue());
+  return is_last(step, slice_idx) ? end_step(step) : Status();
+}
+
+// A CPU's receive() fails by itself, and the channel knows why.
+Status DeviceAttention::or_reason(const MicroBatch& step, const Status& received) {
+  if (received.ok()) return {};
+  const Status reason = step.channel->status();
+  return reason.ok() ? received : reason;
+}
+
+// A wait that had no need to look further may not have seen that a peer is gone.
 Status DeviceAttention::check_received() const {
-  for (const MicroBatch& each : batches_) LAMINA_RETURN_IF_ERROR(each.channel->status());
+  for (const MicroBatch& each : batches_) {
+    LAMINA_RETURN_IF_ERROR(each.channel->status());
+    if (each.channel->is_aborted()) return unavailable("an attention worker or replica is gone");
+  }
   return {};
 }
 

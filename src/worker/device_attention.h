@@ -8,15 +8,20 @@
 // Workers that share heads, each with blocks of its own, are told of all sequences and given all
 // rows, and the device merges their partials as they come: what is launched does not depend on
 // where a sequence's blocks lie.
+//
+// Where replicas of the model take turns (plan/rotation.h), each has one of these, for the layers
+// whose turn is its own; the carried values go from one's device to the next one's in the same way.
 #pragma once
 
 #include <memory>
 #include <vector>
 
+#include "plan/rotation.h"
 #include "transport/device_link.h"
 #include "wire/slots.h"
 #include "worker/device_transfers.h"
 #include "worker/offloaded_backend.h"
+#include "worker/replica_slots.h"
 #include "worker/step_partitioner.h"
 
 namespace lamina {
@@ -33,11 +38,23 @@ struct DeviceAttentionConfig {
   bool overlap = false;        // q does not wait for k and v
   int32_t block_size = 16;
   int32_t max_sequences = 0;
-  int32_t num_micro_batches = 1;
+  Rotation rotation{};
+  int32_t replica_idx = 0;
   std::vector<std::vector<float>> sinks = {};  // of each layer [num_heads], or none at all
   // How long a device waits for a layer's attention. A worker's death is noticed sooner, by its
   // socket or its heartbeat; this bounds what those cannot see.
   Duration max_wait = std::chrono::seconds(30);
+  // Of a CPU, which has no stream to enqueue on: that the replica runs groups of steps
+  // nevertheless, as a GPU does, and waits where those wait. For tests.
+  bool in_groups = false;
+};
+
+// The same rank of the replicas that hand carried values on to this one, and to which it does. Null
+// where replicas take no turns, or hosts hand them on.
+struct DeviceNeighbours {
+  std::unique_ptr<Endpoint> before;
+  std::unique_ptr<Endpoint> after;
+  CarriedSlots slots;  // of either
 };
 
 class DeviceAttention final : public OffloadedBackend {
@@ -47,7 +64,8 @@ class DeviceAttention final : public OffloadedBackend {
   // workers than one launch takes; kUnavailable.
   DeviceAttention(const DeviceAttentionConfig& config,
                   std::vector<AttentionPeer> peers,
-                  StreamView stream);
+                  StreamView stream,
+                  DeviceNeighbours neighbours = {});
   DeviceAttention(const DeviceAttention&) = delete;
   DeviceAttention& operator=(const DeviceAttention&) = delete;
   // Ends what waits, and waits for the stream.
@@ -64,16 +82,27 @@ class DeviceAttention final : public OffloadedBackend {
   void add_awaited(int32_t /*micro_batch*/,
                    int32_t /*attention_idx*/,
                    std::vector<AwaitedMessage>& /*awaited*/) const override {}
+  [[nodiscard]] bool only_enqueues() const override { return is_on_gpu() || config_.in_groups; }
   // Launches depend on the number of rows alone.
   [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t micro_batch) const override;
+  Status receive_carried(int32_t micro_batch,
+                         int32_t slice_idx,
+                         std::span<const TensorView> values) override;
+  Status send_carried(int32_t micro_batch,
+                      int32_t slice_idx,
+                      std::span<const TensorView> values) override;
+  void give_up() override;
   [[nodiscard]] Status check_received() const override;
 
  private:
   struct MicroBatch {
-    std::unique_ptr<DeviceChannel> channel;  // its links are the peers', in their order
-    std::vector<TileStep> parts;             // by peer
-    int64_t num_rows = 0;                    // of the step's tensors
-    TensorView q;                            // of the layer under way
+    // Its links are the peers', in their order, then the neighbours'. What passes a link in a step
+    // is counted from the same number on both sides: all replicas end all steps.
+    std::unique_ptr<DeviceChannel> channel;
+    std::vector<TileStep> parts;  // by peer
+    int32_t first_replica = 0;    // of the step
+    int64_t num_rows = 0;         // of its tensors
+    TensorView q;                 // of the layer under way
   };
 
   [[nodiscard]] MicroBatch& batch(int32_t idx) { return batches_[static_cast<size_t>(idx)]; }
@@ -88,7 +117,16 @@ class DeviceAttention final : public OffloadedBackend {
   [[nodiscard]] HeadRange find_shared_heads() const;
   [[nodiscard]] const float* sinks_of(int32_t layer) const;
   [[nodiscard]] size_t out_bytes(const AttentionPeer& peer, int64_t num_rows) const;
-  void count_bytes(size_t peer_idx, int64_t num_rows);
+  [[nodiscard]] std::vector<DeviceLink*> links() const;
+  struct SliceRange {
+    int32_t begin = 0;
+    int32_t end = 0;
+  };
+  [[nodiscard]] int32_t num_slices(const MicroBatch& step, const SliceRange& range) const;
+  [[nodiscard]] bool is_last(const MicroBatch& step, int32_t slice_idx) const;
+  [[nodiscard]] Status end_step(const MicroBatch& step) const;
+  [[nodiscard]] static Status or_reason(const MicroBatch& step, const Status& received);
+  void count_bytes(size_t peer_idx, const MicroBatch& step);
   Status receive_whole(const MicroBatch& step, SlotIdx slot, int32_t layer, TensorView out) const;
   Status receive_merged(const MicroBatch& step, SlotIdx slot, int32_t layer, TensorView out) const;
   Status add_q(DeviceTransfers& transfers, int32_t micro_batch, int32_t layer) const;
@@ -96,6 +134,7 @@ class DeviceAttention final : public OffloadedBackend {
 
   DeviceAttentionConfig config_;
   StreamView stream_;
+  DeviceNeighbours neighbours_;
   BlockRange all_blocks_;
   HeadRange shared_heads_;  // of query heads, from the first to the last that comes as partials
   Buffer sinks_;            // [num_layers, num_heads], where they are merged with

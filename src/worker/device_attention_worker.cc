@@ -18,12 +18,8 @@ namespace {
 // As long as a model worker may take from a plan to its first q, and for a slice: kernels are
 // loaded and captured meanwhile. That it has died is noticed by its socket.
 constexpr Duration kMaxWait = std::chrono::seconds(60);
-constexpr size_t kLink = 0;  // a channel's only one
 
 void check_config(const AttentionWorkerConfig& config) {
-  if (config.num_replicas > 1) {
-    throw Error(StatusCode::kUnimplemented, "cuda_p2p does not take turns with model replicas");
-  }
   const KvLayout& kv = config.core.kv;
   const size_t element_bytes = dtype_bytes(config.dtype);
   const auto row_bytes = [&](int32_t num_heads, int32_t width) {
@@ -64,29 +60,31 @@ std::vector<StreamView> views_of(const std::vector<std::unique_ptr<GpuStream>>& 
 }  // namespace
 
 DeviceAttentionWorker::DeviceAttentionWorker(const AttentionWorkerConfig& config,
-                                             Endpoint& model,
+                                             std::vector<Endpoint*> replicas,
                                              StreamView stream)
     : config_(checked(config)),
-      model_(model),
+      rotation_{config.core.num_micro_batches, config.num_replicas},
+      replicas_(std::move(replicas)),
       gpu_streams_(make_gpu_streams(config, stream)),
       streams_(views_of(gpu_streams_, config, stream)),
       core_(config_.core, streams_),
-      plans_(config_.plans(), {&model}),
+      plans_(config_.plans(), replicas_),
       batches_(static_cast<size_t>(config_.core.num_micro_batches)) {
   make_batches();
 }
 
 void DeviceAttentionWorker::make_batches() {
   const KvLayout& kv = config_.core.kv;
-  DeviceLink* const link = model_.device_link();
+  std::vector<DeviceLink*> links;
+  for (Endpoint* const replica : replicas_) links.push_back(replica->device_link());
   for (size_t i = 0; i < batches_.size(); ++i) {
     MicroBatch& each = batches_[i];
-    each.channel = link->open_channel({&link, 1},
-                                      {.idx = i,
-                                       .stream = streams_[i],
-                                       .max_wait = kMaxWait,
-                                       .is_packed = true,
-                                       .shares_device = true});
+    each.channel = links.front()->open_channel(links,
+                                               {.idx = i,
+                                                .stream = streams_[i],
+                                                .max_wait = kMaxWait,
+                                                .is_packed = true,
+                                                .shares_device = true});
     each.q = for_rows(int64_t{config_.core.num_heads} * kv.head_dim);
     each.k = for_rows(int64_t{kv.num_kv_heads} * kv.head_dim);
     each.v = for_rows(int64_t{kv.num_kv_heads} * kv.value_dim);
@@ -123,7 +121,7 @@ void DeviceAttentionWorker::add_awaited(std::vector<AwaitedMessage>& awaited) co
   for (uint32_t i = 0; i < batches_.size(); ++i) plans_.add_awaited(i, awaited);
 }
 
-// An error is the session's end: the model worker's device, which waits for us, is told at once.
+// An error is the session's end: the model's devices, which wait for us, are told at once.
 Result<bool> DeviceAttentionWorker::step() {
   const auto run = [&]() -> Result<bool> {
     LAMINA_RETURN_IF_ERROR(check_waits());
@@ -134,7 +132,8 @@ Result<bool> DeviceAttentionWorker::step() {
     return is_on_gpu() ? end_steps() : run_next_layer();
   };
   Result<bool> did_something = run();
-  if (!did_something.ok()) model_.abort();
+  if (did_something.ok()) return did_something;
+  for (Endpoint* const replica : replicas_) replica->abort();
   return did_something;
 }
 
@@ -142,7 +141,7 @@ Result<bool> DeviceAttentionWorker::step() {
 Status DeviceAttentionWorker::check_waits() const {
   for (const MicroBatch& each : batches_) {
     LAMINA_RETURN_IF_ERROR(each.channel->status());
-    if (!is_on_gpu() && each.channel->is_aborted()) return unavailable("the model worker is gone");
+    if (!is_on_gpu() && each.channel->is_aborted()) return unavailable("a model replica is gone");
   }
   return {};
 }
@@ -171,12 +170,17 @@ Result<bool> DeviceAttentionWorker::run_next_layer() {
   return is_under_way;
 }
 
+size_t DeviceAttentionWorker::link_of(const MicroBatch& step, int32_t slice_idx) const {
+  return static_cast<size_t>(rotation_.replica_of(step.first_replica, slice_idx));
+}
+
 bool DeviceAttentionWorker::has_begun(uint32_t micro_batch) const {
   const MicroBatch& step = batches_[micro_batch];
   const auto layer = static_cast<uint32_t>(step.next_layer);
   const int64_t width = int64_t{config_.core.num_heads} * config_.core.kv.head_dim;
   return step.channel->has_begun(
-      {.slot = wire::device_slot_of(DeviceMessage::kQ, micro_batch, layer),
+      {.link_idx = link_of(step, step.next_layer),
+       .slot = wire::device_slot_of(DeviceMessage::kQ, micro_batch, layer),
        .rows = {.num_rows = static_cast<size_t>(step.num_rows),
                 .row_bytes = static_cast<size_t>(width) * dtype_bytes(config_.dtype)},
        .use = layer + 1});
@@ -208,16 +212,17 @@ Result<bool> DeviceAttentionWorker::begin_step(uint32_t micro_batch) {
   LAMINA_ASSIGN_OR_RETURN(const auto plan, plans_.find(micro_batch));
   if (!plan) return false;
   if (batch(micro_batch).is_under_way) end_step(batch(micro_batch));
-  LAMINA_RETURN_IF_ERROR(begin_step(micro_batch, plan->message));
+  LAMINA_RETURN_IF_ERROR(begin_step(micro_batch, *plan));
   return true;
 }
 
-Status DeviceAttentionWorker::begin_step(uint32_t micro_batch, std::span<const std::byte> plan) {
-  stats_.bytes_received += plan.size();
-  LAMINA_RETURN_IF_ERROR(plans_.take(micro_batch, plan, plan_));
+Status DeviceAttentionWorker::begin_step(uint32_t micro_batch, const PlanReceiver::Arrival& plan) {
+  stats_.bytes_received += plan.message.size();
+  LAMINA_RETURN_IF_ERROR(plans_.take(micro_batch, plan.message, plan_));
   LAMINA_RETURN_IF_ERROR(core_.begin_step(plan_));
   const auto idx = static_cast<int32_t>(micro_batch);
   MicroBatch& step = batch(micro_batch);
+  step.first_replica = plan.replica;
   step.num_tokens = core_.num_tokens(idx);
   step.num_rows = std::max<int64_t>(plan_.num_padded_rows, step.num_tokens);
   if (core_.is_partial(idx) != config_.core.shares_heads) {
@@ -254,10 +259,12 @@ Status DeviceAttentionWorker::run_step(uint32_t micro_batch) {
   const std::optional<uint64_t> shape = core_.launch_shape(idx);
   const bool is_decoding = step.num_tokens == static_cast<int32_t>(plan_.sequences.size());
   if (!shape || !is_decoding) return run_layers(micro_batch);
-  return graphs_.run(
-      {.parts = {{.micro_batch = idx, .num_rows = step.num_rows, .launch_shape = *shape}}},
-      streams_[micro_batch],
-      [&] { return run_layers(micro_batch); });
+  return graphs_.run({.parts = {{.micro_batch = idx,
+                                 .first_replica = step.first_replica,
+                                 .num_rows = step.num_rows,
+                                 .launch_shape = *shape}}},
+                     streams_[micro_batch],
+                     [&] { return run_layers(micro_batch); });
 }
 
 Status DeviceAttentionWorker::run_layers(uint32_t micro_batch) {
@@ -292,13 +299,14 @@ Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
   const auto idx = static_cast<int32_t>(micro_batch);
   const MicroBatch& step = batch(micro_batch);
   const KvLayout& kv = config_.core.kv;
+  const size_t from = link_of(step, layer);
   const auto slot_of = [&](DeviceMessage kind) {
     return wire::device_slot_of(kind, micro_batch, static_cast<uint32_t>(layer));
   };
   // In the message itself where that can be.
   const auto place = [&](DeviceMessage kind, const Buffer& memory, int64_t heads, int64_t dim) {
     TensorView rows(memory.data(), config_.dtype, {step.num_rows, heads, dim});
-    std::byte* const there = step.channel->place_of(kLink, slot_of(kind), rows.size_bytes());
+    std::byte* const there = step.channel->place_of(from, slot_of(kind), rows.size_bytes());
     if (there != nullptr) rows.data = there;
     return rows;
   };
@@ -310,20 +318,21 @@ Status DeviceAttentionWorker::run_layer(uint32_t micro_batch, int32_t layer) {
     return is_on_gpu() ? rows : rows.rows(0, step.num_tokens);
   };
   DeviceTransfers in(DeviceTransfers::Direction::kReceive, *step.channel, layer);
-  LAMINA_RETURN_IF_ERROR(in.add(kLink, slot_of(DeviceMessage::kQ), q));
+  LAMINA_RETURN_IF_ERROR(in.add(from, slot_of(DeviceMessage::kQ), q));
   if (config_.core.overlap) {
     LAMINA_RETURN_IF_ERROR(in.enqueue());
     LAMINA_RETURN_IF_ERROR(core_.start(idx, layer, given(q)));
   }
-  LAMINA_RETURN_IF_ERROR(in.add(kLink, slot_of(DeviceMessage::kK), k));
-  if (!kv.latent) LAMINA_RETURN_IF_ERROR(in.add(kLink, slot_of(DeviceMessage::kV), v));
+  LAMINA_RETURN_IF_ERROR(in.add(from, slot_of(DeviceMessage::kK), k));
+  if (!kv.latent) LAMINA_RETURN_IF_ERROR(in.add(from, slot_of(DeviceMessage::kV), v));
   LAMINA_RETURN_IF_ERROR(in.enqueue());
   LAMINA_RETURN_IF_ERROR(core_.append(idx, layer, given(k), given(v)));
   const Output out = output_of(step);
   LAMINA_RETURN_IF_ERROR(core_.attend(
       idx, layer, given(q), given(out.rows), out.lse.empty() ? out.lse : given(out.lse)));
   DeviceTransfers back(DeviceTransfers::Direction::kSend, *step.channel, layer);
-  LAMINA_RETURN_IF_ERROR(back.add(kLink, slot_of(DeviceMessage::kOut), out.message));
+  LAMINA_RETURN_IF_ERROR(
+      back.add(link_of(step, layer + 1), slot_of(DeviceMessage::kOut), out.message));
   return back.enqueue();
 }
 

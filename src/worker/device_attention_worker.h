@@ -1,8 +1,9 @@
 // DeviceAttentionWorker: an attention worker's end of DeviceAttention. A plan is all that its host
 // is told of a step. On a GPU it brings block tables and lengths there and enqueues all layers,
 // each of which waits for q, k and v, appends, attends and sends the output by itself; decoding
-// steps are captured, once for each number of rows. On a CPU the thread polls for the next layer of
-// each micro-batch while steps are under way. Confined to one thread, but for stats.
+// steps are captured, once for each number of rows and turn of replicas. On a CPU the thread polls
+// for the next layer of each micro-batch while steps are under way. Replicas of the model take
+// turns as with AttentionWorker. Confined to one thread, but for stats.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +21,13 @@ namespace lamina {
 
 class DeviceAttentionWorker final : public TileWorker {
  public:
-  // `model` leads to the rank of the model and outlives this; it has a device link. `stream`: the
-  // pool that computes, or names the GPU, where each micro-batch has a stream: tiles and
-  // micro-batches wait for each other by way of the model. Throws what AttentionCore throws;
-  // kUnimplemented for more than one replica, or rows that devices do not send.
-  DeviceAttentionWorker(const AttentionWorkerConfig& config, Endpoint& model, StreamView stream);
+  // `replicas` lead to the rank of the model's replicas and outlive this; each has a device link.
+  // `stream`: the pool that computes, or names the GPU, where each micro-batch has a stream: tiles
+  // and micro-batches wait for each other by way of the model. Throws what AttentionCore throws;
+  // kUnimplemented for rows that devices do not send.
+  DeviceAttentionWorker(const AttentionWorkerConfig& config,
+                        std::vector<Endpoint*> replicas,
+                        StreamView stream);
   // Ends what waits, and waits for the stream.
   ~DeviceAttentionWorker() override;
 
@@ -34,14 +37,15 @@ class DeviceAttentionWorker final : public TileWorker {
 
  private:
   struct MicroBatch {
-    std::unique_ptr<DeviceChannel> channel;
+    std::unique_ptr<DeviceChannel> channel;  // its links are the replicas'
     // Of a layer; layers follow each other.
     Buffer q;
     Buffer k;
     Buffer v;
     Buffer out;
-    int32_t num_tokens = 0;  // of the step
-    int64_t num_rows = 0;    // of its tensors
+    int32_t first_replica = 0;  // of the step: where its plan came from
+    int32_t num_tokens = 0;
+    int64_t num_rows = 0;  // of its tensors
     bool is_under_way = false;
     int32_t next_layer = 0;  // on a CPU
   };
@@ -60,7 +64,10 @@ class DeviceAttentionWorker final : public TileWorker {
   [[nodiscard]] bool has_begun(uint32_t micro_batch) const;
   void end_step(MicroBatch& batch);
   Result<bool> begin_step(uint32_t micro_batch);
-  Status begin_step(uint32_t micro_batch, std::span<const std::byte> plan);
+  Status begin_step(uint32_t micro_batch, const PlanReceiver::Arrival& plan);
+  // The link of who runs a slice: from there comes what it sends to attention, there goes what it
+  // waits for.
+  [[nodiscard]] size_t link_of(const MicroBatch& step, int32_t slice_idx) const;
   Status run_step(uint32_t micro_batch);
   Status run_layers(uint32_t micro_batch);
   Status end_layers(uint32_t micro_batch);
@@ -73,7 +80,8 @@ class DeviceAttentionWorker final : public TileWorker {
   [[nodiscard]] Output output_of(const MicroBatch& step) const;
 
   AttentionWorkerConfig config_;
-  Endpoint& model_;
+  Rotation rotation_;
+  std::vector<Endpoint*> replicas_;
   std::vector<std::unique_ptr<GpuStream>> gpu_streams_;  // on a GPU
   std::vector<StreamView> streams_;                      // of each micro-batch
   AttentionCore core_;

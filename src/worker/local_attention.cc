@@ -13,7 +13,8 @@ AttentionCoreConfig without_overlap(AttentionCoreConfig config) {
 }  // namespace
 
 LocalAttention::LocalAttention(const AttentionCoreConfig& config, StreamView stream)
-    : core_(without_overlap(config), stream),
+    : is_on_gpu_(stream.device().kind == DeviceKind::kCuda),
+      core_(without_overlap(config), stream),
       partitioner_({{0, config.num_blocks}}, config.max_sequences, config.kv.block_size),
       queries_(static_cast<size_t>(config.num_micro_batches)) {}
 

@@ -20,6 +20,7 @@ class LocalAttention final : public AttentionBackend {
   Status send_q(int32_t micro_batch, int32_t attention_idx, TensorView q) override;
   Status send_kv(int32_t micro_batch, int32_t attention_idx, TensorView k, TensorView v) override;
   Status receive(int32_t micro_batch, int32_t attention_idx, TensorView out) override;
+  [[nodiscard]] bool only_enqueues() const override { return is_on_gpu_; }
   [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t micro_batch) const override {
     return core_.launch_shape(micro_batch);
   }
@@ -29,6 +30,7 @@ class LocalAttention final : public AttentionBackend {
                    std::vector<AwaitedMessage>& awaited) const override;
 
  private:
+  bool is_on_gpu_;
   AttentionCore core_;
   StepPartitioner partitioner_;
   std::vector<TileStep> parts_;

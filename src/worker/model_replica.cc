@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "base/check.h"
 #include "wire/messages.h"
@@ -45,7 +46,7 @@ Status ModelReplica::serve(const std::atomic<bool>& should_stop,
     const bool is_busy = std::any_of(
         batches_.begin(), batches_.end(), [](const MicroBatch& b) { return b.next_slice; });
     const TimePoint begin = clock_->now();
-    const Status waited = wait_any(awaited, Deadline::after(longest_wait(idle_check)), policy);
+    const Status waited = wait_any(awaited, Deadline::after(idle_check), policy);
     if (is_busy) stats_.wait_ns += (clock_->now() - begin).count();
     if (!waited.ok() && waited.code() != StatusCode::kDeadlineExceeded) return waited;
   }
@@ -62,6 +63,7 @@ void ModelReplica::add_awaited(std::vector<AwaitedMessage>& awaited) const {
       if (received < next.seq || received <= last_step_ + 1) awaited.push_back(next);
       continue;
     }
+    if (only_enqueues()) continue;  // others of its group are awaited
     const size_t before = awaited.size();
     const int32_t slice = *b.next_slice;
     if (comes_from_elsewhere(b, slice)) {
@@ -103,7 +105,7 @@ Result<bool> ModelReplica::step() {
   send_unsent();
   LAMINA_ASSIGN_OR_RETURN(const bool began, begin_next_step());
   if (began) return true;
-  return run_next_slice();
+  return only_enqueues() ? run_group() : run_next_slice();
 }
 
 // ---- the beginning of a step ----
@@ -136,14 +138,18 @@ Status ModelReplica::begin_step(int32_t micro_batch) {
                                  micro_batch));
   }
   ++last_step_;
+  num_following_ = b.step.num_following;
   LAMINA_RETURN_IF_ERROR(sequences_.apply(b.step.plan, b.inputs));
-  LAMINA_RETURN_IF_ERROR(runner_.begin(micro_batch, b.inputs.view()));
+  b.next_slice = own_slice(b, 0);
+  // Where nothing of a step is run, nothing that is enqueued for it is waited for.
+  if (b.next_slice || !only_enqueues()) {
+    LAMINA_RETURN_IF_ERROR(runner_.begin(micro_batch, b.inputs.view()));
+  }
   const StepStart start = {.first_replica = b.step.first_replica,
-                           .num_rows = runner_.num_rows(micro_batch)};
+                           .num_rows = b.next_slice ? runner_.num_rows(micro_batch) : 0};
   for (AttentionBackend* backend : links_.attention) {
     LAMINA_RETURN_IF_ERROR(backend->begin_step(micro_batch, start, b.step.plan));
   }
-  b.next_slice = own_slice(b, 0);
   b.waits_since = clock_->now();
   return acknowledge(micro_batch);
 }
@@ -164,11 +170,6 @@ Status ModelReplica::acknowledge(int32_t micro_batch) {
 
 Result<bool> ModelReplica::run_next_slice() {
   sort_by_turn();
-  if (only_enqueues()) {
-    Result<bool> did_something = run_whole_steps();
-    if (!did_something.ok()) report(order_.front(), did_something.status());
-    return did_something;
-  }
   for (const int32_t i : order_) {
     if (!batch(i).next_slice) continue;
     Result<bool> runnable = is_runnable(i);
@@ -225,75 +226,73 @@ Status ModelReplica::run_slice(int32_t micro_batch) {
   return run_slices(std::span(&run, 1));
 }
 
-// Only the first of several may end its step: last slices leave logits in one place.
+// With a stride attention hands on what is carried. One of the runs may end its step: last slices
+// leave logits in one place.
 Status ModelReplica::run_slices(std::span<const SliceRun> runs) {
   const TimePoint begin = clock_->now();
   for (const SliceRun& run : runs) {
     MicroBatch& b = batch(run.micro_batch);
     b.last_turn = ++num_turns_;
-    if (comes_from_elsewhere(b, run.begin)) LAMINA_RETURN_IF_ERROR(take_carried(run.micro_batch));
+    const bool comes_by_host = run.stride == 1 && comes_from_elsewhere(b, run.begin);
+    if (comes_by_host) LAMINA_RETURN_IF_ERROR(take_carried(run.micro_batch));
   }
   LAMINA_RETURN_IF_ERROR(runner_.run_slices(runs, links_.attention));
+  bool was_waited_for = false;
   for (const SliceRun& run : runs) {
     MicroBatch& b = batch(run.micro_batch);
-    const bool is_last = run.end == runner_.num_slices();
-    LAMINA_RETURN_IF_ERROR(is_last ? finish(run.micro_batch)
-                                   : hand_on(run.micro_batch, run.end - 1));
-    b.next_slice = own_slice(b, run.end);
+    const bool is_last = run.last() + 1 == runner_.num_slices();
+    was_waited_for |= is_last;
+    if (is_last) LAMINA_RETURN_IF_ERROR(finish(run.micro_batch));
+    if (!is_last && run.stride == 1) LAMINA_RETURN_IF_ERROR(hand_on(run.micro_batch, run.last()));
+    b.next_slice = own_slice(b, run.last() + 1);
     b.waits_since = clock_->now();
-    if (is_last) b.ended = b.waits_since;
     note_slices(run, begin);
   }
+  if (only_enqueues() && !was_waited_for) LAMINA_RETURN_IF_ERROR(wait_for_slices());
   stats_.slice_ns += (clock_->now() - begin).count();
   return {};
 }
 
-// ---- whole steps, where attention's calls only enqueue ----
+// ---- groups of steps, where attention's calls only enqueue ----
 
-bool ModelReplica::only_enqueues() const {
-  if (config_.rotation.num_replicas > 1) return false;
-  for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
-    const auto has_shape = [i](const AttentionBackend* backend) {
-      return backend->launch_shape(i).has_value();
-    };
-    if (batch(i).next_slice && !std::ranges::all_of(links_.attention, has_shape)) return false;
-  }
-  return true;
+Result<bool> ModelReplica::run_group() {
+  if (num_following_ > 0) return false;
+  const std::vector<SliceRun> runs = enqueueable_runs();
+  if (runs.empty()) return false;
+  const Status status = run_slices(runs);
+  if (status.ok()) return true;
+  report(runs.front().micro_batch, status);
+  return status;
 }
 
-// Slices of all micro-batches in turn, enqueued at once, but for the last ones of others than the
-// first, which are run when that was sampled. Micro-batches that were under way together go on
-// together: who is ready waits a little for the others.
-Result<bool> ModelReplica::run_whole_steps() {
+// What is left of the group but for all last slices except the first: they leave logits in one
+// place, so that each is run when those before were sampled from. Nobody waits for them.
+std::vector<SliceRun> ModelReplica::enqueueable_runs() const {
+  const int32_t last_slice = runner_.num_slices() - 1;
   std::vector<SliceRun> runs;
-  bool others_come = false;
-  for (const int32_t i : order_) {
+  bool has_last = false;
+  for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
     const std::optional<int32_t> next = batch(i).next_slice;
-    if (next > 0) {
-      const SliceRun rest = {i, *next, runner_.num_slices()};
-      LAMINA_RETURN_IF_ERROR(run_slices(std::span(&rest, 1)));
-      return true;
-    }
-    if (next) runs.push_back({i, 0, runner_.num_slices() - (runs.empty() ? 0 : 1)});
-    others_come |= may_begin_soon(i);
+    if (!next) continue;
+    SliceRun run = {i, *next, last_slice + 1, config_.rotation.stride()};
+    if (run.has(last_slice) && std::exchange(has_last, true)) run.end = last_slice;
+    if (run.count() > 0) runs.push_back(run);
   }
-  if (runs.empty() || others_come) return false;
-  LAMINA_RETURN_IF_ERROR(run_slices(runs));
-  return true;
+  return runs;
 }
 
-// The engine plans a micro-batch's next step when it has the result of the one before.
-constexpr Duration kPlanningTime = std::chrono::milliseconds(1);
-
-bool ModelReplica::may_begin_soon(int32_t micro_batch) const {
-  const MicroBatch& b = batch(micro_batch);
-  return !b.next_slice && b.ended && clock_->now() - *b.ended < kPlanningTime;
+// An error is noticed now, and not when others have waited in vain for what was not sent.
+Status ModelReplica::wait_for_slices() {
+  LAMINA_RETURN_IF_ERROR(synchronize(stream_));
+  return check_received();
 }
 
-// What is awaited may not come: whoever waits for it goes on alone then.
-Duration ModelReplica::longest_wait(Duration idle_check) const {
-  const auto is_ready = [](const MicroBatch& b) { return b.next_slice == 0; };
-  return std::ranges::any_of(batches_, is_ready) ? std::min(idle_check, kPlanningTime) : idle_check;
+Status ModelReplica::check_received() {
+  LAMINA_RETURN_IF_ERROR(runner_.check_exchanges());
+  for (const AttentionBackend* backend : links_.attention) {
+    LAMINA_RETURN_IF_ERROR(backend->check_received());
+  }
+  return {};
 }
 
 void ModelReplica::note_slices(const SliceRun& run, TimePoint begin) {
@@ -394,10 +393,7 @@ Status ModelReplica::finish(int32_t micro_batch) {
   const MicroBatch& b = batch(micro_batch);
   LAMINA_ASSIGN_OR_RETURN(std::vector<SequenceOutput> outputs,
                           sequences_.sample(b.step.plan, b.inputs, runner_.logits(), stream_));
-  LAMINA_RETURN_IF_ERROR(runner_.check_exchanges());
-  for (const AttentionBackend* backend : links_.attention) {
-    LAMINA_RETURN_IF_ERROR(backend->check_received());
-  }
+  LAMINA_RETURN_IF_ERROR(check_received());
   return send_result({.step = b.step.step,
                       .micro_batch = micro_batch,
                       .status = {},
@@ -423,10 +419,9 @@ Status ModelReplica::send_result(const StepResult& result, uint64_t seq) {
 // ---- rotation ----
 
 std::optional<int32_t> ModelReplica::own_slice(const MicroBatch& b, int32_t from) const {
-  for (int32_t slice = from; slice < runner_.num_slices(); ++slice) {
-    if (replica_of(b, slice) == config_.replica_idx) return slice;
-  }
-  return std::nullopt;
+  const std::optional<int32_t> slice =
+      config_.rotation.next_slice(config_.replica_idx, b.step.first_replica, from);
+  return slice && *slice < runner_.num_slices() ? slice : std::nullopt;
 }
 
 int32_t ModelReplica::replica_of(const MicroBatch& b, int32_t slice_idx) const {

@@ -4,6 +4,10 @@
 // way the slices of others run. A state machine fed by readiness: step() does one thing that needs
 // no waiting, so that a simulator can run it on a virtual clock; only serve() waits. Confined to
 // one thread, but for stats.
+//
+// Where attention's calls only enqueue, the replica runs all its slices of a group of steps at once
+// (StepPipeline): slice 0 of all of them in the order of their micro-batches, then slice 1 and so
+// on, as all replicas do. Each waits for earlier ones of that order alone: none waits for ever.
 #pragma once
 
 #include <atomic>
@@ -38,7 +42,7 @@ struct ModelReplicaConfig {
 // All outlive the replica.
 struct ReplicaLinks {
   Endpoint* engine = nullptr;
-  std::vector<Endpoint*> replicas;           // by index; null at this one's own
+  std::vector<Endpoint*> replicas;           // by index; null where nothing goes this way
   std::vector<AttentionBackend*> attention;  // of each tensor-parallel rank
   PipelineMeter* meter = nullptr;            // or none
   TraceWriter* trace = nullptr;              // or none
@@ -80,7 +84,6 @@ class ModelReplica {
     std::optional<int32_t> next_slice;  // that this replica runs
     uint64_t last_turn = 0;             // when it last ran one
     TimePoint waits_since{};            // since when that one might have been run
-    std::optional<TimePoint> ended;     // its step before
   };
 
   void send_unsent();
@@ -93,10 +96,11 @@ class ModelReplica {
   [[nodiscard]] Status check_patience(const MicroBatch& batch) const;
   Result<bool> is_runnable(int32_t micro_batch);
   Status run_slice(int32_t micro_batch);
-  Result<bool> run_whole_steps();
-  [[nodiscard]] bool only_enqueues() const;
-  [[nodiscard]] bool may_begin_soon(int32_t micro_batch) const;
-  [[nodiscard]] Duration longest_wait(Duration idle_check) const;
+  [[nodiscard]] bool only_enqueues() const { return links_.attention.front()->only_enqueues(); }
+  Result<bool> run_group();
+  [[nodiscard]] std::vector<SliceRun> enqueueable_runs() const;
+  Status wait_for_slices();
+  [[nodiscard]] Status check_received();
   Status run_slices(std::span<const SliceRun> runs);
   [[nodiscard]] bool comes_from_elsewhere(const MicroBatch& batch, int32_t slice_idx) const;
   [[nodiscard]] AwaitedMessage carried_into(int32_t micro_batch) const;
@@ -126,6 +130,7 @@ class ModelReplica {
   std::vector<MicroBatch> batches_;
   std::vector<int32_t> order_;  // of their turns
   uint64_t last_step_ = 0;      // that was begun, of any micro-batch
+  int32_t num_following_ = 0;   // steps that come after it in its group
   uint64_t num_turns_ = 0;
 };
 

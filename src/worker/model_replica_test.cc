@@ -62,9 +62,7 @@ struct SilentAttention final : AttentionBackend {
     return {};
   }
   Status receive(int32_t /*batch*/, int32_t /*idx*/, TensorView /*out*/) override { return {}; }
-  [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t /*batch*/) const override {
-    return shape;
-  }
+  [[nodiscard]] bool only_enqueues() const override { return enqueues; }
   Result<bool> has_output(int32_t micro_batch, int32_t /*idx*/) override {
     if (micro_batch == failing_batch) return internal_error("the pool of blocks is in disorder");
     return false;
@@ -74,12 +72,13 @@ struct SilentAttention final : AttentionBackend {
                    std::vector<AwaitedMessage>& /*awaited*/) const override {}
 
   int32_t failing_batch = -1;
-  std::optional<uint64_t> shape;
+  bool enqueues = false;
 };
 
 class ModelReplicaTest : public testing::Test {
  protected:
-  ModelReplicaTest() {
+  explicit ModelReplicaTest(bool in_groups = false) {
+    attention_.enqueues = in_groups;
     const EndpointConfig at_engine{.kind = TransportKind::kLoopback,
                                    .self = {1, 1},
                                    .peer = {2, 1},
@@ -96,9 +95,12 @@ class ModelReplicaTest : public testing::Test {
     std::vector<std::unique_ptr<Endpoint>> replicas;
     replicas.push_back(pending->complete(other_pending->blob(), Deadline::expired()));
     to_engine_ = other_pending->complete(blob, Deadline::expired());
-    pipeline_.emplace(
-        StepPipelineConfig{.epoch = 1, .rotation = kRotation, .num_layers = 1, .limits = kLimits},
-        std::move(replicas));
+    pipeline_.emplace(StepPipelineConfig{.epoch = 1,
+                                         .rotation = kRotation,
+                                         .num_layers = 1,
+                                         .limits = kLimits,
+                                         .in_groups = in_groups},
+                      std::move(replicas));
     replica_.emplace(
         ModelReplicaConfig{.epoch = 1,
                            .rotation = kRotation,
@@ -174,29 +176,43 @@ TEST_F(ModelReplicaTest, TheReasonOfAFailureIsHeardThoughTheReplicaIsGone) {
   EXPECT_THAT(pipeline_->poll().status().message(), HasSubstr("in disorder"));
 }
 
-TEST_F(ModelReplicaTest, StepsThatOnlyEnqueueRunTogether) {
-  attention_.shape = 0;
+class ModelReplicaInGroups : public ModelReplicaTest {
+ protected:
+  using Runs = std::vector<SliceRun>;
+
+  ModelReplicaInGroups() : ModelReplicaTest(/*in_groups=*/true) {}
+
+  // The micro-batch whose step has ended, or none.
+  std::optional<int32_t> poll() {
+    const auto finished = pipeline_->poll().value_or_throw();
+    return finished ? std::optional(finished->micro_batch) : std::nullopt;
+  }
+};
+
+TEST_F(ModelReplicaInGroups, StepsThatAreStartedTogetherRunTogether) {
   start(0);
   start(1);
   EXPECT_TRUE(run().ok());
-  using Runs = std::vector<SliceRun>;
+  EXPECT_TRUE(runner_.calls.empty());  // more may be started
+  EXPECT_EQ(poll(), std::nullopt);
+  EXPECT_TRUE(run().ok());
   EXPECT_EQ(runner_.calls, (std::vector<Runs>{{{0, 0, 2}, {1, 0, 1}}, {{1, 1, 2}}}));
-  for (int i = 0; i < 2; ++i) EXPECT_TRUE(pipeline_->poll().value_or_throw().has_value());
+  EXPECT_EQ(poll(), 0);
+  EXPECT_EQ(poll(), 1);
 }
 
-TEST_F(ModelReplicaTest, AStepWaitsALittleForWhoWasUnderWayWithIt) {
-  attention_.shape = 0;
+TEST_F(ModelReplicaInGroups, AGroupBeginsWhenTheOneBeforeHasEnded) {
   start(0);
-  start(1);
+  EXPECT_EQ(poll(), std::nullopt);
+  start(1);  // too late for it
   EXPECT_TRUE(run().ok());
-  runner_.calls.clear();
-  for (int i = 0; i < 2; ++i) EXPECT_TRUE(pipeline_->poll().value_or_throw().has_value());
+  EXPECT_EQ(runner_.calls, (std::vector<Runs>{{{0, 0, 2}}}));
+  EXPECT_EQ(poll(), 0);
   go_on(0);
+  EXPECT_EQ(poll(), std::nullopt);
   EXPECT_TRUE(run().ok());
-  EXPECT_TRUE(runner_.calls.empty());
-  clock_.advance(std::chrono::milliseconds(2));
-  EXPECT_TRUE(run().ok());
-  EXPECT_EQ(runner_.calls, (std::vector<std::vector<SliceRun>>{{{0, 0, 2}}}));
+  runner_.calls.erase(runner_.calls.begin());
+  EXPECT_EQ(runner_.calls, (std::vector<Runs>{{{0, 0, 2}, {1, 0, 1}}, {{1, 1, 2}}}));
 }
 
 TEST(SequenceStates, ASequenceStartsPastWhatItsBlocksHold) {

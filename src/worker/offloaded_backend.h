@@ -34,7 +34,8 @@ struct WireStats {
 
 class OffloadedBackend : public AttentionBackend {
  public:
-  // From any thread: every wait ends with kUnavailable. The session cannot be used again.
+  // From any thread: every wait ends with kUnavailable, at the peers too. The session cannot be
+  // used again.
   void abort();
   // Of the peers of that name; zeros if there is none. From any thread.
   [[nodiscard]] WireStats wire_stats_of(std::string_view peer_name) const;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "convert/sliced_model.h"
+#include "exec/memory_plan.h"
 #include "transport/endpoint.h"
 #include "worker/step_codec.h"
 
@@ -29,6 +31,21 @@ inline SlotIdx result_slot(int32_t micro_batch) {
 inline SlotIdx carried_slot(int32_t micro_batch, int32_t slice_idx) {
   return 2 * static_cast<SlotIdx>(micro_batch) + static_cast<SlotIdx>(slice_idx % 2);
 }
+
+// The same between devices, without headers: a slot for each value of what a slice starts from. One
+// is enough: the sender's next slice begins with what came of the slice that the receiver ran with
+// the values before, so that those have been read.
+struct CarriedSlots {
+  std::vector<uint32_t> value_bytes;  // the most, of each place among a slice's carried values
+
+  // Throws Error: kUnimplemented for rows that devices do not send, kInvalidArgument.
+  static CarriedSlots of(const SlicedModel& model, const StepLimits& limits);
+
+  [[nodiscard]] std::vector<uint32_t> all(int32_t num_micro_batches) const;
+  [[nodiscard]] SlotIdx slot_of(int32_t micro_batch, size_t value_idx) const {
+    return static_cast<SlotIdx>(static_cast<size_t>(micro_batch) * value_bytes.size() + value_idx);
+  }
+};
 
 std::vector<size_t> replica_slots_for_engine(const StepCodecLimits& limits);
 std::vector<size_t> engine_slots_for_replica(const StepCodecLimits& limits);

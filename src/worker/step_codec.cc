@@ -21,8 +21,10 @@ using wire::MessageKind;
 // The fixed parts of the payload, floats as bits.
 struct StepRecord {
   int32_t first_replica = 0;
+  int32_t num_following = 0;
   uint32_t num_released = 0;
 };
+static_assert(sizeof(StepRecord) == 12);
 
 struct SequenceRecord {
   int32_t slot = 0;
@@ -162,7 +164,10 @@ class StepReader {
     StepRecord record;
     if (!reader_.read(record)) return truncated();
     LAMINA_RETURN_IF_ERROR(check_below("replica", record.first_replica, limits_.num_replicas));
+    LAMINA_RETURN_IF_ERROR(
+        check_below("number of following steps", record.num_following, limits_.max_micro_batches));
     into.first_replica = record.first_replica;
+    into.num_following = record.num_following;
     LAMINA_RETURN_IF_ERROR(read_released(record.num_released, into.plan.released_slots));
     into.plan.sequences.resize(num_sequences);
     for (SequenceStep& step : into.plan.sequences) LAMINA_RETURN_IF_ERROR(read_sequence(step));
@@ -269,6 +274,7 @@ void encode_step(const ReplicaStep& step, uint64_t epoch, std::span<std::byte> m
                              .num_rows = count_of(plan.sequences),
                              .payload_bytes = message.size() - sizeof(MessageHeader)});
   writer.write(StepRecord{.first_replica = step.first_replica,
+                          .num_following = step.num_following,
                           .num_released = count_of(plan.released_slots)});
   writer.write_all(std::span(plan.released_slots));
   for (const SequenceStep& sequence : plan.sequences) write_sequence(sequence, writer);

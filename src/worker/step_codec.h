@@ -29,6 +29,7 @@ struct ReplicaStep {
   uint64_t step = 0;  // counts from 1 over all micro-batches
   int32_t micro_batch = 0;
   int32_t first_replica = 0;  // runs slice 0
+  int32_t num_following = 0;  // steps after this one that are run together with it
   StepPlan plan;
 };
 

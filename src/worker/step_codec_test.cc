@@ -17,8 +17,9 @@ namespace lamina {
 namespace {
 
 // Where things lie in the message of example_step().
-constexpr size_t kNumReleased = kPayload + 4;
-constexpr size_t kReleased = kPayload + 8;
+constexpr size_t kNumFollowing = kPayload + 4;
+constexpr size_t kNumReleased = kPayload + 8;
+constexpr size_t kReleased = kPayload + 12;
 constexpr size_t kSequence = kReleased + 4;  // the first, with 3 tokens, 2 blocks, 2 targets
 constexpr size_t kTokens = kSequence + 32;
 constexpr size_t kBlocks = kTokens + 12;
@@ -38,6 +39,7 @@ ReplicaStep example_step() {
   return {.step = 7,
           .micro_batch = 1,
           .first_replica = 2,
+          .num_following = 1,
           .plan = {.released_slots = {3},
                    .starts = {{.slot = 3, .sampling = sampling, .num_prompt_tokens = 4}},
                    .sequences = {{.slot = 3,
@@ -62,7 +64,8 @@ class StepSource : public Source {
   ReplicaStep step() {
     ReplicaStep step{.step = 1 + static_cast<uint64_t>(below(1000)),
                      .micro_batch = below(kLimits.max_micro_batches),
-                     .first_replica = below(kLimits.num_replicas)};
+                     .first_replica = below(kLimits.num_replicas),
+                     .num_following = below(kLimits.max_micro_batches)};
     step.plan.released_slots = slots();
     for (const int32_t slot : slots()) {
       step.plan.sequences.push_back(sequence(slot));
@@ -146,7 +149,8 @@ bool is_sound(const ReplicaStep& step) {
          num_tokens <= kLimits.max_tokens && num_rows <= kLimits.max_logits_rows &&
          num_blocks <= kLimits.max_blocks && step.micro_batch >= 0 &&
          step.micro_batch < kLimits.max_micro_batches && step.first_replica >= 0 &&
-         step.first_replica < kLimits.num_replicas &&
+         step.first_replica < kLimits.num_replicas && step.num_following >= 0 &&
+         step.num_following < kLimits.max_micro_batches &&
          std::ssize(step.plan.released_slots) <= kLimits.max_sequences &&
          all_below(step.plan.released_slots, kLimits.max_sequences);
 }
@@ -187,6 +191,8 @@ TEST(ReplicaStep, RefusesWordsPastALimit) {
   const std::vector<std::pair<size_t, uint32_t>> words = {
       {kPayload, 3},  // first_replica
       {kPayload, ~0U},
+      {kNumFollowing, 4},
+      {kNumFollowing, ~0U},
       {kNumReleased, 9},
       {kReleased, 8},
       {kReleased, ~0U},

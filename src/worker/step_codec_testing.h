@@ -111,8 +111,8 @@ inline bool same(const SequenceStep& a, const SequenceStep& b) {
 
 inline bool same(const ReplicaStep& a, const ReplicaStep& b) {
   return a.step == b.step && a.micro_batch == b.micro_batch && a.first_replica == b.first_replica &&
-         a.plan.released_slots == b.plan.released_slots && all_same(a.plan.starts, b.plan.starts) &&
-         all_same(a.plan.sequences, b.plan.sequences);
+         a.num_following == b.num_following && a.plan.released_slots == b.plan.released_slots &&
+         all_same(a.plan.starts, b.plan.starts) && all_same(a.plan.sequences, b.plan.sequences);
 }
 
 inline bool same(const TokenLogprob& a, const TokenLogprob& b) {

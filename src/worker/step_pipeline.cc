@@ -26,21 +26,41 @@ bool StepPipeline::is_under_way(int32_t micro_batch) const {
 Status StepPipeline::start(int32_t micro_batch, StepPlan plan) {
   LAMINA_CHECK(!is_under_way(micro_batch));
   MicroBatch& batch = batches_[static_cast<size_t>(micro_batch)];
-  const ReplicaStep step{.step = ++last_step_,
-                         .micro_batch = micro_batch,
-                         .first_replica = batch.first_replica,
-                         .plan = std::move(plan)};
-  message_.resize(encoded_bytes(step));
-  encode_step(step, config_.epoch, message_);
-  for (const auto& replica : replicas_) {
-    LAMINA_RETURN_IF_ERROR(replica->put(step_slot(micro_batch), message_, step.step));
-  }
-  batch.step = step.step;
+  batch.step = ++last_step_;
   batch.outputs.clear();
-  for (const SequenceStep& sequence : step.plan.sequences) {
+  for (const SequenceStep& sequence : plan.sequences) {
     batch.outputs.push_back({sequence.slot, sequence.samples, sequence.num_scored});
   }
+  started_.push_back({.step = batch.step,
+                      .micro_batch = micro_batch,
+                      .first_replica = batch.first_replica,
+                      .plan = std::move(plan)});
+  return config_.in_groups ? Status() : send_started();
+}
+
+Status StepPipeline::send_started() {
+  auto num_following = static_cast<int32_t>(started_.size());
+  for (ReplicaStep& step : started_) {
+    step.num_following = --num_following;
+    message_.resize(encoded_bytes(step));
+    encode_step(step, config_.epoch, message_);
+    for (const auto& replica : replicas_) {
+      LAMINA_RETURN_IF_ERROR(replica->put(step_slot(step.micro_batch), message_, step.step));
+    }
+  }
+  last_sent_ = last_step_;
+  started_.clear();
   return {};
+}
+
+// A group begins as a session does: its first micro-batch on replica 0, the next on the next.
+Status StepPipeline::send_group() {
+  for (ReplicaStep& step : started_) {
+    const auto place = std::ranges::count_if(
+        started_, [&](const ReplicaStep& other) { return other.micro_batch < step.micro_batch; });
+    step.first_replica = config_.rotation.initial_replica(static_cast<int32_t>(place));
+  }
+  return send_started();
 }
 
 bool StepPipeline::Expected::allows(const SequenceOutput& output) const {
@@ -48,7 +68,8 @@ bool StepPipeline::Expected::allows(const SequenceOutput& output) const {
          (output.failed || static_cast<int32_t>(output.prompt_scores.size()) == num_scored);
 }
 
-// A replica that fails says why and leaves: the reason is looked for before the leaving counts.
+// A replica that fails says why and leaves: the reason is looked for before the leaving counts. Who
+// failed first made the others fail by leaving.
 Result<std::optional<FinishedStep>> StepPipeline::poll() {
   Result<std::optional<FinishedStep>> finished = poll_steps();
   if (finished.ok()) return finished;
@@ -57,6 +78,7 @@ Result<std::optional<FinishedStep>> StepPipeline::poll() {
 }
 
 Status StepPipeline::reported_failure() const {
+  Status first;
   for (const auto& replica : replicas_) {
     for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
       const SlotIdx slot = result_slot(i);
@@ -64,16 +86,19 @@ Status StepPipeline::reported_failure() const {
       StepResult result;
       LAMINA_RETURN_IF_ERROR(
           decode_result(replica->payload(slot), config_.epoch, config_.limits, result));
-      if (!result.status.ok()) return result.status;
+      const bool is_better = first.ok() || first.code() == StatusCode::kUnavailable;
+      if (is_better && !result.status.ok()) first = result.status;
     }
   }
-  return {};
+  return first;
 }
 
 Result<std::optional<FinishedStep>> StepPipeline::poll_steps() {
+  bool is_under_way = false;
   for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
     MicroBatch& batch = batches_[static_cast<size_t>(i)];
-    if (batch.step == 0) continue;
+    if (!is_sent(batch)) continue;
+    is_under_way = true;
     LAMINA_RETURN_IF_ERROR(take_result(i));
     if (!batch.result) continue;
     LAMINA_ASSIGN_OR_RETURN(const bool acknowledged, is_acknowledged(i));
@@ -84,6 +109,7 @@ Result<std::optional<FinishedStep>> StepPipeline::poll_steps() {
     batch.first_replica = config_.rotation.replica_of(batch.first_replica, config_.num_layers);
     return std::optional(std::move(finished));
   }
+  if (!is_under_way) LAMINA_RETURN_IF_ERROR(send_group());
   return std::optional<FinishedStep>();
 }
 
@@ -139,7 +165,7 @@ Result<bool> StepPipeline::is_there(Endpoint& endpoint, SlotIdx slot, uint64_t s
 void StepPipeline::add_awaited(std::vector<AwaitedMessage>& awaited) const {
   for (int32_t i = 0; i < config_.rotation.num_micro_batches; ++i) {
     const MicroBatch& batch = batches_[static_cast<size_t>(i)];
-    if (batch.step == 0) continue;
+    if (!is_sent(batch)) continue;
     const SlotIdx slot = batch.result ? ack_slot(i) : result_slot(i);
     const size_t before = awaited.size();
     for (const auto& replica : replicas_) {

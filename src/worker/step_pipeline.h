@@ -1,6 +1,11 @@
 // StepPipeline: the engine's end of the model replicas: sends each step to all of them and takes in
 // what comes back. One step of each micro-batch may be under way. Never waits: the owner polls, and
 // sleeps on what add_awaited() names. Confined to one thread.
+//
+// Replicas that run whole steps at once are given them in groups: what has been started when all
+// steps of the group before have ended. Each has its slices of all of them run in one order, so
+// that all must know the same group; who of it begins where follows from its place there, since no
+// state stays with the replica that ran a micro-batch last.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +25,7 @@ struct StepPipelineConfig {
   Rotation rotation;
   int32_t num_layers = 0;  // attentions of a step: its slices, less the seam
   StepCodecLimits limits;
+  bool in_groups = false;
 };
 
 class StepPipeline {
@@ -27,9 +33,10 @@ class StepPipeline {
   // One endpoint for each replica.
   StepPipeline(const StepPipelineConfig& config, std::vector<std::unique_ptr<Endpoint>> replicas);
 
-  // Starts a step of a micro-batch that has none under way.
+  // Starts a step of a micro-batch that has none under way. In groups poll() sends it.
   Status start(int32_t micro_batch, StepPlan plan);
-  // A step that has ended, if there is one. An error loses all steps.
+  // A step that has ended, if there is one. An error loses all steps. Where none is left of a
+  // group, the owner has started all that it can: the next one goes out.
   Result<std::optional<FinishedStep>> poll();
   void add_awaited(std::vector<AwaitedMessage>& awaited) const;
   [[nodiscard]] bool is_under_way(int32_t micro_batch) const;
@@ -51,6 +58,11 @@ class StepPipeline {
   };
 
   Result<std::optional<FinishedStep>> poll_steps();
+  Status send_started();
+  Status send_group();
+  [[nodiscard]] bool is_sent(const MicroBatch& batch) const {
+    return batch.step != 0 && batch.step <= last_sent_;
+  }
   [[nodiscard]] Status reported_failure() const;
   Status take_result(int32_t micro_batch);
   Result<bool> is_acknowledged(int32_t micro_batch);
@@ -59,8 +71,10 @@ class StepPipeline {
   StepPipelineConfig config_;
   std::vector<std::unique_ptr<Endpoint>> replicas_;
   std::vector<MicroBatch> batches_;
+  std::vector<ReplicaStep> started_;  // and not sent yet
   std::vector<std::byte> message_;
   uint64_t last_step_ = 0;
+  uint64_t last_sent_ = 0;
 };
 
 }  // namespace lamina

@@ -65,10 +65,14 @@ def wait_workers_up(server, count, timeout=30):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("transport", ["auto", "cuda_p2p"])
+@pytest.mark.parametrize("placement", [
+    ["--transport", "auto"],
+    ["--transport", "cuda_p2p"],
+    ["--transport", "cuda_p2p", "--replicas", "2", "--micro-batches", "3"],
+], ids=["auto", "cuda_p2p", "cuda_p2p-rotation"])
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_local_worker_lost(sign, transport):
-    with Server(MODEL, *OPTIONS, "--transport", transport) as server:
+def test_local_worker_lost(sign, placement):
+    with Server(MODEL, *OPTIONS, *placement) as server:
         expected = server.complete_ids([5, 6, 7], 20)
         request = LongRequest(server)
         victim = server.worker_pids()[0]

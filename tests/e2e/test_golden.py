@@ -30,6 +30,9 @@ PLACEMENTS = {
         "--transport", "cuda_p2p", "--tensor-parallel-size", "2", "--attention-workers", "3", "--micro-batches", "2"
     ],
     "devices-sequence-split": ["--transport", "cuda_p2p", "--attention-workers", "3", "--partition", "sequence"],
+    "devices-rotation": [
+        "--transport", "cuda_p2p", "--replicas", "2", "--micro-batches", "3", "--attention-workers", "2"
+    ],
     "bound": ["--cpu-bind", "auto"],
     "colocated": ["--mode", "colocated"],
     "2-ranks-colocated": ["--mode", "colocated", "--tensor-parallel-size", "2"],

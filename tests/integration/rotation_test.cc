@@ -3,13 +3,11 @@
 // Carried values migrate at every slice. Greedy ids equal the goldens, exactly.
 #include <gtest/gtest.h>
 
-#include <optional>
-
 #include "engine/local_backend.h"
 #include "plan/partition.h"
-#include "scheduler/scheduler.h"
 #include "support/fixture_model.h"
 #include "support/paths.h"
+#include "support/sequence_run.h"
 #include "support/worker_process.h"
 #include "worker/remote_attention.h"
 #include "worker/replica_slots.h"
@@ -184,37 +182,18 @@ class Rotating {
                                        std::move(endpoints));
   }
 
-  // Runs all sequences to their end.
-  void run(std::vector<Sequence>& sequences) {
+  // Which micro-batches had steps.
+  Result<uint32_t> run(std::vector<Sequence>& sequences) {
     SchedulerConfig config = program_.scheduler();
     config.blocks = planned_.lanes;
-    Scheduler scheduler(config);
-    for (Sequence& sequence : sequences) scheduler.add(&sequence);
-    std::vector<StepPlan> plans(kRotation.num_micro_batches);
-    size_t num_left = sequences.size();
-    while (num_left > 0) {
-      scheduler.share_out();
-      for (int32_t i = 0; i < kRotation.num_micro_batches; ++i) {
-        if (pipeline_->is_under_way(i)) continue;
-        StepPlan& next = plans[static_cast<size_t>(i)] = scheduler.schedule(i);
-        if (next.empty()) continue;
-        ASSERT_TRUE(pipeline_->start(i, next).ok());
-      }
-      FinishedStep finished;
-      ASSERT_NO_FATAL_FAILURE(wait(finished));
-      const StepPlan& ended = plans[static_cast<size_t>(finished.micro_batch)];
-      used_micro_batches_ |= 1U << static_cast<uint32_t>(finished.micro_batch);
-      scheduler.complete(finished.micro_batch, ended, finished.outputs);
-      for (const SequenceStep& step : ended.sequences) {
-        Sequence* sequence = scheduler.in_slot(step.slot);
-        if (!sequence->is_complete()) continue;
-        scheduler.remove(sequence);
-        --num_left;
-      }
-    }
+    return test::run_to_end(
+        config,
+        sequences,
+        {.start = [this](int32_t micro_batch,
+                         StepPlan plan) { return pipeline_->start(micro_batch, std::move(plan)); },
+         .wait = [this](Deadline deadline) { return wait(deadline); }});
   }
 
-  [[nodiscard]] uint32_t used_micro_batches() const { return used_micro_batches_; }
   // Of each replica.
   [[nodiscard]] std::vector<uint64_t> bytes_carried() const {
     std::vector<uint64_t> bytes;
@@ -226,18 +205,13 @@ class Rotating {
   }
 
  private:
-  void wait(FinishedStep& into) {
+  Result<std::optional<FinishedStep>> wait(Deadline deadline) {
     while (true) {
       auto finished = pipeline_->poll();
-      ASSERT_TRUE(finished.ok()) << finished.status().to_string();
-      if (*finished) {
-        into = **std::move(finished);
-        return;
-      }
+      if (!finished.ok() || *finished) return finished;
       std::vector<AwaitedMessage> awaited;
       pipeline_->add_awaited(awaited);
-      const Status waited = wait_any(awaited, Deadline::after(test::kChildTimeout), WaitPolicy{});
-      ASSERT_TRUE(waited.ok()) << waited.to_string();
+      LAMINA_RETURN_IF_ERROR(wait_any(awaited, deadline, WaitPolicy{}));
     }
   }
 
@@ -246,7 +220,6 @@ class Rotating {
   AttentionPool attention_;
   std::vector<std::unique_ptr<test::ChildProcess>> replicas_;
   std::unique_ptr<StepPipeline> pipeline_;
-  uint32_t used_micro_batches_ = 0;
 };
 
 struct Case {
@@ -257,36 +230,15 @@ struct Case {
 
 class Rotation2Replicas : public ::testing::TestWithParam<Case> {};
 
-std::vector<Sequence> sequences_of(const test::Golden& golden) {
-  std::vector<Sequence> sequences(golden.prompts.size());
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    Sequence& sequence = sequences[i];
-    sequence.id = i + 1;
-    sequence.tokens = golden.prompts[i];
-    sequence.num_prompt_tokens = static_cast<int32_t>(golden.prompts[i].size());
-    sequence.max_total_tokens =
-        sequence.num_prompt_tokens + static_cast<int32_t>(golden.greedy[i].size());
-    sequence.sampling.temperature = 0;
-  }
-  return sequences;
-}
-
-void expect_greedy(const std::vector<Sequence>& sequences, const test::Golden& golden) {
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    const std::vector<int32_t> generated(
-        sequences[i].tokens.begin() + sequences[i].num_prompt_tokens, sequences[i].tokens.end());
-    EXPECT_EQ(generated, golden.greedy[i]) << "prompt " << i;
-  }
-}
-
 TEST_P(Rotation2Replicas, GivesTheGoldensIds) {
   const Case& tested = GetParam();
   const test::Golden golden = test::read_golden(test::fixture_path("models/" + tested.model));
   Rotating rotating(tested.model, tested.transport, tested.partition);
-  std::vector<Sequence> sequences = sequences_of(golden);
-  ASSERT_NO_FATAL_FAILURE(rotating.run(sequences));
-  expect_greedy(sequences, golden);
-  EXPECT_EQ(rotating.used_micro_batches(), 0b111U);
+  std::vector<Sequence> sequences = test::sequences_of(golden);
+  const Result<uint32_t> used = rotating.run(sequences);
+  ASSERT_TRUE(used.ok()) << used.status().to_string();
+  EXPECT_EQ(*used, 0b111U);
+  test::expect_greedy(sequences, golden);
   for (const uint64_t bytes : rotating.bytes_carried()) EXPECT_GT(bytes, 0U);
 }
 
@@ -302,34 +254,14 @@ TEST(ReplicaThreads, ThreeMicroBatchesColocated) {
   for (int session = 0; session < 2; ++session) {
     SchedulerConfig config = program.scheduler();
     config.blocks = backend.open_session(test::kFixtureBlocksPerSequence).value_or_throw();
-    Scheduler scheduler(config);
-    std::vector<Sequence> sequences = sequences_of(golden);
-    for (Sequence& sequence : sequences) scheduler.add(&sequence);
-    std::vector<std::optional<StepPlan>> plans(3);
-    for (size_t num_left = sequences.size(); num_left > 0;) {
-      scheduler.share_out();
-      for (int32_t i = 0; i < 3; ++i) {
-        std::optional<StepPlan>& plan = plans[static_cast<size_t>(i)];
-        if (plan) continue;
-        StepPlan next = scheduler.schedule(i);
-        if (next.empty()) continue;
-        ASSERT_TRUE(backend.start(i, next).ok());
-        plan = std::move(next);
-      }
-      auto finished = backend.wait(Deadline::after(test::kChildTimeout));
-      ASSERT_TRUE(finished.ok()) << finished.status().to_string();
-      if (!*finished) continue;
-      std::optional<StepPlan>& ended = plans[static_cast<size_t>((*finished)->micro_batch)];
-      scheduler.complete((*finished)->micro_batch, *ended, (*finished)->outputs);
-      for (const SequenceStep& step : ended->sequences) {
-        Sequence* sequence = scheduler.in_slot(step.slot);
-        if (!sequence->is_complete()) continue;
-        scheduler.remove(sequence);
-        --num_left;
-      }
-      ended.reset();
-    }
-    expect_greedy(sequences, golden);
+    std::vector<Sequence> sequences = test::sequences_of(golden);
+    const Result<uint32_t> used = test::run_to_end(
+        config,
+        sequences,
+        {.start = [&](int32_t i, StepPlan plan) { return backend.start(i, std::move(plan)); },
+         .wait = [&](Deadline deadline) { return backend.wait(deadline); }});
+    ASSERT_TRUE(used.ok()) << used.status().to_string();
+    test::expect_greedy(sequences, golden);
     EXPECT_GT(backend.times().model_seconds, 0.0);
   }
   backend.close();

@@ -58,6 +58,10 @@ ChildProcess::~ChildProcess() {
   ::close(fd_);
 }
 
+void ChildProcess::signal(int number) const {
+  ::kill(pid_, number);
+}
+
 std::unique_ptr<Endpoint> connect_through(const Channel& channel, const EndpointConfig& config) {
   auto pending = prepare_endpoint(config);
   channel.send(pending->blob());

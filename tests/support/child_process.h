@@ -33,6 +33,7 @@ class ChildProcess {
   ChildProcess& operator=(const ChildProcess&) = delete;
   ~ChildProcess();  // kills it
 
+  void signal(int number) const;
   [[nodiscard]] Channel channel() const { return Channel(fd_); }
 
  private:

@@ -60,8 +60,8 @@ void WorkerProcess::run_child(const Channel& channel) const {
       replicas.push_back(endpoints.back().get());
     }
     if (kind_ == TransportKind::kCudaP2p) {
-      workers.push_back(
-          std::make_unique<DeviceAttentionWorker>(parts_[i], *replicas.front(), StreamView(pool)));
+      workers.push_back(std::make_unique<DeviceAttentionWorker>(
+          parts_[i], std::move(replicas), StreamView(pool)));
     } else {
       workers.push_back(
           std::make_unique<AttentionWorker>(parts_[i], std::move(replicas), StreamView(pool)));

@@ -18,6 +18,7 @@ class WorkerProcess {
   // This process's ends, where it runs all replicas. Throws Error.
   std::vector<std::unique_ptr<Endpoint>> connect();
   [[nodiscard]] Channel channel() const { return process_.channel(); }
+  void signal(int number) const { process_.signal(number); }
   // What a replica's end of a part is set up with.
   [[nodiscard]] EndpointConfig replica_side(size_t part) const {
     return endpoint_config(part, /*is_worker=*/false);

@@ -33,8 +33,10 @@ inline cudaError_t read_card(Card& card) {
   return cudaSuccess;
 }
 
-// One Value for each device, made by make(card, value) when the current one is first asked for.
-// Internally locked. An error of make() is returned, and it is called again the next time.
+// One Value for each device, made by make(card, value) when the current one is first asked for, and
+// by each thread that asks meanwhile: loading a kernel may wait for the device, and that for what a
+// thread enqueues on another, which must not be held up here. Internally locked. An error of make()
+// is returned, and it is called again the next time.
 template <typename Value>
 class OfDevices {
  public:
@@ -44,18 +46,25 @@ class OfDevices {
     cudaError_t error = cudaGetDevice(&card.device);
     if (error != cudaSuccess) return error;
     if (card.device >= kMaxDevices) return cudaErrorInvalidDevice;
+    if (get(card.device, value)) return cudaSuccess;
+    error = read_card(card);
+    Value made{};
+    if (error == cudaSuccess) error = make(card, made);
+    if (error != cudaSuccess) return error;
+    value = made;
     const std::lock_guard lock(mutex_);
-    Entry& entry = entries_[card.device];
-    if (!entry.is_made) {
-      error = read_card(card);
-      if (error == cudaSuccess) error = make(card, entry.value);
-      entry.is_made = error == cudaSuccess;
-    }
-    value = entry.value;
-    return error;
+    entries_[card.device] = {true, made};
+    return cudaSuccess;
   }
 
  private:
+  bool get(int device, Value& value) {
+    const std::lock_guard lock(mutex_);
+    const Entry& entry = entries_[device];
+    if (entry.is_made) value = entry.value;
+    return entry.is_made;
+  }
+
   struct Entry {
     bool is_made = false;
     Value value{};

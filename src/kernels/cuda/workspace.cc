@@ -14,11 +14,20 @@
 namespace lamina::kernels::cuda {
 namespace {
 
-struct Workspaces {
+class Workspaces {
+ public:
+  // Of the stream, the largest last: its thread's, who alone changes them. Others are not held up
+  // meanwhile, since what allocating waits for may wait for what they enqueue on another device.
+  std::vector<Buffer>& of(StreamView stream, WorkspaceUse use) {
+    const std::lock_guard lock(mutex_);
+    return pieces_[{stream.device().idx, stream.cuda_stream(), use}];
+  }
+
+ private:
   using Key = std::tuple<int32_t, void*, WorkspaceUse>;  // device, stream
 
-  std::mutex mutex;
-  std::map<Key, std::vector<Buffer>> pieces;  // the largest last
+  std::mutex mutex_;
+  std::map<Key, std::vector<Buffer>> pieces_;
 };
 
 // Never destroyed: the driver may be gone by the time that statics are.
@@ -47,9 +56,7 @@ Result<Buffer> allocate(StreamView stream, MemoryKind kind, size_t size_bytes) {
 }  // namespace
 
 Result<std::byte*> workspace(StreamView stream, WorkspaceUse use, size_t size_bytes) {
-  Workspaces& all = workspaces();
-  const std::lock_guard lock(all.mutex);
-  std::vector<Buffer>& pieces = all.pieces[{stream.device().idx, stream.cuda_stream(), use}];
+  std::vector<Buffer>& pieces = workspaces().of(stream, use);
   if (pieces.empty() || pieces.back().size_bytes() < size_bytes) {
     const size_t doubled = pieces.empty() ? 0 : 2 * pieces.back().size_bytes();
     const MemoryKind kind =

@@ -82,16 +82,18 @@ struct Plan {
 // tokens bounds.
 class Library {
  public:
-  // Makes the handle of the stream's device if there is none.
+  // Makes the handle of the stream's device if there is none. That may wait for the device, and so
+  // for what other threads enqueue on theirs: they are not held up.
   Result<cublasLtHandle_t> handle(StreamView stream) {
+    const int32_t device = stream.device().idx;
+    if (const cublasLtHandle_t found = find_handle(device)) return found;
+    const lamina::cuda::DeviceGuard guard(stream.device());
+    cublasLtHandle_t raw = nullptr;
+    LAMINA_RETURN_IF_ERROR(to_status(cublasLtCreate(&raw), "creating a cuBLASLt handle"));
+    Handle made(raw);
     const std::lock_guard lock(mutex_);
-    Handle& handle = handles_[stream.device().idx];
-    if (!handle) {
-      const lamina::cuda::DeviceGuard guard(stream.device());
-      cublasLtHandle_t raw = nullptr;
-      LAMINA_RETURN_IF_ERROR(to_status(cublasLtCreate(&raw), "creating a cuBLASLt handle"));
-      handle.reset(raw);
-    }
+    Handle& handle = handles_[device];
+    if (!handle) handle = std::move(made);
     return handle.get();
   }
   std::optional<Plan> find(const PlanKey& key) {
@@ -105,6 +107,13 @@ class Library {
   }
 
  private:
+  // Null if there is none.
+  cublasLtHandle_t find_handle(int32_t device) {
+    const std::lock_guard lock(mutex_);
+    const auto found = handles_.find(device);
+    return found == handles_.end() ? nullptr : found->second.get();
+  }
+
   std::mutex mutex_;
   std::map<int32_t, Handle> handles_;
   std::map<PlanKey, Plan> plans_;
