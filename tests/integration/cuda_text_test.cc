@@ -33,6 +33,7 @@ struct Place {
   std::vector<std::string> workers;  // devices of attention workers; empty: those of the program
   std::string transport = "auto";
   std::string partition = "auto";
+  int32_t replicas = 1;  // with more, as many GPUs and a micro-batch more than those
 
   friend void PrintTo(const Place& place, std::ostream* out) { *out << place.name; }
 };
@@ -74,6 +75,8 @@ class Served {
     options.model = model;
     options.device = place.device;
     options.dtype = "float32";
+    options.replicas = place.replicas;
+    if (place.replicas > 1) options.micro_batches = place.replicas + 1;
     app::PlacementOptions placement;
     placement.mode = place.mode;
     placement.transport = place.workers.empty() ? "loopback" : place.transport;
@@ -152,13 +155,13 @@ class Served {
 class CudaText : public testing::TestWithParam<Place> {
  protected:
   void SetUp() override {
-    const auto is_missing = [](const std::string& name) {
+    const auto is_missing = [](const std::string& name, int32_t count = 1) {
       const Device device = parse_device(name).value_or_throw();
-      return device.kind == DeviceKind::kCuda && device.idx >= cuda::num_devices();
+      return device.kind == DeviceKind::kCuda && device.idx + count > cuda::num_devices();
     };
-    if (is_missing(GetParam().device) || std::ranges::any_of(GetParam().workers, is_missing)) {
-      GTEST_SKIP() << "no such GPU";
-    }
+    bool is_any_missing = is_missing(GetParam().device, GetParam().replicas);
+    for (const std::string& worker : GetParam().workers) is_any_missing |= is_missing(worker);
+    if (is_any_missing) GTEST_SKIP() << "no such GPU";
   }
 };
 
@@ -234,6 +237,30 @@ INSTANTIATE_TEST_SUITE_P(
               {"cuda:1", "cpu"},
               "cuda_p2p",
               "sequence"},
+        Place{"CpuReplicasByThemselves",
+              "cpu",
+              "disaggregated",
+              {"cpu", "cpu"},
+              "cuda_p2p",
+              "auto",
+              2},
+        Place{"ReplicasOverCpus", "cuda:0", "disaggregated", {"cpu", "cpu"}, "cuda_p2p", "auto", 2},
+        Place{"ReplicasOverGpu", "cuda:0", "disaggregated", {"cuda:2"}, "cuda_p2p", "auto", 2},
+        Place{"ReplicasOverGpus",
+              "cuda:0",
+              "disaggregated",
+              {"cuda:2", "cuda:3"},
+              "cuda_p2p",
+              "auto",
+              2},
+        Place{"ReplicasOverGpusSharingHeads",
+              "cuda:0",
+              "disaggregated",
+              {"cuda:2", "cuda:3"},
+              "cuda_p2p",
+              "sequence",
+              2},
+        Place{"ThreeReplicasOverGpu", "cuda:0", "disaggregated", {"cuda:3"}, "cuda_p2p", "auto", 3},
         Place{"OverGpuByNccl", "cuda:0", "disaggregated", {"cuda:1"}, "nccl"}),
     [](const auto& place) { return place.param.name; });
 
