@@ -86,7 +86,8 @@ Status SliceExecutor::begin(int32_t micro_batch, const StepInputs& inputs) {
   MicroBatch& batch = micro_batches_[static_cast<size_t>(micro_batch)];
   batch.inputs = inputs;
   set_rows(batch);
-  return is_on_host() ? Status() : stage_inputs(batch);
+  if (!is_on_host()) stage_inputs(batch);
+  return {};
 }
 
 // Where every token is sampled after, sequences decode.
@@ -102,9 +103,8 @@ void SliceExecutor::set_rows(MicroBatch& batch) const {
 }
 
 // The step before has ended on the device: its result was waited for.
-Status SliceExecutor::stage_inputs(MicroBatch& batch) const {
-  auto* staged = reinterpret_cast<int32_t*>(batch.staged_inputs.data());
-  int32_t* end = staged;
+void SliceExecutor::stage_inputs(MicroBatch& batch) {
+  auto* end = reinterpret_cast<int32_t*>(batch.staged_inputs.data());
   const auto stage = [&end](std::span<const int32_t> values, int64_t num_rows) {
     std::fill(std::ranges::copy(values, end).out, end + num_rows, 0);
     end += num_rows;
@@ -112,9 +112,13 @@ Status SliceExecutor::stage_inputs(MicroBatch& batch) const {
   stage(batch.inputs.token_ids, batch.num_tokens);
   stage(batch.inputs.positions, batch.num_tokens);
   stage(batch.inputs.logits_rows, batch.num_logits_rows);
+  batch.has_new_inputs = true;
+}
+
+Status SliceExecutor::bring_inputs(const MicroBatch& batch) const {
+  const int64_t num_inputs = 2 * batch.num_tokens + batch.num_logits_rows;
   const UploadPiece all = {
-      .begin = 0,
-      .end = static_cast<uint32_t>(static_cast<size_t>(end - staged) * sizeof(int32_t))};
+      .begin = 0, .end = static_cast<uint32_t>(static_cast<size_t>(num_inputs) * sizeof(int32_t))};
   return upload(
       batch.device_inputs.data(), batch.staged_inputs.data(), std::span(&all, 1), stream_);
 }
@@ -148,9 +152,12 @@ Status SliceExecutor::run_slice(int32_t micro_batch, int32_t slice_idx, Attentio
 Status SliceExecutor::run_slices(std::span<const SliceRun> runs,
                                  std::span<AttentionPort* const> ports) {
   const std::optional<SliceGraphs::Key> key = whole_key(runs, ports);
-  if (!key) return run_in_turn(runs, ports);
-  LAMINA_RETURN_IF_ERROR(graphs_.run(*key, stream_, [&] { return run_in_turn(runs, ports); }));
-  note_last(runs);
+  const auto enqueue = [&] { return run_in_turn(runs, ports); };
+  LAMINA_RETURN_IF_ERROR(key ? graphs_.run(*key, stream_, enqueue) : enqueue());
+  if (key) note_last(runs);
+  for (const SliceRun& run : runs) {
+    micro_batches_[static_cast<size_t>(run.micro_batch)].has_new_inputs = false;
+  }
   return {};
 }
 
@@ -176,6 +183,7 @@ std::optional<SliceGraphs::Key> SliceExecutor::whole_key(
                          .begin = runs[i].begin,
                          .end = runs[i].end,
                          .stride = runs[i].stride,
+                         .brings_inputs = batch.has_new_inputs,
                          .num_rows = batch.num_tokens,
                          .launch_shape = *shape});
   }
@@ -184,6 +192,10 @@ std::optional<SliceGraphs::Key> SliceExecutor::whole_key(
 
 Status SliceExecutor::run_in_turn(std::span<const SliceRun> runs,
                                   std::span<AttentionPort* const> ports) {
+  for (const SliceRun& run : runs) {
+    const MicroBatch& batch = micro_batches_[static_cast<size_t>(run.micro_batch)];
+    if (batch.has_new_inputs) LAMINA_RETURN_IF_ERROR(bring_inputs(batch));
+  }
   for (int32_t slice = 0; slice < num_slices(); ++slice) {
     for (size_t i = 0; i < runs.size(); ++i) {
       if (runs[i].has(slice)) LAMINA_RETURN_IF_ERROR(run_one(runs[i], slice, *ports[i]));

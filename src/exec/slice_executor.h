@@ -137,14 +137,16 @@ class SliceExecutor {
     int64_t num_tokens = 0;
     int64_t num_logits_rows = 0;
     bool is_padded = false;
-    // The inputs one after the other, as the device's operators read them: on their way there from
-    // pinned memory. Not used where the device is the host.
+    // The inputs one after the other, as the device's operators read them, brought there from
+    // pinned memory with the first slices that are run here. Not used where the device is the host.
     Buffer staged_inputs;
     Buffer device_inputs;
+    bool has_new_inputs = false;
   };
 
   [[nodiscard]] bool is_on_host() const { return stream_.device().kind == DeviceKind::kCpu; }
-  Status stage_inputs(MicroBatch& batch) const;
+  static void stage_inputs(MicroBatch& batch);
+  Status bring_inputs(const MicroBatch& batch) const;
   [[nodiscard]] TensorView input_view(const MicroBatch& batch, std::string_view name) const;
   void set_rows(MicroBatch& batch) const;
   [[nodiscard]] std::optional<SliceGraphs::Key> whole_key(

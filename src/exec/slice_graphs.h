@@ -24,9 +24,10 @@ class SliceGraphs {
     int32_t begin = 0;
     int32_t end = 0;
     int32_t stride = 1;
-    int32_t first_replica = 0;  // of the step, where launches depend on whose turn it is
-    int64_t num_rows = 0;       // of the step, padded: tokens, and logits rows where they are made
-    uint64_t launch_shape = 0;  // attention's, where its calls are among the instructions
+    bool brings_inputs = false;  // of the step, with its first slices
+    int32_t first_replica = 0;   // of the step, where launches depend on whose turn it is
+    int64_t num_rows = 0;        // of the step, padded: tokens, and logits rows where they are made
+    uint64_t launch_shape = 0;   // attention's, where its calls are among the instructions
 
     friend auto operator<=>(const Part&, const Part&) = default;
   };

@@ -15,7 +15,7 @@
 namespace lamina::wire {
 
 inline constexpr uint32_t kMagic = 0x414E4D4C;  // "LMNA"
-inline constexpr uint16_t kVersion = 4;
+inline constexpr uint16_t kVersion = 5;
 
 // Bits of MessageHeader::flags.
 inline constexpr uint8_t kIdleForQ = 1;   // kOut: the worker had nothing to do when q came
@@ -95,10 +95,10 @@ struct SequenceEntry {
 static_assert(sizeof(SequenceEntry) == 20);
 
 // The StepPlan as an attention worker sees it: changes of block tables and the shape of the step.
-// Payload of kPlan: num_rows entries, then u32 num_padded_rows, u32 num_released, the released
-// slots, then all new block ids in entry order.
-// Steps are numbered through all micro-batches of a worker: plans are applied in that order,
-// since a block may move from a sequence of one micro-batch to one of another.
+// Payload of kPlan: num_rows entries, then u32 num_padded_rows, u32 num_following, u32
+// num_released, the released slots, then all new block ids in entry order. Steps are numbered
+// through all micro-batches of a worker: plans are applied in that order, since a block may move
+// from a sequence of one micro-batch to one of another.
 struct AttentionPlan {
   uint64_t step = 0;
   uint32_t micro_batch = 0;
@@ -109,6 +109,9 @@ struct AttentionPlan {
   // Rows of q, k, v and out as devices send them to each other, those past the tokens' being
   // padding. 0: as many as tokens.
   uint32_t num_padded_rows = 0;
+  // Steps after this one, each of another micro-batch, whose slices the model's devices run in turn
+  // with this one's: layer by layer, in the order of their micro-batches.
+  uint32_t num_following = 0;
 
   [[nodiscard]] uint32_t num_tokens() const;
 };

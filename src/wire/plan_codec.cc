@@ -59,6 +59,12 @@ Status read_padded_rows(ByteReader& reader, const PlanLimits& limits, AttentionP
   return {};
 }
 
+Status read_following(ByteReader& reader, const PlanLimits& limits, AttentionPlan& plan) {
+  if (!reader.read(plan.num_following)) return truncated();
+  if (plan.num_following < limits.max_micro_batches) return {};
+  return over_limit("following steps", plan.num_following, limits.max_micro_batches - 1);
+}
+
 Status read_released_slots(ByteReader& reader, const PlanLimits& limits, AttentionPlan& plan) {
   uint32_t num_released = 0;
   if (!reader.read(num_released)) return truncated();
@@ -96,7 +102,7 @@ uint32_t AttentionPlan::num_tokens() const {
 
 size_t encoded_bytes(const AttentionPlan& plan) {
   return sizeof(MessageHeader) + plan.sequences.size() * sizeof(SequenceEntry) +
-         2 * sizeof(uint32_t) + plan.released_slots.size() * sizeof(uint32_t) +
+         3 * sizeof(uint32_t) + plan.released_slots.size() * sizeof(uint32_t) +
          plan.new_blocks.size() * sizeof(int32_t);
 }
 
@@ -111,6 +117,7 @@ void encode_plan(const AttentionPlan& plan, uint64_t epoch, std::span<std::byte>
                              .payload_bytes = message.size() - sizeof(MessageHeader)});
   writer.write_all(std::span(plan.sequences));
   writer.write(plan.num_padded_rows);
+  writer.write(plan.num_following);
   writer.write(static_cast<uint32_t>(plan.released_slots.size()));
   writer.write_all(std::span(plan.released_slots));
   writer.write_all(std::span(plan.new_blocks));
@@ -141,6 +148,7 @@ Status decode_plan(std::span<const std::byte> message,
   ByteReader reader(message.subspan(sizeof(MessageHeader)));
   LAMINA_RETURN_IF_ERROR(read_entries(reader, limits, plan));
   LAMINA_RETURN_IF_ERROR(read_padded_rows(reader, limits, plan));
+  LAMINA_RETURN_IF_ERROR(read_following(reader, limits, plan));
   LAMINA_RETURN_IF_ERROR(read_released_slots(reader, limits, plan));
   LAMINA_RETURN_IF_ERROR(read_new_blocks(reader, limits, plan));
   if (reader.remaining() != 0) {

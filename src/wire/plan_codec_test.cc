@@ -19,7 +19,8 @@ constexpr uint64_t kEpoch = 5;
 // Where things lie in the message of example_plan().
 constexpr size_t kFirstEntry = sizeof(MessageHeader);
 constexpr size_t kNumPaddedRows = kFirstEntry + 2 * sizeof(SequenceEntry);
-constexpr size_t kNumReleased = kNumPaddedRows + 4;
+constexpr size_t kNumFollowing = kNumPaddedRows + 4;
+constexpr size_t kNumReleased = kNumFollowing + 4;
 constexpr size_t kFirstReleased = kNumReleased + 4;
 constexpr size_t kFirstBlock = kFirstReleased + 4;
 
@@ -32,7 +33,8 @@ AttentionPlan example_plan() {
            {.slot = 0, .first_position = 16, .num_tokens = 1, .num_new_blocks = 1, .starts = 0}},
       .released_slots = {2},
       .new_blocks = {4, 31, 0, 9},
-      .num_padded_rows = 40};
+      .num_padded_rows = 40,
+      .num_following = 3};
 }
 
 std::vector<std::byte> encode(const AttentionPlan& plan) {
@@ -48,7 +50,7 @@ bool same(const AttentionPlan& a, const AttentionPlan& b) {
                                              b.sequences.data(),
                                              a.sequences.size() * sizeof(SequenceEntry)) == 0) &&
          a.released_slots == b.released_slots && a.new_blocks == b.new_blocks &&
-         a.num_padded_rows == b.num_padded_rows;
+         a.num_padded_rows == b.num_padded_rows && a.num_following == b.num_following;
 }
 
 // The code after the 32-bit word at `offset` became `value`.
@@ -78,6 +80,7 @@ AttentionPlan random_plan(Rng& rng) {
     slot = static_cast<uint32_t>(rng.next_below(kLimits.max_sequences));
   }
   if (rng.next_below(2) == 0) plan.num_padded_rows = kLimits.max_tokens;
+  plan.num_following = static_cast<uint32_t>(rng.next_below(kLimits.max_micro_batches));
   return plan;
 }
 
@@ -134,6 +137,8 @@ TEST(Plan, RefusesWhatIsPastALimit) {
   EXPECT_EQ(code_with(kNumPaddedRows, 34), StatusCode::kOk);
   EXPECT_EQ(code_with(kNumPaddedRows, 33), StatusCode::kInvalidArgument);  // of 34 tokens
   EXPECT_EQ(code_with(kNumPaddedRows, kLimits.max_tokens + 1), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code_with(kNumFollowing, 0), StatusCode::kOk);
+  EXPECT_EQ(code_with(kNumFollowing, kLimits.max_micro_batches), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(kNumReleased, 9), StatusCode::kInvalidArgument);
   EXPECT_EQ(code_with(kNumReleased, 8), StatusCode::kDataLoss);
   EXPECT_EQ(code_with(kFirstReleased, 8), StatusCode::kInvalidArgument);

@@ -51,12 +51,13 @@ std::vector<Size> repeat(const std::vector<Size>& slots, uint32_t times) {
 }  // namespace
 
 std::vector<size_t> attention_worker_slots(const SlotGeometry& geometry) {
-  const size_t plan = SlotSize()
-                          .add({geometry.max_sequences, sizeof(SequenceEntry)})
-                          .add({2, sizeof(uint32_t)})  // num_padded_rows, num_released
-                          .add({geometry.max_sequences, sizeof(uint32_t)})
-                          .add({geometry.num_blocks, sizeof(int32_t)})
-                          .bytes();
+  const size_t plan =
+      SlotSize()
+          .add({geometry.max_sequences, sizeof(SequenceEntry)})
+          .add({3, sizeof(uint32_t)})  // num_padded_rows, num_following, num_released
+          .add({geometry.max_sequences, sizeof(uint32_t)})
+          .add({geometry.num_blocks, sizeof(int32_t)})
+          .bytes();
   const size_t key_bytes = geometry.head_dim * dtype_bytes(geometry.dtype);
   const size_t value_bytes = geometry.latent ? 0 : geometry.value_dim * dtype_bytes(geometry.dtype);
   const size_t q = SlotSize().add({geometry.max_tokens, geometry.num_heads, key_bytes}).bytes();

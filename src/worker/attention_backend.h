@@ -18,6 +18,7 @@ namespace lamina {
 struct StepStart {
   int32_t first_replica = 0;  // runs the first slice
   int64_t num_rows = 0;       // of q, k and v: the step's tokens, and padding
+  int32_t num_following = 0;  // steps after this one that are run together with it
 };
 
 class AttentionBackend {

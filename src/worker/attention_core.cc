@@ -19,26 +19,25 @@ size_t AttentionCoreConfig::state_bytes() const {
   return static_cast<size_t>(max_tokens * row_floats) * sizeof(float);
 }
 
-AttentionCore::AttentionCore(const AttentionCoreConfig& config, std::span<const StreamView> streams)
+AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView stream)
     : config_(config),
-      streams_(streams.begin(), streams.end()),
-      cache_(
-          config.kv, config.num_blocks, memory_of(use_device_of(streams_.front()).device().kind)),
+      stream_(use_device_of(stream)),
+      cache_(config.kv, config.num_blocks, memory_of(stream_.device().kind)),
       order_(kernels::preferred_order({.dtype = config.kv.dtype,
                                        .q_dtype = config.q_dtype,
                                        .block_size = config.kv.block_size,
                                        .key_dim = config.kv.head_dim,
                                        .value_dim = config.kv.latent ? 0 : config.kv.value_dim,
-                                       .device = streams_.front().device()})),
+                                       .device = stream_.device()})),
       tables_(config.max_sequences, config.max_blocks_per_sequence, config.num_blocks),
       steps_(static_cast<size_t>(config.num_micro_batches)) {
-  const bool is_gpu = streams_.front().device().kind == DeviceKind::kCuda;
+  const bool is_gpu = stream_.device().kind == DeviceKind::kCuda;
   place_per_head();
   const auto max_sequences = static_cast<size_t>(config.max_sequences);
   for (int32_t i = 0; i < config.num_micro_batches; ++i) {
     Step& step = steps_[static_cast<size_t>(i)];
-    if (is_gpu) step.tables = std::make_unique<kernels::StepTables>(table_limits(), stream(i));
-    step.state = Buffer(memory_of(streams_.front().device().kind), config.state_bytes());
+    if (is_gpu) step.tables = std::make_unique<kernels::StepTables>(table_limits(), stream_);
+    step.state = Buffer(memory_of(stream_.device().kind), config.state_bytes());
     step.query_begin.reserve(max_sequences + 1);
     step.context_len.reserve(max_sequences);
     step.slot_mapping.reserve(static_cast<size_t>(config.max_tokens));
@@ -52,7 +51,7 @@ void AttentionCore::place_per_head() {
   for (const wire::AttentionLayer& layer : config_.layers) {
     count += layer.alibi_slopes.size() + layer.sinks.size();
   }
-  if (streams_.front().device().kind == DeviceKind::kCuda) {
+  if (stream_.device().kind == DeviceKind::kCuda) {
     per_head_memory_ = Buffer(MemoryKind::kCuda, count * sizeof(float));
   }
   size_t used = 0;
@@ -61,14 +60,14 @@ void AttentionCore::place_per_head() {
     placed.alibi_slopes = to_device(layer.alibi_slopes, used);
     placed.sinks = to_device(layer.sinks, used);
   }
-  throw_if_error(synchronize(streams_.front()));
+  throw_if_error(synchronize(stream_));
 }
 
 std::span<const float> AttentionCore::to_device(std::span<const float> values, size_t& used) {
-  if (streams_.front().device().kind == DeviceKind::kCpu || values.empty()) return values;
+  if (stream_.device().kind == DeviceKind::kCpu || values.empty()) return values;
   float* to = reinterpret_cast<float*>(per_head_memory_.data()) + used;
   used += values.size();
-  throw_if_error(copy(to, values.data(), values.size_bytes(), streams_.front()));
+  throw_if_error(copy(to, values.data(), values.size_bytes(), stream_));
   return {to, values.size()};
 }
 
@@ -101,8 +100,7 @@ Status AttentionCore::begin_step(const wire::AttentionPlan& plan) {
   Step& step = steps_[plan.micro_batch];
   LAMINA_RETURN_IF_ERROR(gather_step(plan, step));
   if (step.tables == nullptr) return {};
-  return step.tables->update(
-      batch(step), step.slot_mapping, stream(static_cast<int32_t>(plan.micro_batch)));
+  return step.tables->update(batch(step), step.slot_mapping, stream_);
 }
 
 kernels::RaggedBatch AttentionCore::batch(const Step& step) const {
@@ -252,7 +250,7 @@ Status AttentionCore::meet_cached_keys(int32_t micro_batch, int32_t layer_idx, T
   kernels::RaggedAttentionArgs args = attention_args(step, layer_idx, q);
   args.phase = kernels::AttentionPhase::kCached;
   args.state = state_view(step, q);
-  LAMINA_RETURN_IF_ERROR(kernels::ragged_attention(args, stream(micro_batch)));
+  LAMINA_RETURN_IF_ERROR(kernels::ragged_attention(args, stream_));
   step.is_started = true;
   return {};
 }
@@ -269,7 +267,7 @@ Status AttentionCore::append(int32_t micro_batch, int32_t layer_idx, TensorView 
                              .k_scales = cache_.key_scales(layer_idx),
                              .v_scales = cache_.value_scales(layer_idx),
                              .tables = current.tables.get()},
-                            stream(micro_batch));
+                            stream_);
 }
 
 Status AttentionCore::attend(
@@ -286,7 +284,7 @@ Status AttentionCore::attend(
     args.phase = kernels::AttentionPhase::kRest;
     args.state = state_view(current, q);
   }
-  return kernels::ragged_attention(args, stream(micro_batch));
+  return kernels::ragged_attention(args, stream_);
 }
 
 }  // namespace lamina

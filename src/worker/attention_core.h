@@ -44,11 +44,8 @@ struct AttentionCoreConfig {
 class AttentionCore {
  public:
   // Allocates the KV cache, in memory of the stream's device, where q, k, v and out of the calls
-  // lie too. Micro-batches whose calls do not wait for each other have streams of their own, of one
-  // device; else `streams` is one for all. Throws Error kResourceExhausted or kInvalidArgument.
-  AttentionCore(const AttentionCoreConfig& config, std::span<const StreamView> streams);
-  AttentionCore(const AttentionCoreConfig& config, StreamView stream)
-      : AttentionCore(config, std::span(&stream, 1)) {}
+  // lie too. Throws Error kResourceExhausted or kInvalidArgument.
+  AttentionCore(const AttentionCoreConfig& config, StreamView stream);
   AttentionCore(const AttentionCore&) = delete;
   AttentionCore& operator=(const AttentionCore&) = delete;
   virtual ~AttentionCore() = default;
@@ -100,9 +97,6 @@ class AttentionCore {
     std::span<const float> sinks;
   };
 
-  [[nodiscard]] StreamView stream(int32_t micro_batch) const {
-    return streams_[streams_.size() == 1 ? 0 : static_cast<size_t>(micro_batch)];
-  }
   [[nodiscard]] const Step& step(int32_t micro_batch) const {
     return steps_[static_cast<size_t>(micro_batch)];
   }
@@ -121,7 +115,7 @@ class AttentionCore {
   Status meet_cached_keys(int32_t micro_batch, int32_t layer_idx, TensorView q);
 
   AttentionCoreConfig config_;
-  std::vector<StreamView> streams_;
+  StreamView stream_;
   KvCache cache_;
   kernels::KvOrder order_;
   BlockTables tables_;

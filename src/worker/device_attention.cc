@@ -131,6 +131,7 @@ Status DeviceAttention::begin_step(int32_t micro_batch,
     if (step.first_replica != config_.replica_idx) continue;
     wire::AttentionPlan& part = step.parts[i].plan;
     part.num_padded_rows = static_cast<uint32_t>(start.num_rows);
+    part.num_following = static_cast<uint32_t>(start.num_following);
     LAMINA_RETURN_IF_ERROR(send_plan(i, part, config_.epoch, config_.num_layers));
   }
   return num_slices(step, {0, config_.num_layers + 1}) == 0 ? end_step(step) : Status();

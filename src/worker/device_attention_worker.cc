@@ -38,23 +38,8 @@ AttentionWorkerConfig checked(const AttentionWorkerConfig& config) {
   return ours;
 }
 
-std::vector<std::unique_ptr<GpuStream>> make_gpu_streams(const AttentionWorkerConfig& config,
-                                                         StreamView stream) {
-  std::vector<std::unique_ptr<GpuStream>> streams;
-  if (stream.device().kind == DeviceKind::kCpu) return streams;
-  for (int32_t i = 0; i < config.core.num_micro_batches; ++i) {
-    streams.push_back(std::make_unique<GpuStream>(stream.device()));
-  }
-  return streams;
-}
-
-// The pool for all micro-batches, where there are no GPU's streams.
-std::vector<StreamView> views_of(const std::vector<std::unique_ptr<GpuStream>>& gpu_streams,
-                                 const AttentionWorkerConfig& config,
-                                 StreamView stream) {
-  std::vector<StreamView> views(static_cast<size_t>(config.core.num_micro_batches), stream);
-  for (size_t i = 0; i < gpu_streams.size(); ++i) views[i] = gpu_streams[i]->view();
-  return views;
+std::unique_ptr<GpuStream> make_gpu_stream(Device device) {
+  return device.kind == DeviceKind::kCpu ? nullptr : std::make_unique<GpuStream>(device);
 }
 
 }  // namespace
@@ -65,9 +50,9 @@ DeviceAttentionWorker::DeviceAttentionWorker(const AttentionWorkerConfig& config
     : config_(checked(config)),
       rotation_{config.core.num_micro_batches, config.num_replicas},
       replicas_(std::move(replicas)),
-      gpu_streams_(make_gpu_streams(config, stream)),
-      streams_(views_of(gpu_streams_, config, stream)),
-      core_(config_.core, streams_),
+      gpu_stream_(make_gpu_stream(stream.device())),
+      stream_(is_on_gpu() ? gpu_stream_->view() : stream),
+      core_(config_.core, stream_),
       plans_(config_.plans(), replicas_),
       batches_(static_cast<size_t>(config_.core.num_micro_batches)) {
   make_batches();
@@ -81,27 +66,25 @@ void DeviceAttentionWorker::make_batches() {
     MicroBatch& each = batches_[i];
     each.channel = links.front()->open_channel(links,
                                                {.idx = i,
-                                                .stream = streams_[i],
+                                                .stream = stream_,
                                                 .max_wait = kMaxWait,
                                                 .is_packed = true,
                                                 .shares_device = true});
     each.q = for_rows(int64_t{config_.core.num_heads} * kv.head_dim);
     each.k = for_rows(int64_t{kv.num_kv_heads} * kv.head_dim);
     each.v = for_rows(int64_t{kv.num_kv_heads} * kv.value_dim);
-    each.out = {memory_of(streams_[i].device().kind), out_bytes(config_.core.max_tokens)};
+    each.out = {memory_of(stream_.device().kind), out_bytes(config_.core.max_tokens)};
   }
 }
 
 DeviceAttentionWorker::~DeviceAttentionWorker() {
   for (const MicroBatch& each : batches_) each.channel->abort();
-  for (const StreamView stream : streams_) {
-    const Status ended = synchronize(stream);
-    if (!ended.ok()) log_error("ending an attention worker's session: {}", ended.to_string());
-  }
+  const Status ended = synchronize(stream_);
+  if (!ended.ok()) log_error("ending an attention worker's session: {}", ended.to_string());
 }
 
 Buffer DeviceAttentionWorker::for_rows(int64_t width) const {
-  return {memory_of(streams_.front().device().kind),
+  return {memory_of(stream_.device().kind),
           static_cast<size_t>(config_.core.max_tokens * width) * dtype_bytes(config_.dtype)};
 }
 
@@ -188,11 +171,13 @@ bool DeviceAttentionWorker::has_begun(uint32_t micro_batch) const {
 
 // ---- steps ----
 
+// Of the group that was enqueued last: those before had ended when it began.
 Result<bool> DeviceAttentionWorker::end_steps() {
+  if (!group_.empty() || has_pending_work(stream_)) return false;
   bool has_ended = false;
-  for (size_t i = 0; i < batches_.size(); ++i) {
-    if (!batches_[i].is_under_way || has_pending_work(streams_[i])) continue;
-    end_step(batches_[i]);
+  for (MicroBatch& each : batches_) {
+    if (!each.is_under_way) continue;
+    end_step(each);
     has_ended = true;
   }
   return has_ended;
@@ -211,6 +196,9 @@ void DeviceAttentionWorker::end_step(MicroBatch& batch) {
 Result<bool> DeviceAttentionWorker::begin_step(uint32_t micro_batch) {
   LAMINA_ASSIGN_OR_RETURN(const auto plan, plans_.find(micro_batch));
   if (!plan) return false;
+  if (std::ranges::find(group_, micro_batch) != group_.end()) {
+    return invalid_argument("a group of plans has two of a micro-batch");
+  }
   if (batch(micro_batch).is_under_way) end_step(batch(micro_batch));
   LAMINA_RETURN_IF_ERROR(begin_step(micro_batch, *plan));
   return true;
@@ -225,6 +213,7 @@ Status DeviceAttentionWorker::begin_step(uint32_t micro_batch, const PlanReceive
   step.first_replica = plan.replica;
   step.num_tokens = core_.num_tokens(idx);
   step.num_rows = std::max<int64_t>(plan_.num_padded_rows, step.num_tokens);
+  step.is_decoding = step.num_tokens == static_cast<int32_t>(plan_.sequences.size());
   if (core_.is_partial(idx) != config_.core.shares_heads) {
     return invalid_argument("a plan names blocks of others, who have none");
   }
@@ -233,7 +222,12 @@ Status DeviceAttentionWorker::begin_step(uint32_t micro_batch, const PlanReceive
   stats_.num_blocks_used = core_.num_blocks_used();
   stats_.last_progress_ns = steady_clock().now().time_since_epoch().count();
   stats_.is_in_step = true;
-  return run_step(micro_batch);
+  if (!is_on_gpu()) {
+    step.next_layer = 0;
+    return {};
+  }
+  group_.push_back(micro_batch);
+  return plan_.num_following == 0 ? run_group() : Status();
 }
 
 // Of a step's tensors, which the device receives and sends.
@@ -249,30 +243,37 @@ void DeviceAttentionWorker::count_bytes(int64_t num_rows) {
   stats_.bytes_sent += static_cast<uint64_t>(kv.num_layers) * out_bytes(num_rows);
 }
 
-Status DeviceAttentionWorker::run_step(uint32_t micro_batch) {
-  const auto idx = static_cast<int32_t>(micro_batch);
-  const MicroBatch& step = batch(micro_batch);
-  if (!is_on_gpu()) {
-    batch(micro_batch).next_layer = 0;
-    return {};
-  }
-  const std::optional<uint64_t> shape = core_.launch_shape(idx);
-  const bool is_decoding = step.num_tokens == static_cast<int32_t>(plan_.sequences.size());
-  if (!shape || !is_decoding) return run_layers(micro_batch);
-  return graphs_.run({.parts = {{.micro_batch = idx,
-                                 .first_replica = step.first_replica,
-                                 .num_rows = step.num_rows,
-                                 .launch_shape = *shape}}},
-                     streams_[micro_batch],
-                     [&] { return run_layers(micro_batch); });
+Status DeviceAttentionWorker::run_group() {
+  std::ranges::sort(group_);
+  const std::optional<SliceGraphs::Key> key = key_of_group();
+  const Status enqueued =
+      key ? graphs_.run(*key, stream_, [&] { return run_layers(); }) : run_layers();
+  group_.clear();
+  return enqueued;
 }
 
-Status DeviceAttentionWorker::run_layers(uint32_t micro_batch) {
+// Of one graph with all of the group, if there may be one.
+std::optional<SliceGraphs::Key> DeviceAttentionWorker::key_of_group() const {
+  SliceGraphs::Key key;
+  for (const uint32_t i : group_) {
+    const auto idx = static_cast<int32_t>(i);
+    const std::optional<uint64_t> shape = core_.launch_shape(idx);
+    if (!shape || !batches_[i].is_decoding) return std::nullopt;
+    key.parts.push_back({.micro_batch = idx,
+                         .first_replica = batches_[i].first_replica,
+                         .num_rows = batches_[i].num_rows,
+                         .launch_shape = *shape});
+  }
+  return key;
+}
+
+Status DeviceAttentionWorker::run_layers() {
   const int32_t num_layers = config_.core.kv.num_layers;
   for (int32_t layer = 0; layer < num_layers; ++layer) {
-    LAMINA_RETURN_IF_ERROR(run_layer(micro_batch, layer));
+    for (const uint32_t i : group_) LAMINA_RETURN_IF_ERROR(run_layer(i, layer));
   }
-  return end_layers(micro_batch);
+  for (const uint32_t i : group_) LAMINA_RETURN_IF_ERROR(end_layers(i));
+  return {};
 }
 
 Status DeviceAttentionWorker::end_layers(uint32_t micro_batch) {

@@ -1,7 +1,9 @@
 // DeviceAttentionWorker: an attention worker's end of DeviceAttention. A plan is all that its host
 // is told of a step. On a GPU it brings block tables and lengths there and enqueues all layers,
 // each of which waits for q, k and v, appends, attends and sends the output by itself; decoding
-// steps are captured, once for each number of rows and turn of replicas. On a CPU the thread polls
+// steps are captured, once for each number of rows and turn of replicas. Steps of a group are
+// enqueued together, on one stream, in the order in which the model runs their slices: an output
+// never waits for a GPU that is full of another micro-batch's attention. On a CPU the thread polls
 // for the next layer of each micro-batch while steps are under way. Replicas of the model take
 // turns as with AttentionWorker. Confined to one thread, but for stats.
 #pragma once
@@ -22,9 +24,9 @@ namespace lamina {
 class DeviceAttentionWorker final : public TileWorker {
  public:
   // `replicas` lead to the rank of the model's replicas and outlive this; each has a device link.
-  // `stream`: the pool that computes, or names the GPU, where each micro-batch has a stream: tiles
-  // and micro-batches wait for each other by way of the model. Throws what AttentionCore throws;
-  // kUnimplemented for rows that devices do not send.
+  // `stream`: the pool that computes, or names the GPU, where the worker has a stream of its own:
+  // tiles wait for each other by way of the model. Throws what AttentionCore throws; kUnimplemented
+  // for rows that devices do not send.
   DeviceAttentionWorker(const AttentionWorkerConfig& config,
                         std::vector<Endpoint*> replicas,
                         StreamView stream);
@@ -46,6 +48,7 @@ class DeviceAttentionWorker final : public TileWorker {
     int32_t first_replica = 0;  // of the step: where its plan came from
     int32_t num_tokens = 0;
     int64_t num_rows = 0;  // of its tensors
+    bool is_decoding = false;
     bool is_under_way = false;
     int32_t next_layer = 0;  // on a CPU
   };
@@ -58,7 +61,7 @@ class DeviceAttentionWorker final : public TileWorker {
   };
 
   [[nodiscard]] MicroBatch& batch(uint32_t idx) { return batches_[idx]; }
-  [[nodiscard]] bool is_on_gpu() const { return !gpu_streams_.empty(); }
+  [[nodiscard]] bool is_on_gpu() const { return gpu_stream_ != nullptr; }
   Result<bool> end_steps();
   Result<bool> run_next_layer();
   [[nodiscard]] bool has_begun(uint32_t micro_batch) const;
@@ -68,8 +71,9 @@ class DeviceAttentionWorker final : public TileWorker {
   // The link of who runs a slice: from there comes what it sends to attention, there goes what it
   // waits for.
   [[nodiscard]] size_t link_of(const MicroBatch& step, int32_t slice_idx) const;
-  Status run_step(uint32_t micro_batch);
-  Status run_layers(uint32_t micro_batch);
+  Status run_group();
+  Status run_layers();
+  [[nodiscard]] std::optional<SliceGraphs::Key> key_of_group() const;
   Status end_layers(uint32_t micro_batch);
   Status run_layer(uint32_t micro_batch, int32_t layer);
   Status check_waits() const;
@@ -82,12 +86,13 @@ class DeviceAttentionWorker final : public TileWorker {
   AttentionWorkerConfig config_;
   Rotation rotation_;
   std::vector<Endpoint*> replicas_;
-  std::vector<std::unique_ptr<GpuStream>> gpu_streams_;  // on a GPU
-  std::vector<StreamView> streams_;                      // of each micro-batch
+  std::unique_ptr<GpuStream> gpu_stream_;  // on a GPU
+  StreamView stream_;
   AttentionCore core_;
   PlanReceiver plans_;
   wire::AttentionPlan plan_;
   std::vector<MicroBatch> batches_;
+  std::vector<uint32_t> group_;  // micro-batches of the group that begins, on a GPU
   SliceGraphs graphs_;
   uint32_t num_vain_looks_ = 0;  // for layers, in a row, on a CPU
 };

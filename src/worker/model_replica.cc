@@ -146,7 +146,8 @@ Status ModelReplica::begin_step(int32_t micro_batch) {
     LAMINA_RETURN_IF_ERROR(runner_.begin(micro_batch, b.inputs.view()));
   }
   const StepStart start = {.first_replica = b.step.first_replica,
-                           .num_rows = b.next_slice ? runner_.num_rows(micro_batch) : 0};
+                           .num_rows = b.next_slice ? runner_.num_rows(micro_batch) : 0,
+                           .num_following = b.step.num_following};
   for (AttentionBackend* backend : links_.attention) {
     LAMINA_RETURN_IF_ERROR(backend->begin_step(micro_batch, start, b.step.plan));
   }
