@@ -312,10 +312,12 @@ void ServingEngine::start_steps() try {
   fail_running(internal_error(error.what()));
 }
 
-// Waits for a step to end, or for news.
+// Waits for a step to end, or for news. What was started is on its way before stats are published.
 void ServingEngine::finish_step() try {
-  if (steady_clock().now() - last_publish_ > kPublishInterval) publish_stats();
-  Result<std::optional<FinishedStep>> finished = backend_->wait(Deadline::after(kPublishInterval));
+  const bool is_time = steady_clock().now() - last_publish_ > kPublishInterval;
+  Result<std::optional<FinishedStep>> finished =
+      backend_->wait(is_time ? Deadline::expired() : Deadline::after(kPublishInterval));
+  if (is_time) publish_stats();
   if (!finished.ok()) return fail_running(finished.status());
   if (*finished) apply(**finished);
 } catch (const std::exception& error) {

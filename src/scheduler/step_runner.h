@@ -20,6 +20,7 @@ class StepRunner {
   // of any step under way counts, and the workers' state of every slot is lost.
   virtual Status start(int32_t micro_batch, StepPlan plan) = 0;
   // Waits until a step ends, `deadline` passes or somebody interrupts: nothing in the latter cases.
+  // All that can be is started: a runner may have waited for that.
   virtual Result<std::optional<FinishedStep>> wait(Deadline deadline) = 0;
   // From any thread: ends a wait under way or the next one.
   virtual void interrupt() = 0;

@@ -22,7 +22,8 @@ class SliceRunner {
   // Rows of the step's values: its tokens, and padding.
   [[nodiscard]] virtual int64_t num_rows(int32_t micro_batch) const = 0;
   // Runs slices of some micro-batches in turn, attention of rank r through attention[r]. Waits for
-  // its output before each slice, where it is not there yet and the backend has no launch shape.
+  // its output before each slice, where it is not there yet and the backend has no launch shape. Of
+  // runs with a stride attention hands carried values on, too.
   virtual Status run_slices(std::span<const SliceRun> runs,
                             std::span<AttentionBackend* const> attention) = 0;
   // [S, V] f32 after a last slice, writable, valid until the next slice.
