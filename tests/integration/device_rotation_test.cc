@@ -277,8 +277,14 @@ TEST(DeviceRotationErrors, ASessionIsClosedAmidAGroup) {
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const Rotation rotation :
-       {Rotation{2, 1}, Rotation{2, 2}, Rotation{3, 2}, Rotation{4, 3}, Rotation{3, 3}}) {
+  for (const Rotation rotation : {Rotation{2, 1},
+                                  Rotation{1, 2},
+                                  Rotation{2, 2},
+                                  Rotation{3, 2},
+                                  Rotation{4, 2},
+                                  Rotation{2, 3},
+                                  Rotation{3, 3},
+                                  Rotation{4, 3}}) {
     all.push_back({.model = "llama-gqa", .rotation = rotation});
   }
   for (const char* model : {"llama-mha-tied", "deepseek_v2", "falcon", "gemma2", "gpt_oss"}) {
