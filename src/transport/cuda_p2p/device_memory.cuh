@@ -18,6 +18,7 @@ struct DeviceMemory {
   // of them, and of the host's word and of time within a few hundred.
   static constexpr uint32_t kLooksPerFailure = 32;
   static constexpr uint32_t kLooksPerLimits = 512;
+  static constexpr uint64_t kAskIntervalNs = 100'000;
 
   // Whether this thread is the lowest of those of its warp that run together here. The lowest of
   // all that wait is that wherever it is: there is always one.
@@ -79,6 +80,10 @@ struct DeviceMemory {
   // Of this GPU's memory.
   __device__ static bool claim(uint64_t* word) {
     return atomicExch(reinterpret_cast<unsigned long long*>(word), 1ULL) == 0;
+  }
+  // Of this GPU's memory: whether it was `old` still, and is `value` now.
+  __device__ static bool replace(uint64_t* word, uint64_t old, uint64_t value) {
+    return atomicCAS(reinterpret_cast<unsigned long long*>(word), old, value) == old;
   }
   // Of this GPU's memory, by its blocks; the new count. Whoever counts later knows what those
   // before knew.

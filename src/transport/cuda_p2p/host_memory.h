@@ -15,6 +15,7 @@ struct HostMemory {
   // A look may give the core away: nothing is far next to that.
   static constexpr uint32_t kLooksPerFailure = 32;
   static constexpr uint32_t kLooksPerLimits = 32;
+  static constexpr uint64_t kAskIntervalNs = 0;
 
   static bool is_leader() { return true; }
 
@@ -43,6 +44,10 @@ struct HostMemory {
   // Whether the caller is the first to set it.
   static bool claim(uint64_t* word) {
     return std::atomic_ref(*word).exchange(1, std::memory_order_relaxed) == 0;
+  }
+  // Whether it was `old` still, and is `value` now.
+  static bool replace(uint64_t* word, uint64_t old, uint64_t value) {
+    return std::atomic_ref(*word).compare_exchange_strong(old, value, std::memory_order_relaxed);
   }
   // The new count. Whoever counts later knows what those before knew.
   static uint64_t count_up(uint64_t* word) {

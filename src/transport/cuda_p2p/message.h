@@ -25,8 +25,8 @@ inline constexpr uint32_t kLinesBatch = 4;
 
 // A wait's limits: the failure of another wait of the stream, the host's word, and time. The first
 // is near, and every thread looks there once in a while. The host's word is far away: thousands of
-// threads that ask for it slow each other down. So of threads that wait side by side one looks
-// there, seldom, and at the clock, which starts then; when it fails, the others see that.
+// threads that ask for it slow each other down. So of threads that wait side by side one looks at
+// the clock, which starts then, and of those one asks the host; when it fails, the others see that.
 template <typename Memory>
 class Patience {
  public:
@@ -59,11 +59,19 @@ class Patience {
 
  private:
   LAMINA_MESSAGE_CODE bool is_within_limits(uint64_t seen) {
-    if (Memory::load_relaxed(&step_.control->abort) != 0) return fail(WaitError::kAborted, seen);
     const uint64_t now_ns = Memory::now_ns();
     if (begin_ns_ == 0) begin_ns_ = now_ns;
     if (now_ns - begin_ns_ > step_.max_wait_ns) return fail(WaitError::kTimedOut, seen);
-    return true;
+    if (!asks_host(now_ns) || Memory::load_relaxed(&step_.control->abort) == 0) return true;
+    return fail(WaitError::kAborted, seen);
+  }
+
+  // One of all that wait asks, and nobody again for a while. Where all ask, they wait for their
+  // answers, and the peer for them: so it asks, too, and both go on like that.
+  LAMINA_MESSAGE_CODE bool asks_host(uint64_t now_ns) {
+    const uint64_t asked_ns = Memory::load_relaxed(&step_.state->asked_ns);
+    return now_ns >= asked_ns + Memory::kAskIntervalNs &&
+           Memory::replace(&step_.state->asked_ns, asked_ns, now_ns);
   }
 
   const StepView& step_;

@@ -190,6 +190,7 @@ enum class WaitError : uint32_t { kNone, kTimedOut, kAborted, kWrongSize };
 struct alignas(64) StepState {
   Stamp base = 0;       // messages of this step are base + 1, base + 2, ...
   uint64_t failed = 0;  // 1: a wait has ended in an error; later ones end at once, nothing is sent
+  uint64_t asked_ns = 0;  // when one that waits last looked for the host's word
   // Blocks that have stored their parts of a launch's pushed message 0, 1, ..., until all have.
   // The stream's kernels share them: the next one begins when they are zero again.
   alignas(64) uint64_t num_stored[kMaxPeers] = {};
