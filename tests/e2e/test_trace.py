@@ -13,12 +13,13 @@ NUM_LAYERS = json.loads((MODEL / "config.json").read_text())["num_hidden_layers"
 
 @pytest.fixture(scope="module")
 def events():
-    """Of a server with two replicas, three micro-batches and two attention workers, after six requests at once."""
+    """Of a server with two replicas, three micro-batches and two attention workers, after six requests at once,
+    long enough that all micro-batches have some."""
     with temporary_directory() as folder:
         path = f"{folder}/trace.json"
         with Server(MODEL, "--dtype", "float32", "--skip-tokenizer-init", "--replicas", 2, "--micro-batches", 3,
                     "--attention-workers", 2, "--trace", path) as server:
-            in_parallel(lambda i: server.complete_ids([5 + i] * 9, 12), range(6))
+            in_parallel(lambda i: server.complete_ids([5 + i] * 9, 40), range(6))
         with open(path) as file:
             return json.load(file)["traceEvents"]
 
