@@ -3,8 +3,9 @@
 // serve` places and a worker process of its own. Beside each step what it is made of, measured in
 // the same run: of all its micro-batches the slices without attention (T_m), and the attention
 // without slices (T_a); and the same batch colocated, where that fits one card. One micro-batch
-// takes their sum and what the wire adds; several the larger of both, at least. Prints a line a
-// point; asserts nothing. Needs two GPUs.
+// takes their sum and what the wire adds; several the larger of both, at least. And what the
+// planner predicts, from a profile of these GPUs measured first, at other numbers of sequences and
+// lengths of context. Prints a line a point; asserts nothing. Needs two GPUs.
 //   lamina_bench_cuda_offload [model [layers [flags of lamina serve]]]
 // llama-33b by default, or llama-3-8b, llama-3-70b, qwen2.5-32b; 0 layers: all. Flags stand for
 // --device cuda:0 --transport cuda_p2p, and a worker on cuda:1.
@@ -16,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,9 +26,12 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "device/cuda/memory.h"
+#include "planner/model_source.h"
 #include "random_model.h"
 #include "serve_options.h"
 #include "step_loop.h"
+#include "step_prediction.h"
+#include "transport/measure/peer.h"
 #include "worker/attention_core.h"
 #include "worker/no_attention.h"
 #include "worker/rank_group.h"
@@ -36,7 +41,7 @@ namespace {
 
 constexpr std::array<int32_t, 3> kBatches = {16, 64, 256};
 constexpr std::array<int32_t, 3> kContexts = {1024, 4096, 16384};
-constexpr int32_t kMostSequences = 256;
+constexpr int32_t kMostSequences = 288;  // of the profile, beyond the largest batch
 constexpr int kSteps = 20;
 
 struct Point {
@@ -165,6 +170,22 @@ class Bench {
     load(options.model, layers);
   }
 
+  // Around the points and none of them.
+  void profile(Device attention_device) {
+    const GpuStream other(attention_device);
+    planner::ProfileGrid grid = planner::ProfileGrid::of(work_, kMostSequences, kContexts.back());
+    grid.slice_rows = grid.sequences = {6, 12, 24, 48, 96, 192, kMostSequences};
+    grid.rows = {1, kMostSequences};  // slices are measured whole
+    grid.contexts = {768, 3072, 12288, 20480};
+    grid.head_parts = {1};
+    grid.message_bytes = {64, 16 << 10, 128 << 10, 1 << 20, 4 << 20};
+    const TimePoint begin = steady_clock().now();
+    prediction_.emplace(work_, model_.program, stream(), other.view(), grid);
+    fmt::print("profiled in {:.1f} s\n",
+               std::chrono::duration<double>(steady_clock().now() - begin).count());
+    use_device_of(stream());
+  }
+
   // Attention first: its cards hold nothing else then.
   void measure_parts(Device attention_device) {
     GpuStream other(attention_device);
@@ -192,14 +213,31 @@ class Bench {
     app::PlacementOptions options = placement_;
     options.mode = "colocated";
     try {
-      measure("colocated", options, 1);
+      measure("colocated", options, {.overlap = false});
     } catch (const Error& error) {
       if (error.code() != StatusCode::kResourceExhausted) throw;
       fmt::print("colocated: {}\n", error.what());  // a card without room for any sequence
     }
   }
   void run_offloaded(int32_t num_micro_batches) {
-    measure(fmt::format("offloaded, n {}", num_micro_batches), placement_, num_micro_batches);
+    measure(fmt::format("offloaded, n {}", num_micro_batches),
+            placement_,
+            {.num_attention_workers = 1,
+             .num_micro_batches = num_micro_batches,
+             .overlap = placement_.overlap});
+  }
+
+  void print_errors() const {
+    double sum = 0;
+    double worst = 0;
+    for (const double error : errors_) {
+      sum += std::abs(error);
+      worst = std::max(worst, std::abs(error));
+    }
+    fmt::print("{} predictions: {:.1f} % off in the mean, {:.1f} % at worst\n",
+               errors_.size(),
+               100 * sum / static_cast<double>(errors_.size()),
+               100 * worst);
   }
 
  private:
@@ -212,6 +250,7 @@ class Bench {
     program.max_num_seqs = kMostSequences;
     program.max_num_batched_tokens = kMostSequences;
     program.max_logits_rows = kMostSequences;
+    work_ = planner::model_work(llama_config(options.model, layers), options.model);
     ModelShard& shard = program.ranks.emplace_back();
     shard.sliced = llama_model(options.model, layers);
     shard.weights = std::make_unique<RandomWeights>(shard.sliced.graph, stream());
@@ -231,34 +270,40 @@ class Bench {
 
   void measure(const std::string& name,
                const app::PlacementOptions& options,
-               int32_t num_micro_batches) {
-    model_.program.rotation = {.num_micro_batches = num_micro_batches, .num_replicas = 1};
+               const PlacementSpec& spec) {
+    model_.program.rotation = {.num_micro_batches = spec.num_micro_batches, .num_replicas = 1};
     app::Placement placement;
     const auto backend = app::place_backend(options, cpus_, model_, "warning", placement);
     StepLoop loop(*backend, model_.program, kContexts.front());
     for (const Point& point : points_) {
       if (point.batch > loop.most_sequences(point.context)) continue;
-      measure_point(name, point, num_micro_batches, loop);
+      measure_point(name, point, spec, loop);
     }
   }
 
   void measure_point(const std::string& name,
                      Point point,
-                     int32_t num_micro_batches,
+                     const PlacementSpec& spec,
                      StepLoop& loop) {
+    const int32_t num_micro_batches = spec.num_micro_batches;
     loop.set_sequences(point.batch, point.context);
     loop.run_steps(4);  // sequences begin, kernels are loaded, graphs captured
     const double cpu_before = working_seconds();
     const double seconds = loop.run_steps(kSteps);
     const double cpu = (working_seconds() - cpu_before) / kSteps / num_micro_batches;
     const Parts& parts = parts_[{point, num_micro_batches}];
-    fmt::print("{:15} B {:3} S {:5}  {:8.2f} ms  T_m {:8.2f}  T_a {:8.2f}",
-               name,
-               point.batch,
-               point.context,
-               1e3 * seconds,
-               1e3 * parts.model,
-               1e3 * parts.attention);
+    const double predicted = prediction_->estimate(spec, point.batch, point.context).step_s;
+    errors_.push_back(predicted / seconds - 1);
+    fmt::print(
+        "{:15} B {:3} S {:5}  {:8.2f} ms  predicted {:8.2f} {:+5.1f} %  T_m {:8.2f}  T_a {:8.2f}",
+        name,
+        point.batch,
+        point.context,
+        1e3 * seconds,
+        1e3 * predicted,
+        100 * errors_.back(),
+        1e3 * parts.model,
+        1e3 * parts.attention);
     if (name == "colocated") {
       colocated_[point] = seconds;
     } else {
@@ -278,6 +323,9 @@ class Bench {
   app::PlacementOptions placement_;
   app::ProcessCpus cpus_;
   app::LoadedModel model_;  // neither files nor tokenizer
+  ModelWork work_;
+  std::optional<StepPrediction> prediction_;
+  std::vector<double> errors_;  // of predictions
   std::vector<Point> points_;
   std::map<std::pair<Point, int32_t>, Parts> parts_;  // by micro-batches, too
   std::map<Point, double> colocated_;
@@ -291,9 +339,12 @@ int run(app::ServeOptions options, int64_t layers) {
   std::vector<std::string>& devices = options.placement.attention_device;
   if (devices.empty()) devices = {"cuda:1"};
   Bench bench(options, layers);
-  bench.measure_parts(parse_device(devices.front()).value_or_throw());
+  const Device attention_device = parse_device(devices.front()).value_or_throw();
+  bench.profile(attention_device);
+  bench.measure_parts(attention_device);
   bench.run_colocated();
   for (const int32_t num_micro_batches : kMicroBatches) bench.run_offloaded(num_micro_batches);
+  bench.print_errors();
   return 0;
 }
 
@@ -301,6 +352,7 @@ int run(app::ServeOptions options, int64_t layers) {
 }  // namespace lamina::bench
 
 int main(int argc, char** argv) {
+  if (argc == 2 && argv[1] == lamina::measure::kPeerArgument) return lamina::measure::run_peer();
   return lamina::bench::run_with_serve_options(argc,
                                                argv,
                                                "llama-33b",
