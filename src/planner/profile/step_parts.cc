@@ -68,12 +68,12 @@ Status SlicePart::sample() {
 
 AttentionPart::AttentionPart(const AttentionPoint& point, int32_t num_layers, StreamView stream)
     : point_(point),
+      stream_(stream),
       core_(core_config(point, num_layers, stream.device().kind), stream),
       q_(dummy_values({point.sequences, point.heads, point.head_dim}, stream)),
       kv_(dummy_values({point.sequences * kBlockSize, point.kv_heads, point.head_dim}, stream)),
       out_(dummy_values({point.sequences, point.heads, point.head_dim}, stream)) {
   throw_if_error(write_cache());
-  throw_if_error(synchronize(stream));
 }
 
 // Memory that nobody has written to is no memory yet, and reading it would cost nothing: prompts, a
@@ -97,6 +97,8 @@ Status AttentionPart::write_cache() {
     for (int32_t layer = 0; layer < core_.config().kv.num_layers; ++layer) {
       LAMINA_RETURN_IF_ERROR(append(layer, tokens * point_.sequences));
     }
+    // What a step's tables are copied from is the next one's too.
+    LAMINA_RETURN_IF_ERROR(synchronize(stream_));
   }
   return core_.begin_step(decoding_plan());
 }

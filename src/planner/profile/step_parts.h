@@ -54,6 +54,7 @@ class AttentionPart {
   Status append(int32_t layer_idx, int32_t num_tokens);
 
   AttentionPoint point_;
+  StreamView stream_;
   AttentionCore core_;
   uint64_t step_ = 0;
   Buffer q_;
