@@ -35,19 +35,22 @@ double own_ticks(const std::filesystem::path& process) {
 
 }  // namespace
 
-OtherWork::Ticks OtherWork::now() {
+OtherWork::Ticks OtherWork::now() const {
   Ticks ticks;
   std::ifstream file("/proc/stat");
-  std::string cpu;
-  file >> cpu;
-  double idle = 0;
-  for (int field = 0; field < 8; ++field) {  // user nice system idle iowait irq softirq steal
-    double value = 0;
-    file >> value;
-    ticks.all += value;
-    if (field == 3 || field == 4) idle += value;
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream fields(line);
+    std::string name;
+    fields >> name;
+    const auto is_it = [&](int cpu) { return name == "cpu" + std::to_string(cpu); };
+    if (std::ranges::none_of(cpus_, is_it)) continue;
+    for (int field = 0; field < 8; ++field) {  // user nice system idle iowait irq softirq steal
+      double value = 0;
+      fields >> value;
+      ticks.all += value;
+      if (field != 3 && field != 4) ticks.busy += value;
+    }
   }
-  ticks.busy = ticks.all - idle;
   for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") == std::string::npos) {

@@ -4,8 +4,9 @@
 // the same run: of all its micro-batches the slices without attention, shared out over the replicas
 // (T_m), the attention without slices (T_a), and the messages of all layers alone (T_w); and the
 // same batch colocated, where that fits one card. One micro-batch takes their sum; several the
-// larger of slices and attention, and of each one's sum, at least. Prints a line a point; asserts
-// nothing. Needs two GPUs.
+// larger of slices and attention, and of each one's sum, at least. And what the planner predicts,
+// from a profile of these GPUs measured first, at other numbers of sequences and lengths of
+// context. Prints a line a point; asserts nothing. Needs two GPUs.
 //   lamina_bench_cuda_offload [model [layers [flags of lamina serve]]]
 // llama-33b by default, or llama-3-8b, llama-3-70b, qwen2.5-32b; 0 layers: all. Flags stand for
 // --device cuda:0 --transport cuda_p2p, and a worker on the next GPU. With --replicas R those are
@@ -15,9 +16,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +32,7 @@
 #include "random_model.h"
 #include "serve_options.h"
 #include "step_loop.h"
+#include "step_prediction.h"
 #include "transport/measure/device_trips.h"
 #include "transport/measure/trip_times.h"
 #include "worker/attention_core.h"
@@ -41,6 +45,7 @@ namespace {
 // Of two micro-batches together.
 constexpr std::array<int32_t, 3> kBatches = {16, 64, 256};
 constexpr std::array<int32_t, 3> kContexts = {1024, 4096, 16384};
+constexpr int32_t kMostSequences = 288;  // of the profile, beyond the largest batch
 constexpr int kSteps = 20;
 
 struct Point {
@@ -214,9 +219,25 @@ class Bench {
     choose_points();
   }
 
+  // Around the points and none of them.
+  void profile() {
+    const GpuStream other(attention_device());
+    planner::ProfileGrid grid = planner::ProfileGrid::of(work_, kMostSequences, kContexts.back());
+    grid.slice_rows = grid.sequences = {6, 12, 24, 48, 96, 192, kMostSequences};
+    grid.rows = {1, kMostSequences};  // slices are measured whole
+    grid.contexts = {768, 3072, 12288, 20480};
+    grid.head_parts = {1};
+    grid.message_bytes = {64, 16 << 10, 128 << 10, 1 << 20, 4 << 20};
+    const TimePoint begin = steady_clock().now();
+    prediction_.emplace(work_, model_.program, stream(), other.view(), grid);
+    fmt::print("profiled in {:.1f} s\n",
+               std::chrono::duration<double>(steady_clock().now() - begin).count());
+    use_device_of(stream());
+  }
+
   // Attention first: its cards hold nothing else then.
   void measure_parts() {
-    GpuStream other(parse_device(placement_.attention_device.front()).value_or_throw());
+    GpuStream other(attention_device());
     use_device_of(other.view());
     for (const Point& point : points_) {
       for (const Rotation& rotation : rotations_) {
@@ -246,13 +267,32 @@ class Bench {
       measure(
           fmt::format("offloaded, n {} R {}", rotation.num_micro_batches, rotation.num_replicas),
           placement_,
-          rotation);
+          {.num_replicas = rotation.num_replicas,
+           .num_attention_workers = num_workers(),
+           .num_micro_batches = rotation.num_micro_batches,
+           .overlap = placement_.overlap});
     }
+  }
+
+  void print_errors() const {
+    double sum = 0;
+    double worst = 0;
+    for (const double error : errors_) {
+      sum += std::abs(error);
+      worst = std::max(worst, std::abs(error));
+    }
+    fmt::print("{} predictions: {:.1f} % off in the mean, {:.1f} % at worst\n",
+               errors_.size(),
+               100 * sum / static_cast<double>(errors_.size()),
+               100 * worst);
   }
 
  private:
   [[nodiscard]] StreamView stream() const { return model_.gpus.front()->view(); }
   [[nodiscard]] int32_t num_workers() const { return placement_.attention_workers; }
+  [[nodiscard]] Device attention_device() const {
+    return parse_device(placement_.attention_device.front()).value_or_throw();
+  }
 
   // What does not depend on contexts.
   Parts measure_batch(measure::DeviceTrips& trips, int32_t batch) {
@@ -265,6 +305,7 @@ class Bench {
     ModelProgram& program = model_.program;
     program.block_size = options.block_size;
     program.max_model_len = kContexts.back();
+    work_ = planner::model_work(llama_config(options.model, layers), options.model);
     ModelShard& shard = program.ranks.emplace_back();
     shard.sliced = llama_model(options.model, layers);
     for (const auto& gpu : model_.gpus) {
@@ -286,7 +327,7 @@ class Bench {
   void choose_points() {
     const int32_t n = std::max(2, rotations_.back().num_micro_batches);
     ModelProgram& program = model_.program;
-    program.max_num_seqs = kBatches.back() / 2 * n;
+    program.max_num_seqs = std::max(kMostSequences, kBatches.back() / 2 * n);
     program.max_num_batched_tokens = program.max_num_seqs;
     program.max_logits_rows = program.max_num_seqs;
     const double kv_bytes = program.decode_work().kv_bytes_per_position;
@@ -305,7 +346,7 @@ class Bench {
     app::PlacementOptions options = placement_;
     options.mode = "colocated";
     try {
-      measure("colocated", options, {1, 1});
+      measure("colocated", options, {.overlap = false});
     } catch (const Error& error) {
       if (error.code() != StatusCode::kResourceExhausted) throw;
       fmt::print("colocated: {}\n", error.what());  // a card without room for any sequence
@@ -314,39 +355,47 @@ class Bench {
 
   void measure(const std::string& name,
                const app::PlacementOptions& options,
-               const Rotation& rotation) {
-    model_.program.rotation = rotation;
+               const PlacementSpec& spec) {
+    model_.program.rotation = {spec.num_micro_batches, spec.num_replicas};
     app::Placement placement;
     const auto backend = app::place_backend(options, cpus_, model_, "warning", placement);
     StepLoop loop(*backend, model_.program, kContexts.front());
     for (const Point& point : points_) {
       if (point.batch > loop.most_sequences(point.context)) continue;
-      measure_point(name, point, loop);
+      measure_point(name, point, spec, loop);
     }
   }
 
-  void measure_point(const std::string& name, Point point, StepLoop& loop) {
-    const Rotation& rotation = model_.program.rotation;
-    const int32_t n = rotation.num_micro_batches;
+  void measure_point(const std::string& name,
+                     Point point,
+                     const PlacementSpec& spec,
+                     StepLoop& loop) {
+    const int32_t n = spec.num_micro_batches;
     loop.set_sequences(point.batch, point.context);
     loop.run_steps(4);  // sequences begin, kernels are loaded, graphs captured
     const double cpu_before = working_seconds();
     const double seconds = loop.run_steps(kSteps);
     const double cpu = (working_seconds() - cpu_before) / kSteps / n;
     const Parts& parts = parts_[{point, n}];
-    fmt::print("{:18} B {:3} S {:5}  {:8.2f} ms  T_m {:8.2f}  T_a {:8.2f}  T_w {:5.2f}",
-               name,
-               point.batch,
-               point.context,
-               1e3 * seconds,
-               1e3 * parts.model,
-               1e3 * parts.attention,
-               1e3 * parts.wire);
+    const double predicted = prediction_->estimate(spec, point.batch, point.context).step_s;
+    errors_.push_back(predicted / seconds - 1);
+    fmt::print(
+        "{:18} B {:3} S {:5}  {:8.2f} ms  predicted {:8.2f} {:+5.1f} %  T_m {:8.2f}  T_a {:8.2f}  "
+        "T_w {:5.2f}",
+        name,
+        point.batch,
+        point.context,
+        1e3 * seconds,
+        1e3 * predicted,
+        100 * errors_.back(),
+        1e3 * parts.model,
+        1e3 * parts.attention,
+        1e3 * parts.wire);
     if (name == "colocated") {
       colocated_[point] = seconds;
     } else {
       fmt::print("  {:.3f} of its bound  idle: model {:3.0f} %, attention {:3.0f} %",
-                 seconds / parts.bound(rotation),
+                 seconds / parts.bound(model_.program.rotation),
                  100 * (1 - parts.model / seconds),
                  100 * (1 - parts.attention / seconds));
       if (colocated_.contains(point))
@@ -360,6 +409,9 @@ class Bench {
   app::ProcessCpus cpus_;
   std::vector<Rotation> rotations_;  // that are measured
   app::LoadedModel model_;           // neither files nor tokenizer; on a GPU for each replica
+  ModelWork work_;
+  std::optional<StepPrediction> prediction_;
+  std::vector<double> errors_;  // of predictions
   std::vector<Point> points_;
   std::map<std::pair<Point, int32_t>, Parts> parts_;  // by micro-batches, too
   std::map<Point, double> colocated_;
@@ -375,8 +427,10 @@ int run(app::ServeOptions options, int64_t layers) {
     return 0;
   }
   Bench bench(options, layers);
+  bench.profile();
   bench.measure_parts();
   bench.run();
+  bench.print_errors();
   return 0;
 }
 

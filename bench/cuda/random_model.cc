@@ -56,13 +56,16 @@ ModelConfig config_of(const ModelShape& shape, int64_t layers) {
 
 }  // namespace
 
+ModelConfig llama_config(const std::string& name, int64_t num_layers) {
+  const ModelShape shape = find_shape(name);
+  return config_of(shape, num_layers > 0 ? num_layers : shape.layers);
+}
+
 SlicedModel llama_model(const std::string& name,
                         int64_t num_layers,
                         int32_t rank,
                         int32_t num_ranks) {
-  const ModelShape shape = find_shape(name);
-  const Graph graph =
-      build_graph(config_of(shape, num_layers > 0 ? num_layers : shape.layers), DType::kBF16);
+  const Graph graph = build_graph(llama_config(name, num_layers), DType::kBF16);
   RewriteOptions rewrites;
   rewrites.rates.launch_s = 30e-6;  // as the program has it on GPUs: q, k and v are one product
   return convert_model(shard_graph(graph, rank, num_ranks), rewrites).sliced;

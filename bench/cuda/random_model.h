@@ -12,13 +12,15 @@
 #include "device/buffer.h"
 #include "device/stream.h"
 #include "graph/graph.h"
+#include "model/model_config.h"
 #include "model/weight_store.h"
 
 namespace lamina::bench {
 
 // Of a Llama model `name` (llama-3-8b, llama-33b, llama-3-70b, qwen2.5-32b), with `num_layers`, or
-// its own number of them if that is 0, sliced for a GPU: rank `rank`'s share of it. Throws Error
-// kNotFound.
+// its own number of them if that is 0. Throws Error kNotFound.
+ModelConfig llama_config(const std::string& name, int64_t num_layers);
+// The same sliced for a GPU: rank `rank`'s share of it.
 SlicedModel llama_model(const std::string& name,
                         int64_t num_layers,
                         int32_t rank = 0,

@@ -17,7 +17,6 @@
 #include "app/profile.h"
 #include "app/version.h"
 #include "base/error.h"
-#include "device/device.h"
 
 namespace lamina::app {
 namespace {
@@ -37,13 +36,6 @@ void add_disable_rewrite(Flags& flags, std::vector<std::string>& names) {
                              fmt::join(rewrite_names(), ", ")));
 }
 
-void add_device(Flags& flags, std::string& device, const std::string& help) {
-  flags.add("--device", device, help)->check([](const std::string& name) {
-    const Result<Device> parsed = parse_device(name);
-    return parsed.ok() ? std::string() : parsed.status().message();
-  });
-}
-
 void add_gpu_memory(Flags& flags, double& share) {
   flags
       .add("--gpu-memory-utilization",
@@ -55,8 +47,8 @@ void add_gpu_memory(Flags& flags, double& share) {
 void add_model(CLI::App& app, ModelOptions& options) {
   Flags flags(app);
   flags.add("model", options.model, "Hugging Face folder or GGUF file");
-  add_device(
-      flags,
+  flags.add_device(
+      "--device",
       options.device,
       "Where the model worker computes: cpu, cuda or cuda:N; ranks on the GPUs from there on, "
       "replica by replica");
@@ -218,7 +210,7 @@ void add_attention_worker(CLI::App& app, AttentionWorkerOptions& options) {
   Flags flags(app);
   flags.add("--listen", options.listen, "host:port of the control plane; port 0: any");
   add_gpu_memory(flags, options.gpu_memory_utilization);
-  add_device(flags, options.device, "Where attention runs: cpu, cuda or cuda:N");
+  flags.add_device("--device", options.device, "Where attention runs: cpu, cuda or cuda:N");
   flags.add_bytes("--kv-cache-memory-bytes",
                   options.kv_cache_memory_bytes,
                   "Memory for KV, as 2GiB (default: half of the free memory)");

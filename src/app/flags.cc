@@ -4,6 +4,7 @@
 #include <cctype>
 
 #include "app/command_line.h"
+#include "device/device.h"
 
 namespace lamina::app {
 namespace {
@@ -40,6 +41,15 @@ CLI::Option* Flags::add_parsed_list(
     const std::string& help) {
   CLI::Option* const option = app_.add_option_function<std::vector<std::string>>(flag, parse, help);
   return with_twin(flag, option)->delimiter(',');
+}
+
+CLI::Option* Flags::add_device(const std::string& flag,
+                               std::string& name,
+                               const std::string& help) {
+  return add(flag, name, help)->check([](const std::string& text) {
+    const Result<Device> parsed = parse_device(text);
+    return parsed.ok() ? std::string() : parsed.status().message();
+  });
 }
 
 CLI::Option* Flags::add_bytes(const std::string& flag, uint64_t& value, const std::string& help) {

@@ -30,6 +30,8 @@ class Flags {
   CLI::Option* add_parsed_list(const std::string& flag,
                                const std::function<void(const std::vector<std::string>&)>& parse,
                                const std::string& help);
+  // "cpu", "cuda" or "cuda:N".
+  CLI::Option* add_device(const std::string& flag, std::string& name, const std::string& help);
   CLI::Option* add_bytes(const std::string& flag, uint64_t& value, const std::string& help);
 
  private:

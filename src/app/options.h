@@ -149,8 +149,10 @@ struct PlanOptions {
 
 struct ProfileOptions {
   std::string model;
-  std::string device_name = "cpu";
-  std::string transport = "shm";
+  std::string device = "cpu";     // "cpu", "cuda" or "cuda:N"
+  std::string attention_device;   // another GPU; empty: the same device
+  std::string device_name;        // empty: "cpu" or "cuda"
+  std::string transport = "shm";  // of CPUs
   int32_t max_batch = 64;
   int32_t max_context = 4096;
   CpuOptions cpus;

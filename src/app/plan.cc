@@ -135,6 +135,9 @@ void measure_by(const MeasuredMachine& machine,
                    devices.colocated_device == name;
   if (!all) return;
   request.question.measured = machine.costs_of(model);
+  request.question.covers = [&machine](double num_sequences, double context) {
+    return machine.fit.covers(num_sequences, context);
+  };
   request.space.max_tensor_parallel = 1;
 }
 

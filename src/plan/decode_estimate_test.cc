@@ -82,5 +82,33 @@ TEST(DecodeEstimate, TheNetworkIsAPoolToo) {
   EXPECT_DOUBLE_EQ(step.network_busy, 1);
 }
 
+// Slices of 4 and attention of 1 a layer, three layers.
+class SharedCosts final : public StepCosts {
+ public:
+  explicit SharedCosts(PaceFactors factors) : factors_(factors) {}
+  [[nodiscard]] double model_s(double) const override { return 12; }
+  [[nodiscard]] double attention_s(double, double) const override { return 3; }
+  [[nodiscard]] WireTimes wire(double) const override { return {}; }
+  [[nodiscard]] double host_s() const override { return 0; }
+  [[nodiscard]] double kv_projection_share() const override { return 0; }
+  [[nodiscard]] PaceFactors in_turns(double) const override { return {1, 1.5}; }
+  [[nodiscard]] PaceFactors side_by_side(double) const override { return factors_; }
+
+ private:
+  PaceFactors factors_;
+};
+
+// Attention takes 6 beside slices, which do as much in that time as they do alone in 4.
+TEST(DecodeEstimate, PoolsOfOneMachineSlowEachOtherDownWhileBothWork) {
+  const SharedCosts costs({.slices = 1.5, .attention = 2});
+  const PlacementSpec two{.num_attention_workers = 1, .num_micro_batches = 2};
+  const StepEstimate step = estimate_step(costs, two, 3, 8, 100);
+  EXPECT_DOUBLE_EQ(step.attention_s, 6);
+  EXPECT_DOUBLE_EQ(step.model_s, 6 + (12 - 4));
+  const StepEstimate one = estimate_step(costs, {.num_attention_workers = 1}, 3, 8, 100);
+  EXPECT_DOUBLE_EQ(one.model_s, 12);  // they take turns
+  EXPECT_DOUBLE_EQ(one.attention_s, 4.5);
+}
+
 }  // namespace
 }  // namespace lamina

@@ -59,8 +59,9 @@ std::vector<GainCase> gains_of(const AdviceRequest& request, const Advice& advic
     const auto theirs = evaluate(colocated, advice.colocated->placement);
     if (!ours.ok() || !theirs.ok()) continue;  // it does not keep the limit any more
     gains.push_back(
-        {variation.name,
-         theirs.value().fleet_dollars_per_mtoken / ours.value().fleet_dollars_per_mtoken});
+        {.name = variation.name,
+         .gain = theirs.value().fleet_dollars_per_mtoken / ours.value().fleet_dollars_per_mtoken,
+         .when_full = theirs.value().dollars_per_mtoken / ours.value().dollars_per_mtoken});
   }
   return gains;
 }

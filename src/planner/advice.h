@@ -13,10 +13,12 @@
 namespace lamina::planner {
 
 // Tokens per dollar of the chosen placement over those of the homogeneous one, both as they stand,
-// under other assumptions.
+// under other assumptions: of the whole copies that the load takes, and of copies that are full.
+// Without a rate both are the same.
 struct GainCase {
   std::string name;
   double gain = 0;
+  double when_full = 0;
 };
 
 // The best of either kind at another length of context.

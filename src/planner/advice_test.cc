@@ -76,6 +76,24 @@ TEST_F(AdviceTest, AKnownRateIsServedByTheCheapestFleet) {
   ASSERT_TRUE(advice.offloaded_replay);
   EXPECT_FALSE(advice.offloaded_replay->is_overloaded);
   EXPECT_EQ(advice.offloaded_replay->num_tokens, 300 * 50);
+  // Whole copies hide what other assumptions change, full ones do not.
+  EXPECT_EQ(advice.gains[5].gain, advice.gains[0].gain);
+  EXPECT_LT(advice.gains[5].when_full, advice.gains[0].when_full);
+  EXPECT_GT(advice.gains[1].when_full, advice.gains[0].when_full);
+  EXPECT_THAT(advice_text(subject(asked), advice), HasSubstr(" % full, $"));
+}
+
+TEST_F(AdviceTest, WhatLiesBeyondAProfileIsMarked) {
+  AdviceRequest asked = request();
+  asked.question.covers = [](double num_sequences, double) { return num_sequences <= 100; };
+  const Advice advice = advise(asked);
+  EXPECT_TRUE(advice.offloaded->is_extrapolated);
+  EXPECT_THAT(advice_text(subject(asked), advice),
+              HasSubstr("WARNING: the best offloaded placement's steps of "));
+  const auto json = nlohmann::json::parse(advice_json(subject(asked), advice));
+  EXPECT_EQ(json["best_offloaded"]["beyond_profile"], true);
+  asked.question.covers = nullptr;
+  EXPECT_THAT(advice_text(subject(asked), advise(asked)), Not(HasSubstr("WARNING")));
 }
 
 TEST_F(AdviceTest, ALimitOnTheFirstTokenIsKeptOrSaidToBeMissed) {

@@ -139,7 +139,9 @@ class GraphAccount {
   std::set<ValueId> read_;  // tied weights are stored once; a product reads them once
 };
 
-ModelWork work_of(const ModelConfig& config, const std::string& name) {
+}  // namespace
+
+ModelWork model_work(const ModelConfig& config, const std::string& name) {
   const Graph graph = build_graph(config, DType::kBF16);
   const std::vector<NodeId> attentions = graph.attention_nodes();
   if (attentions.empty()) {
@@ -170,8 +172,6 @@ ModelWork work_of(const ModelConfig& config, const std::string& name) {
   return work;
 }
 
-}  // namespace
-
 std::vector<std::string> built_in_models() {
   std::vector<std::string> names;
   for (const BuiltInModel& model : kBuiltIn) names.emplace_back(model.name);
@@ -189,8 +189,7 @@ ModelWork read_model_work(const std::string& name_or_path) {
                             name_or_path,
                             fmt::join(built_in_models(), ", ")));
   }
-  const ModelConfig config = read_model_config(path);
-  return work_of(config, path.filename().string());
+  return model_work(read_model_config(path), path.filename().string());
 }
 
 }  // namespace lamina::planner

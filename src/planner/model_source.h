@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "model/model_config.h"
 #include "plan/model_work.h"
 
 namespace lamina::planner {
@@ -16,5 +17,7 @@ std::vector<std::string> built_in_models();
 // Throws Error: what read_model_config() and build_graph() throw; kNotFound naming the built-in
 // models for a name that is neither a path nor one of them.
 ModelWork read_model_work(const std::string& name_or_path);
+// Of a configuration, called `name`. Throws what build_graph() throws.
+ModelWork model_work(const ModelConfig& config, const std::string& name);
 
 }  // namespace lamina::planner

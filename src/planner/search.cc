@@ -53,6 +53,8 @@ class PlacedModel {
     candidate.bound = step_of(ideal_, candidate.num_sequences);
     candidate.dollars_per_mtoken =
         1e6 * candidate.dollars_per_h / (kSecondsPerHour * candidate.step.tokens_per_s);
+    candidate.is_extrapolated =
+        question_.covers && !question_.covers(candidate.step.num_tokens, question_.load->context);
     const double demand = question_.load->tokens_per_s();
     candidate.fleet_dollars_per_mtoken = candidate.dollars_per_mtoken;
     if (demand > 0) {

@@ -24,6 +24,8 @@ struct LatencyLimit {
 // Costs of a placement other than those of AnalyticCosts: measured ones.
 using CostsOf = std::function<std::unique_ptr<StepCosts>(const PlacementSpec& placement,
                                                          const KvPartition& partition)>;
+// Whether measurements go so far: a micro-batch of so many sequences of that context.
+using Covers = std::function<bool(double num_sequences, double context)>;
 
 // What is asked of one placement.
 struct Question {
@@ -33,6 +35,7 @@ struct Question {
   Assumptions assumptions;
   LatencyLimit limit;
   CostsOf measured;  // empty: by the devices' figures
+  Covers covers;     // of what was measured; empty: everything
 };
 
 struct Candidate {
@@ -44,6 +47,7 @@ struct Candidate {
   StepEstimate step;          // with them
   StepEstimate bound;         // the same at efficiencies of 1 and without latencies
   double dollars_per_mtoken = 0;
+  bool is_extrapolated = false;  // its step lies beyond what was measured
   // Of as many copies as the load needs, 1 where it has no rate: what placements compete by.
   double num_copies = 1;
   double fleet_dollars_per_mtoken = 0;

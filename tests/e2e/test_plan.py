@@ -43,6 +43,45 @@ def test_json_has_the_same_and_a_replay(tmp_path):
     assert answer["offloaded_replay"]["tokens"] == 44 + 109 + 55
     assert len(answer["homogeneous"]) == len(answer["homogeneous_with_10_ms_of_host"])
     assert answer["tokens_per_dollar_gain"][0]["gain"] > 0
+    assert answer["tokens_per_dollar_gain"][0]["gain_when_full"] > 0
+    assert not answer["best_offloaded"]["beyond_profile"]
+
+
+TINY = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "vocab_size": 128, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "tie_word_embeddings": False}
+
+
+def profile(*arguments):
+    return subprocess.run([BINARY, "profile", *arguments], capture_output=True, text=True, timeout=60,
+                          env=clean_environment())
+
+
+def test_a_plan_by_a_profile_says_what_lies_beyond_it(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    output = str(tmp_path / "cpu.yaml")
+    done = profile(str(tmp_path), "--max-batch", "2", "--max-context", "64", "--point-ms", "0.1", "--threads", "1",
+                   "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert "residual" in done.stdout
+    by_profile = [str(tmp_path), "--profile", output, "--price", "cpu=1", "--model-device", "cpu", "--attention-device", "cpu",
+                  "--max-model-devices", "1", "--max-attention-devices", "1", "--generated-tokens", "8"]
+    beyond = answer_of(*by_profile, "--prompt-tokens", "200")
+    assert "WARNING: the best homogeneous placement's steps" in beyond
+    assert json.loads(answer_of(*by_profile, "--prompt-tokens", "200", "--json"))["best_homogeneous"]["beyond_profile"]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--device", "cuda:99"], "cuda:99"),
+    (["--device", "abacus"], "--device"),
+    (["--device", "cuda", "--attention-device", "cpu"], "of CPUs or of GPUs"),
+])
+def test_a_profile_of_what_is_not_there_is_refused(tmp_path, arguments, message):
+    done = profile("llama-33b", *arguments, "--output", str(tmp_path / "gpu.yaml"))
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / "gpu.yaml").exists()
 
 
 def test_a_limit_on_the_first_token_replays_without_being_told(tmp_path):

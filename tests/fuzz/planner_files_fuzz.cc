@@ -39,7 +39,11 @@ void check(const Profile& profile) {
   LAMINA_CHECK_EQ(again.products.size(), profile.products.size());
   const ProfileFit fit(profile);
   LAMINA_CHECK(std::isfinite(fit.product_s(8, 1024, 1024)));
-  LAMINA_CHECK(std::isfinite(fit.round_trip_s(1024)));
+  LAMINA_CHECK(std::isfinite(fit.attention_s(8, 4096, 2, 16)));
+  LAMINA_CHECK(!fit.has_round_trips() || std::isfinite(fit.round_trip_s(1024)));
+  if (profile.slices.empty()) return;
+  LAMINA_CHECK(std::isfinite(fit.each_slice_s(8, 3).last_s));
+  LAMINA_CHECK(fit.in_turns(8).slices >= 1 && fit.side_by_side(8).attention >= 1);
 }
 
 }  // namespace

@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "base/file.h"
+#include "planner/catalogue/device_catalogue.h"
 #include "planner/model_source.h"
 #include "planner/paper/paper_numbers.h"
+#include "planner/search.h"
 
 namespace lamina::planner {
 namespace {
@@ -116,6 +118,40 @@ TEST(Reproduction, HasCostsBytesAndTimes) {
               HasSubstr(fmt::format("({:.1f} GB/s at most); at 2048 tokens {:.1f} GB/s",
                                     1e-9 * required_bandwidth(model, 4096, 300, 0.2),
                                     1e-9 * required_bandwidth(model, 2048, 300, 0.2))));
+}
+
+// Best tokens per dollar of up to 16 + 16 devices over those of the best homogeneous placement.
+double free_gain(const ModelWork& model, const Load& load, double host_s) {
+  const DeviceCatalogue catalogue = DeviceCatalogue::built_in();
+  Question question{.model = &model,
+                    .load = &load,
+                    .devices = {catalogue.priced("h100"), catalogue.priced("h20")},
+                    .assumptions = Assumptions::paper()};
+  question.assumptions.colocated_host_s = host_s;
+  const SearchResult found = search(question, question.devices.model, {});
+  return found.best_colocated()->dollars_per_mtoken / found.best_offloaded()->dollars_per_mtoken;
+}
+
+TEST(Reproduction, HasTheGainsOfFreeRatios) {
+  constexpr double kHostSeconds = 10e-3;
+  const std::string text = document();
+  for (const auto& [row, name] :
+       {std::pair("33B", "llama-33b"), {"65B", "llama-65b"}, {"70B", "llama3-70b"}}) {
+    const ModelWork model = read_model_work(name);
+    std::string line = fmt::format("| {} |", row);
+    for (const Load& load : paper_loads()) {
+      line += fmt::format(
+          " {:.2f} ({:.2f}) |", free_gain(model, load, 0), free_gain(model, load, kHostSeconds));
+    }
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+TEST(Reproduction, HasWhereProductsTurnComputeBound) {
+  const DeviceSpec device = DeviceCatalogue::built_in().priced("h100");
+  constexpr double kFlopPerByte = 1;  // two a weight of two bytes
+  const double sequences = device.flop_per_s / device.memory_bytes_per_s / kFlopPerByte;
+  EXPECT_THAT(document(), HasSubstr(fmt::format("compute-bound at {:.0f} sequences", sequences)));
 }
 
 }  // namespace

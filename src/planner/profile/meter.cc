@@ -37,27 +37,28 @@ void ProfileGrid::add_slices(int32_t max_batch) {
 
 namespace {
 
-// At the middle of the grid; and alone again, right before, for a machine's pace drifts.
-void measure_side_by_side(Meter& meter, const ProfileGrid& grid, Profile& profile) {
-  const SlicePoint slices{.rows = grid.slice_rows[grid.slice_rows.size() / 2]};
-  const AttentionPoint attention{.sequences = grid.sequences[grid.sequences.size() / 2],
-                                 .context = grid.contexts[grid.contexts.size() / 2],
-                                 .heads = grid.heads,
-                                 .kv_heads = grid.kv_heads,
-                                 .head_dim = grid.head_dim,
-                                 .num_layers = grid.num_layers};
-  const double slices_s = meter.slices_s(slices);
-  const double attention_s = meter.attention_s(attention);
-  const Meter::SideBySide together = meter.side_by_side(slices, attention);
-  profile.slices_beside = std::max(1.0, together.slices_s / slices_s);
-  profile.attention_beside = std::max(1.0, together.attention_s / attention_s);
+// At a few numbers of rows, and the middle context.
+void measure_paces(Meter& meter, const ProfileGrid& grid, Profile& profile) {
+  constexpr size_t kPoints = 4;
+  const size_t count = grid.slice_rows.size();
+  for (size_t i = std::min(count, kPoints); i-- > 0;) {
+    const int32_t rows = grid.slice_rows[count - 1 - i * count / kPoints];
+    const auto point = meter.paces(rows,
+                                   {.sequences = rows,
+                                    .context = grid.contexts[grid.contexts.size() / 2],
+                                    .heads = grid.heads,
+                                    .kv_heads = grid.kv_heads,
+                                    .head_dim = grid.head_dim,
+                                    .num_layers = grid.num_layers});
+    if (point) profile.paces.push_back(*point);
+  }
 }
 
 }  // namespace
 
 void measure(Meter& meter, const ProfileGrid& grid, Profile& profile) {
   for (const int32_t rows : grid.slice_rows) {
-    profile.slices.push_back({.rows = rows, .seconds = meter.slices_s({.rows = rows})});
+    profile.slices.push_back(meter.slices(rows));
   }
   for (const ProductShape& shape : grid.shapes) {
     for (const int32_t rows : grid.rows) {
@@ -75,12 +76,13 @@ void measure(Meter& meter, const ProfileGrid& grid, Profile& profile) {
                              .kv_heads = grid.kv_heads / part,
                              .head_dim = grid.head_dim,
                              .num_layers = grid.num_layers};
+        if (point.layer_bytes() > grid.most_layer_bytes) continue;
         point.seconds = meter.attention_s(point);
         profile.attention.push_back(point);
       }
     }
   }
-  if (!grid.slice_rows.empty()) measure_side_by_side(meter, grid, profile);
+  measure_paces(meter, grid, profile);
   for (const int64_t bytes : grid.message_bytes) {
     TransportPoint point{.bytes = bytes};
     point.seconds = meter.round_trip_s(point);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/clock.h"
@@ -19,16 +20,12 @@ namespace lamina::planner {
 class Meter {
  public:
   virtual ~Meter() = default;
-  // Median seconds of a point; its own `seconds` does not matter. Throws Error.
+  // Medians of a point, whose own `seconds` do not matter. Throws Error.
   virtual double product_s(const ProductPoint& point) = 0;
-  virtual double slices_s(const SlicePoint& point) = 0;
+  virtual SlicePoint slices(int32_t rows) = 0;
   virtual double attention_s(const AttentionPoint& point) = 0;
-  // The same, each while the other is repeated on its own pool without end.
-  struct SideBySide {
-    double slices_s = 0;
-    double attention_s = 0;
-  };
-  virtual SideBySide side_by_side(const SlicePoint& slices, const AttentionPoint& attention) = 0;
+  // What slices and attention cost each other; nothing unless they have a pool each of one machine.
+  virtual std::optional<PacePoint> paces(int32_t rows, const AttentionPoint& attention) = 0;
   virtual double round_trip_s(const TransportPoint& point) = 0;
 };
 
@@ -38,6 +35,7 @@ struct HostMeterConfig {
   // caches there does not fit them here.
   uint64_t working_set_bytes = uint64_t{512} << 20;
   Duration time = std::chrono::milliseconds(20);  // of each point
+  size_t least_runs = 5;                          // however long they take
 };
 
 // A model with its weights, on the pool that is to compute it.
@@ -53,6 +51,19 @@ std::unique_ptr<Meter> make_host_meter(const HostMeterConfig& config,
                                        StreamView attention,
                                        const MeteredModel* model = nullptr);
 
+struct GpuMeterConfig {
+  uint64_t working_set_bytes = uint64_t{1} << 30;  // as a host's
+  Duration time = std::chrono::milliseconds(20);   // of each point
+};
+
+// By the code that serves, in bf16, captured as steps are. Round trips are those of devices that
+// send by themselves (cuda_p2p), from the products' GPU to attention's, in another process. The
+// streams may be of one GPU, which makes none. Throws Error: kUnavailable without a GPU.
+std::unique_ptr<Meter> make_gpu_meter(const GpuMeterConfig& config,
+                                      StreamView products,
+                                      StreamView attention,
+                                      const MeteredModel* model = nullptr);
+
 struct ProfileGrid {
   std::vector<ProductShape> shapes;
   std::vector<int32_t> rows;        // of products
@@ -64,7 +75,8 @@ struct ProfileGrid {
   int32_t head_dim = 0;
   int32_t num_layers = 0;
   std::vector<int32_t> head_parts = {1, 2};  // of attention: all heads, half of them
-  std::vector<int64_t> message_bytes;
+  double most_layer_bytes = 8e9;             // of keys and values: larger points are left out
+  std::vector<int64_t> message_bytes;        // none: no round trips
 
   void add_slices(int32_t max_batch);
   // The shapes of a model, and numbers of rows and sequences up to `max_batch`.

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <tuple>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "planner/yaml_fields.h"
 
@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kMaxPoints = 10'000;
 constexpr int32_t kMaxCount = 1 << 30;
 constexpr double kMaxSeconds = 1e4;
-constexpr double kMostBeside = 100;
+constexpr double kMostPace = 100;
 constexpr double kMinSeconds = 1e-9;
 
 double seconds_of(YamlFields& fields) {
@@ -46,7 +46,22 @@ AttentionPoint read_attention(YamlFields& fields) {
 
 SlicePoint read_slice(YamlFields& fields) {
   SlicePoint point{.rows = fields.integer("rows", 1, kMaxCount)};
+  point.first_seconds = fields.number("first_seconds", 0, kMaxSeconds);
+  point.layer_seconds = fields.number("layer_seconds", 0, kMaxSeconds);
   point.seconds = seconds_of(fields);
+  return point;
+}
+
+PaceFactors read_pace(YamlFields& fields, const std::string& how) {
+  return {.slices = fields.number("slices_" + how, 1, kMostPace),
+          .attention = fields.number("attention_" + how, 1, kMostPace)};
+}
+
+PacePoint read_paces(YamlFields& fields) {
+  PacePoint point{.rows = fields.integer("rows", 1, kMaxCount)};
+  point.in_turns = read_pace(fields, "in_turns");
+  point.side_by_side = read_pace(fields, "side_by_side");
+  fields.refuse_others();
   return point;
 }
 
@@ -86,6 +101,27 @@ std::vector<double> product_features(double outputs, double inputs) {
   return {1.0, outputs * inputs, outputs + inputs};
 }
 
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  if (values.size() % 2 != 0) return *middle;
+  return (*middle + *std::max_element(values.begin(), middle)) / 2;
+}
+
+template <typename Point>
+double median_of(const std::vector<Point>& points, double Point::* field) {
+  std::vector<double> values;
+  for (const Point& point : points) values.push_back(point.*field);
+  return median(std::move(values));
+}
+
+template <typename Point>
+std::map<int32_t, std::vector<Point>> by_rows(const std::vector<Point>& points) {
+  std::map<int32_t, std::vector<Point>> sorted;
+  for (const Point& point : points) sorted[point.rows].push_back(point);
+  return sorted;
+}
+
 // Of what was measured at some numbers of rows, or of others: seconds at those between.
 template <typename Measured, typename Seconds>
 double between(const std::map<int32_t, Measured>& by_rows, double rows, const Seconds& seconds) {
@@ -123,12 +159,13 @@ Profile Profile::parse(const std::string& yaml, const std::string& source) {
   if (root.find("model")) {
     profile.model = root.text("model");
     profile.slices = read_points(root, "slices", read_slice);
-    profile.slices_beside = root.number("slices_beside", 1, kMostBeside);
-    profile.attention_beside = root.number("attention_beside", 1, kMostBeside);
   }
+  if (root.find("paces")) profile.paces = read_points(root, "paces", read_paces);
   profile.products = read_points(root, "products", read_product);
   profile.attention = read_points(root, "attention", read_attention);
-  profile.transports = read_points(root, "round_trips", read_transport);
+  if (root.find("round_trips")) {
+    profile.transports = read_points(root, "round_trips", read_transport);
+  }
   root.refuse_others();
   return profile;
 }
@@ -148,15 +185,26 @@ std::string Profile::to_yaml() const {
       threads,
       memory_bytes);
   if (!slices.empty()) {
-    text += fmt::format(
-        "model: {}\n# times of what is alone, where one machine has both at once\n"
-        "slices_beside: {:.4g}\nattention_beside: {:.4g}\nslices:\n",
-        quoted(model),
-        slices_beside,
-        attention_beside);
+    text += fmt::format("model: {}\nslices:\n", quoted(model));
   }
   for (const SlicePoint& p : slices) {
-    text += fmt::format("  - {{rows: {}, seconds: {:.4g}}}\n", p.rows, p.seconds);
+    text += fmt::format(
+        "  - {{rows: {}, seconds: {:.4g}, first_seconds: {:.4g}, layer_seconds: {:.4g}}}\n",
+        p.rows,
+        p.seconds,
+        p.first_seconds,
+        p.layer_seconds);
+  }
+  if (!paces.empty()) text += "paces:  # of what either takes by itself\n";
+  for (const PacePoint& p : paces) {
+    text += fmt::format(
+        "  - {{rows: {}, slices_in_turns: {:.4g}, attention_in_turns: {:.4g}, "
+        "slices_side_by_side: {:.4g}, attention_side_by_side: {:.4g}}}\n",
+        p.rows,
+        p.in_turns.slices,
+        p.in_turns.attention,
+        p.side_by_side.slices,
+        p.side_by_side.attention);
   }
   text += "products:\n";
   for (const ProductPoint& p : products) {
@@ -179,7 +227,7 @@ std::string Profile::to_yaml() const {
         p.num_layers,
         p.seconds);
   }
-  text += "round_trips:\n";
+  if (!transports.empty()) text += "round_trips:\n";
   for (const TransportPoint& p : transports) {
     text += fmt::format("  - {{bytes: {}, seconds: {:.4g}}}\n", p.bytes, p.seconds);
   }
@@ -187,26 +235,27 @@ std::string Profile::to_yaml() const {
 }
 
 ProfileFit::ProfileFit(const Profile& profile) : model_(profile.model) {
-  std::map<int32_t, std::vector<double>> slices;
-  for (const SlicePoint& p : profile.slices) slices[p.rows].push_back(p.seconds);
-  for (const auto& [rows, seconds] : slices) {
-    slices_[rows] =
-        std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
-  }
-  std::map<int32_t, std::pair<std::vector<std::vector<double>>, std::vector<double>>> by_rows;
+  add_slices(profile);
+  add_paces(profile);
+  std::map<int32_t, std::pair<std::vector<std::vector<double>>, std::vector<double>>> products;
   for (const ProductPoint& p : profile.products) {
-    auto& [features, seconds] = by_rows[p.rows];
+    auto& [features, seconds] = products[p.rows];
     features.push_back(
         product_features(static_cast<double>(p.outputs), static_cast<double>(p.inputs)));
     seconds.push_back(p.seconds);
   }
-  if (by_rows.empty() || profile.attention.empty() || profile.transports.empty()) {
-    throw Error(StatusCode::kInvalidArgument, "a profile needs points of every kind");
+  if (products.empty() || profile.attention.empty()) {
+    throw Error(StatusCode::kInvalidArgument, "a profile needs products and attention");
   }
-  for (const auto& [rows, points] : by_rows) {
+  for (const auto& [rows, points] : products) {
     products_[rows] = fit_relative(points.first, points.second);
   }
   add_attention(profile);
+  add_transports(profile);
+}
+
+void ProfileFit::add_transports(const Profile& profile) {
+  if (profile.transports.empty()) return;
   std::vector<std::vector<double>> features;
   std::vector<double> seconds;
   for (const TransportPoint& p : profile.transports) {
@@ -216,23 +265,67 @@ ProfileFit::ProfileFit(const Profile& profile) : model_(profile.model) {
   transport_ = fit_relative(features, seconds);
 }
 
+void ProfileFit::add_slices(const Profile& profile) {
+  for (const auto& [rows, points] : by_rows(profile.slices)) {
+    slices_[rows] = {.rows = rows,
+                     .seconds = median_of(points, &SlicePoint::seconds),
+                     .first_seconds = median_of(points, &SlicePoint::first_seconds),
+                     .layer_seconds = median_of(points, &SlicePoint::layer_seconds)};
+  }
+}
+
+void ProfileFit::add_paces(const Profile& profile) {
+  const auto medians = [](const std::vector<PacePoint>& points, PaceFactors PacePoint::* paces) {
+    std::vector<PaceFactors> all;
+    for (const PacePoint& point : points) all.push_back(point.*paces);
+    return PaceFactors{.slices = median_of(all, &PaceFactors::slices),
+                       .attention = median_of(all, &PaceFactors::attention)};
+  };
+  for (const auto& [rows, points] : by_rows(profile.paces)) {
+    paces_[rows] = {.rows = rows,
+                    .in_turns = medians(points, &PacePoint::in_turns),
+                    .side_by_side = medians(points, &PacePoint::side_by_side)};
+  }
+}
+
 double ProfileFit::product_s(double rows, double outputs, double inputs) const {
   const std::vector<double> features = product_features(outputs, inputs);
   return between(products_, rows, [&](const LinearFit& fit) { return fit.at(features); });
 }
 
 double ProfileFit::slices_s(double rows) const {
-  return between(slices_, rows, [](double seconds) { return seconds; });
+  return between(slices_, rows, [](const SlicePoint& point) { return point.seconds; });
 }
 
-// The mean of what was measured more than once.
+SliceTimes ProfileFit::each_slice_s(double rows, int32_t num_layers) const {
+  const auto of = [&](double SlicePoint::* field) {
+    return between(slices_, rows, [&](const SlicePoint& point) { return point.*field; });
+  };
+  SliceTimes times = {.first_s = of(&SlicePoint::first_seconds),
+                      .layer_s = of(&SlicePoint::layer_seconds)};
+  times.last_s = std::max(0.0, slices_s(rows) - times.first_s - (num_layers - 1) * times.layer_s);
+  return times;
+}
+
+// Beyond what was measured as there: a factor does not grow with the rows.
+PaceFactors ProfileFit::pace(double rows, PaceFactors PacePoint::* how) const {
+  if (paces_.empty()) return {};
+  const double within = std::min(rows, static_cast<double>(paces_.rbegin()->first));
+  const auto of = [&](double PaceFactors::* field) {
+    return between(paces_, within, [&](const PacePoint& point) { return (point.*how).*field; });
+  };
+  return {.slices = of(&PaceFactors::slices), .attention = of(&PaceFactors::attention)};
+}
+
 void ProfileFit::add_attention(const Profile& profile) {
-  std::map<std::tuple<int32_t, int32_t, int32_t>, int32_t> counts;
+  std::map<std::tuple<int32_t, int32_t, int32_t>, std::vector<double>> seconds;
   for (const AttentionPoint& p : profile.attention) {
     head_dim_ = p.head_dim;
-    const int32_t count = ++counts[{p.kv_heads, p.sequences, p.context}];
-    double& mean = attention_[p.kv_heads][p.sequences][p.context];
-    mean += (p.seconds - mean) / count;
+    seconds[{p.kv_heads, p.sequences, p.context}].push_back(p.seconds);
+  }
+  for (const auto& [shape, measured] : seconds) {
+    const auto& [kv_heads, sequences, context] = shape;
+    attention_[kv_heads][sequences][context] = median(measured);
   }
 }
 
@@ -250,7 +343,16 @@ double ProfileFit::attention_s(double sequences,
 }
 
 double ProfileFit::round_trip_s(double bytes) const {
-  return transport_.at({1.0, bytes});
+  LAMINA_CHECK(has_round_trips());
+  return transport_->at({1.0, bytes});
+}
+
+bool ProfileFit::covers(double sequences, double context) const {
+  const int32_t most_rows = slices_.empty() ? products_.rbegin()->first : slices_.rbegin()->first;
+  if (sequences > most_rows) return false;
+  const auto& by_sequences = attention_.rbegin()->second;
+  const auto above = by_sequences.lower_bound(static_cast<int32_t>(std::ceil(sequences)));
+  return above != by_sequences.end() && context <= above->second.rbegin()->first;
 }
 
 DeviceSpec ProfileFit::device(const Profile& profile) const {
@@ -258,7 +360,7 @@ DeviceSpec ProfileFit::device(const Profile& profile) const {
   const double read_s = product_s(1, kSide, kSide);
   const int32_t most = products_.rbegin()->first;
   const double compute_s = product_s(most, kSide, kSide);
-  const double bytes_s = transport_.coefficients[1];
+  const double bytes_s = has_round_trips() ? transport_->coefficients[1] : 0;
   constexpr double kNoLimit = 1e15;
   const double network = bytes_s > 0 ? 2.0 / bytes_s : kNoLimit;
   return {.name = profile.device,
@@ -305,7 +407,8 @@ std::string ProfileFit::residuals(const Profile& profile) const {
                           p.seconds,
                           round_trip_s(static_cast<double>(p.bytes)));
   }
-  return text + sums + summary("round trips", transport_);
+  if (has_round_trips()) sums += summary("round trips", *transport_);
+  return text + sums;
 }
 
 }  // namespace lamina::planner

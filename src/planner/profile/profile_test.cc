@@ -49,9 +49,12 @@ class KnownMeter final : public Meter {
   double attention_s(const AttentionPoint& p) override {
     return 2e-6 + 1e-9 * p.sequences * p.context * p.kv_heads * p.head_dim;
   }
-  double slices_s(const SlicePoint& p) override { return 1e-3 + 1e-4 * p.rows; }
-  SideBySide side_by_side(const SlicePoint& s, const AttentionPoint& a) override {
-    return {.slices_s = 1.25 * slices_s(s), .attention_s = 1.5 * attention_s(a)};
+  SlicePoint slices(int32_t rows) override {
+    const double all_s = 1e-3 + 1e-4 * rows;
+    return {.rows = rows, .seconds = all_s, .first_seconds = all_s / 8, .layer_seconds = all_s / 4};
+  }
+  std::optional<PacePoint> paces(int32_t rows, const AttentionPoint& /*attention*/) override {
+    return PacePoint{.rows = rows, .in_turns = {1.0625, 1.125}, .side_by_side = {1.25, 1.5}};
   }
   double round_trip_s(const TransportPoint& p) override {
     return 3e-6 + 2e-10 * static_cast<double>(p.bytes);
@@ -75,9 +78,12 @@ Profile known_profile() {
                   .device = "cpu",
                   .transport = "shm",
                   .threads = 2,
-                  .memory_bytes = 1e9};
+                  .memory_bytes = 1e9,
+                  .model = "tiny"};
   KnownMeter meter;
-  measure(meter, ProfileGrid::of(model(), 32, 512), profile);
+  ProfileGrid grid = ProfileGrid::of(model(), 32, 512);
+  grid.add_slices(32);
+  measure(meter, grid, profile);
   return profile;
 }
 
@@ -100,6 +106,43 @@ TEST(Profile, ComesBackFromItsFile) {
   EXPECT_NEAR(read.products.back().seconds, written.products.back().seconds, 1e-7);
   EXPECT_EQ(read.attention.size(), written.attention.size());
   EXPECT_EQ(read.transports.size(), written.transports.size());
+  EXPECT_EQ(read.slices.size(), written.slices.size());
+  EXPECT_NEAR(read.slices.back().layer_seconds, written.slices.back().layer_seconds, 1e-7);
+  ASSERT_EQ(read.paces.size(), 4);
+  EXPECT_EQ(read.paces.back().rows, 32);
+  EXPECT_EQ(read.paces.back().side_by_side.attention, 1.5);
+  EXPECT_NEAR(read.paces.back().in_turns.slices, 1.0625, 1e-3);
+}
+
+// One GPU makes no round trips.
+TEST(Profile, MayHaveNoRoundTrips) {
+  Profile profile = known_profile();
+  profile.transports.clear();
+  const ProfileFit fit(Profile::parse(profile.to_yaml(), "p.yaml"));
+  EXPECT_FALSE(fit.has_round_trips());
+  EXPECT_GT(fit.device(profile).network_bytes_per_s, 1e14);
+  const ModelWork work = model();
+  const KvPartition all{.num_kv_heads = 4, .num_blocks = 8, .tiles = {{0, {0, 4}, {0, 8}}}};
+  EXPECT_GT(ProfiledCosts(work, {}, all, fit).model_s(4), 0);
+  EXPECT_THROW(ProfiledCosts(work, {.num_attention_workers = 1}, all, fit), Error);
+}
+
+TEST(Profile, SaysHowFarItGoes) {
+  const ProfileFit fit{known_profile()};
+  EXPECT_TRUE(fit.covers(32, 512));
+  EXPECT_TRUE(fit.covers(1, 1));
+  EXPECT_FALSE(fit.covers(33, 512));
+  EXPECT_FALSE(fit.covers(32, 513));
+}
+
+TEST(Profile, OfWhatWasMeasuredMoreThanOnceTheMedianCounts) {
+  Profile profile = known_profile();
+  profile.slices = {{4, 1e-3, 1e-4, 2e-4}, {4, 9e-3, 9e-3, 9e-3}, {4, 2e-3, 2e-4, 3e-4}};
+  profile.paces = {{4, {1, 1}, {1.1, 1.5}}, {4, {1, 1}, {1.3, 1.7}}};
+  const ProfileFit fit(profile);
+  EXPECT_DOUBLE_EQ(fit.slices_s(4), 2e-3);
+  EXPECT_NEAR(fit.each_slice_s(4, 3).last_s, 2e-3 - 2e-4 - 2 * 3e-4, 1e-12);
+  EXPECT_NEAR(fit.side_by_side(100).slices, 1.2, 1e-12);
 }
 
 TEST(Profile, MistakesAreNamed) {
@@ -115,15 +158,16 @@ TEST(Profile, MistakesAreNamed) {
   EXPECT_THAT(message("[]"), HasSubstr("mapping"));
   EXPECT_THAT(message("machine: a"), HasSubstr("'device' is missing"));
   EXPECT_THAT(message(text + "extra: 1\n"), HasSubstr("unknown key 'extra'"));
-  EXPECT_THAT(message(text.substr(0, text.find("round_trips"))), HasSubstr("'round_trips'"));
-  const size_t seconds = text.find("seconds: ") + 9;
+  EXPECT_THAT(message(text.substr(0, text.find("attention:\n"))), HasSubstr("'attention'"));
+  const size_t seconds = text.find("seconds: ", text.find("products:")) + 9;
   EXPECT_THAT(message(text.substr(0, seconds) + "-" + text.substr(seconds)),
               HasSubstr("products[0]: 'seconds' must be"));
 }
 
 TEST(ProfiledCosts, AddUpAModelsShapes) {
   const ProfileFit fit{known_profile()};
-  const ModelWork work = model();
+  ModelWork work = model();
+  work.name = "another";  // than that whose slices were measured
   const PlacementSpec placement{.num_attention_workers = 2};
   const KvPartition halves{
       .num_kv_heads = 4, .num_blocks = 8, .tiles = {{0, {0, 2}, {0, 8}}, {1, {2, 4}, {0, 8}}}};
@@ -138,24 +182,18 @@ TEST(ProfiledCosts, AddUpAModelsShapes) {
 }
 
 TEST(ProfiledCosts, TakeSlicesThatWereMeasuredWhole) {
-  Profile profile = known_profile();
-  profile.model = model().name;
-  profile.slices = {{.rows = 4, .seconds = 1e-3}, {.rows = 8, .seconds = 2e-3}};
-  profile.slices_beside = 1.25;
-  profile.attention_beside = 1.5;
-  const Profile read = Profile::parse(profile.to_yaml(), "p.yaml");
-  EXPECT_EQ(read.attention_beside, 1.5);
-  const ProfileFit fit(read);
+  const ProfileFit fit(known_profile());
   const ModelWork work = model();
   const KvPartition all{.num_kv_heads = 4, .num_blocks = 8, .tiles = {{0, {0, 4}, {0, 8}}}};
   const PlacementSpec placement{.num_attention_workers = 1};
-  EXPECT_NEAR(ProfiledCosts(work, placement, all, fit).model_s(5), 1.25e-3, 1e-9);
-  const SharedMachine shared{.slices_beside = 2, .attention_beside = 3};
-  const ProfiledCosts beside(work, placement, all, fit, shared);
-  EXPECT_NEAR(beside.model_s(8), 4e-3, 1e-9);
-  EXPECT_NEAR(beside.attention_s(8, 80),
-              3 * ProfiledCosts(work, placement, all, fit).attention_s(8, 80),
-              1e-12);
+  const ProfiledCosts costs(work, placement, all, fit);
+  EXPECT_NEAR(costs.model_s(5), 1.5e-3, 1e-9);
+  ASSERT_TRUE(costs.slices(5).has_value());
+  EXPECT_NEAR(costs.slices(5)->last_s, 1.5e-3 * (1 - 1 / 8.0 - 2 / 4.0), 1e-9);
+  EXPECT_EQ(costs.side_by_side(8).slices, 1);
+  const ProfiledCosts shared(work, placement, all, fit, {.has_both = true});
+  EXPECT_NEAR(shared.side_by_side(8).slices, 1.25, 1e-9);
+  EXPECT_NEAR(shared.in_turns(8).attention, 1.125, 1e-9);
 }
 
 TEST(ProfiledCosts, RefuseWhatAProfileCannotSay) {
@@ -166,6 +204,8 @@ TEST(ProfiledCosts, RefuseWhatAProfileCannotSay) {
   EXPECT_THROW(ProfiledCosts(work, {.tensor_parallel = 2, .num_attention_workers = 1}, all, fit),
                Error);
   work.expert_bytes = 1e9;
+  EXPECT_NO_THROW(ProfiledCosts(work, {.num_attention_workers = 1}, all, fit));
+  work.name = "another";
   EXPECT_THROW(ProfiledCosts(work, {.num_attention_workers = 1}, all, fit), Error);
 }
 

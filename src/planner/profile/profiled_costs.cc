@@ -25,6 +25,11 @@ ProfiledCosts::ProfiledCosts(const ModelWork& model,
                             model.name,
                             model.name));
   }
+  if (!placement.is_colocated() && !fit.has_round_trips()) {
+    throw Error(StatusCode::kUnimplemented,
+                "the profile has no round trips: it is of one GPU, and says nothing of attention "
+                "on another (`lamina profile --attention-device`)");
+  }
   const int32_t workers = placement.is_colocated() ? 1 : placement.num_attention_workers;
   for (int32_t i = 0; i < workers; ++i) {
     largest_share_ = std::max(largest_share_, partition.share_of(i));
@@ -32,16 +37,19 @@ ProfiledCosts::ProfiledCosts(const ModelWork& model,
 }
 
 double ProfiledCosts::model_s(double num_tokens) const {
-  if (fit_.has_slices_of(model_.name)) {
-    return shared_.slices_beside * fit_.slices_s(num_tokens);
-  }
+  if (fit_.has_slices_of(model_.name)) return fit_.slices_s(num_tokens);
   double seconds = 0;
   for (const ProductShape& product : model_.products) {
     seconds += product.count * fit_.product_s(num_tokens,
                                               static_cast<double>(product.outputs),
                                               static_cast<double>(product.inputs));
   }
-  return shared_.slices_beside * seconds;
+  return seconds;
+}
+
+std::optional<SliceTimes> ProfiledCosts::slices(double num_tokens) const {
+  if (!fit_.has_slices_of(model_.name)) return std::nullopt;
+  return fit_.each_slice_s(num_tokens, model_.num_layers);
 }
 
 double ProfiledCosts::attention_s(double num_tokens, double num_positions) const {
@@ -49,7 +57,7 @@ double ProfiledCosts::attention_s(double num_tokens, double num_positions) const
   const double positions = num_tokens * model_.attended_positions(num_positions / num_tokens);
   const double layer_s = fit_.attention_s(
       num_tokens, positions, largest_share_ * model_.num_kv_heads, model_.head_dim);
-  return model_.num_layers * layer_s * shared_.workers_per_device * shared_.attention_beside;
+  return model_.num_layers * layer_s * shared_.workers_per_device;
 }
 
 WireTimes ProfiledCosts::wire(double num_tokens) const {

@@ -4,7 +4,7 @@
 
 #include "base/checked_math.h"
 #include "base/error.h"
-#include "kernels/sample.h"
+#include "planner/profile/working_set.h"
 #include "worker/no_attention.h"
 
 namespace lamina::planner {
@@ -13,7 +13,9 @@ namespace {
 constexpr int32_t kBlockSize = 64;  // as --block-size
 constexpr Duration kNoExchange = std::chrono::seconds(10);
 
-AttentionCoreConfig core_config(const AttentionPoint& point, int32_t num_layers) {
+AttentionCoreConfig core_config(const AttentionPoint& point,
+                                int32_t num_layers,
+                                DeviceKind device) {
   const int32_t blocks_of_one = ceil_div(point.context, kBlockSize);
   return {.kv = {.num_layers = num_layers,
                  .num_kv_heads = point.kv_heads,
@@ -25,15 +27,8 @@ AttentionCoreConfig core_config(const AttentionPoint& point, int32_t num_layers)
           .max_sequences = point.sequences,
           .max_tokens = kBlockSize * point.sequences,
           .max_blocks_per_sequence = blocks_of_one,
+          .overlap = device == DeviceKind::kCpu,
           .layers = std::vector<wire::AttentionLayer>(static_cast<size_t>(num_layers))};
-}
-
-Buffer rows_of(int32_t rows, int32_t heads, int32_t head_dim) {
-  Buffer memory(MemoryKind::kHost,
-                static_cast<size_t>(rows) * static_cast<size_t>(heads * head_dim) *
-                    dtype_bytes(DType::kBF16));
-  std::fill(memory.bytes().begin(), memory.bytes().end(), std::byte{0});
-  return memory;
 }
 
 }  // namespace
@@ -43,32 +38,46 @@ SlicePart::SlicePart(const MeteredModel& model)
       ranks_(std::span(&model.rank, 1), model.limits, /*num_micro_batches=*/1, kNoExchange) {}
 
 Status SlicePart::run(int32_t rows) {
+  LAMINA_RETURN_IF_ERROR(begin(rows));
+  LAMINA_RETURN_IF_ERROR(run_slices(0, num_slices()));
+  return sample();
+}
+
+Status SlicePart::begin(int32_t rows) {
   const auto count = static_cast<size_t>(rows);
-  const std::vector<int32_t> ids(count, 1);
-  std::vector<int32_t> rows_of_logits(count);
-  std::iota(rows_of_logits.begin(), rows_of_logits.end(), 0);
-  LAMINA_RETURN_IF_ERROR(ranks_.begin(
-      0, {.token_ids = ids, .positions = rows_of_logits, .logits_rows = rows_of_logits}));
-  NoAttention attention;
+  ids_.assign(count, 1);
+  rows_.resize(count);
+  std::iota(rows_.begin(), rows_.end(), 0);
+  return ranks_.begin(0, {.token_ids = ids_, .positions = rows_, .logits_rows = rows_});
+}
+
+// A GPU's are captured as a step's are.
+Status SlicePart::run_slices(int32_t begin, int32_t end) {
+  const bool is_on_gpu = stream_.device().kind == DeviceKind::kCuda;
+  NoAttention attention(is_on_gpu ? std::optional<uint64_t>(0) : std::nullopt);
   AttentionBackend* const backend = &attention;
-  const SliceRun all = {0, 0, ranks_.num_slices()};
-  LAMINA_RETURN_IF_ERROR(ranks_.run_slices(std::span(&all, 1), std::span(&backend, 1)));
-  const std::vector<kernels::SampleRow> greedy(count, {.temperature = 0.0F});
-  std::vector<kernels::SampledToken> sampled(count);
-  return kernels::sample(ranks_.logits(), greedy, sampled, stream_);
+  const SliceRun run = {0, begin, end};
+  return ranks_.run_slices(std::span(&run, 1), std::span(&backend, 1));
+}
+
+Status SlicePart::sample() {
+  const std::vector<kernels::SampleRow> greedy(rows_.size(), {.temperature = 0.0F});
+  sampled_.resize(rows_.size());
+  return kernels::sample(ranks_.logits(), greedy, sampled_, stream_);
 }
 
 AttentionPart::AttentionPart(const AttentionPoint& point, int32_t num_layers, StreamView stream)
     : point_(point),
-      core_(core_config(point, num_layers), stream),
-      q_(rows_of(point.sequences, point.heads, point.head_dim)),
-      kv_(rows_of(point.sequences * kBlockSize, point.kv_heads, point.head_dim)),
-      out_(rows_of(point.sequences, point.heads, point.head_dim)) {
+      stream_(stream),
+      core_(core_config(point, num_layers, stream.device().kind), stream),
+      q_(dummy_values({point.sequences, point.heads, point.head_dim}, stream)),
+      kv_(dummy_values({point.sequences * kBlockSize, point.kv_heads, point.head_dim}, stream)),
+      out_(dummy_values({point.sequences, point.heads, point.head_dim}, stream)) {
   throw_if_error(write_cache());
 }
 
-// Memory that nobody has written to is no memory yet, and reading it would cost nothing: prompts of
-// zeros, a block at a time.
+// Memory that nobody has written to is no memory yet, and reading it would cost nothing: prompts, a
+// block at a time.
 Status AttentionPart::write_cache() {
   const int32_t blocks_of_one = core_.config().max_blocks_per_sequence;
   for (int32_t block = 0; block < blocks_of_one; ++block) {
@@ -88,6 +97,8 @@ Status AttentionPart::write_cache() {
     for (int32_t layer = 0; layer < core_.config().kv.num_layers; ++layer) {
       LAMINA_RETURN_IF_ERROR(append(layer, tokens * point_.sequences));
     }
+    // What a step's tables are copied from is the next one's too.
+    LAMINA_RETURN_IF_ERROR(synchronize(stream_));
   }
   return core_.begin_step(decoding_plan());
 }
@@ -110,15 +121,18 @@ Status AttentionPart::append(int32_t layer_idx, int32_t num_tokens) {
 }
 
 Status AttentionPart::run() {
-  // q comes first, and k and v when attention has met the cached keys.
-  const Shape shape = {point_.sequences, point_.heads, point_.head_dim};
-  for (int32_t layer = 0; layer < core_.config().kv.num_layers; ++layer) {
-    const TensorView q(q_.data(), DType::kBF16, shape);
-    LAMINA_RETURN_IF_ERROR(core_.start(0, layer, q));
-    LAMINA_RETURN_IF_ERROR(append(layer, point_.sequences));
-    LAMINA_RETURN_IF_ERROR(core_.attend(0, layer, q, {out_.data(), DType::kBF16, shape}));
+  for (int32_t layer = 0; layer < num_layers(); ++layer) {
+    LAMINA_RETURN_IF_ERROR(run_layer(layer));
   }
   return {};
+}
+
+Status AttentionPart::run_layer(int32_t layer_idx) {
+  const Shape shape = {point_.sequences, point_.heads, point_.head_dim};
+  const TensorView q(q_.data(), DType::kBF16, shape);
+  if (core_.config().overlap) LAMINA_RETURN_IF_ERROR(core_.start(0, layer_idx, q));
+  LAMINA_RETURN_IF_ERROR(append(layer_idx, point_.sequences));
+  return core_.attend(0, layer_idx, q, {out_.data(), DType::kBF16, shape});
 }
 
 }  // namespace lamina::planner

@@ -39,6 +39,9 @@ Json candidate_json(const Candidate& candidate) {
           {"most_sequences", candidate.most_sequences},
           {"sequences", candidate.num_sequences},
           {"dollars_per_mtoken", candidate.dollars_per_mtoken},
+          {"copies", candidate.num_copies},
+          {"copies_dollars_per_mtoken", candidate.fleet_dollars_per_mtoken},
+          {"beyond_profile", candidate.is_extrapolated},
           {"step", step_json(candidate.step)},
           {"bound", step_json(candidate.bound)}};
 }
@@ -128,7 +131,8 @@ std::string advice_json(const ReportSubject& subject, const Advice& advice) {
   if (advice.colocated) json["best_homogeneous"] = candidate_json(*advice.colocated);
   json["tokens_per_dollar_gain"] = Json::array();
   for (const GainCase& each : advice.gains) {
-    json["tokens_per_dollar_gain"].push_back({{"case", each.name}, {"gain", each.gain}});
+    json["tokens_per_dollar_gain"].push_back(
+        {{"case", each.name}, {"gain", each.gain}, {"gain_when_full", each.when_full}});
   }
   json["contexts"] = Json::array();
   for (const ContextCase& each : advice.contexts) {

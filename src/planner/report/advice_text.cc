@@ -125,12 +125,27 @@ std::string placements_text(const Advice& advice) {
   return text;
 }
 
+// Of the winners: what a profile has not measured it continues in proportion.
+std::string extrapolation_text(const Advice& advice) {
+  std::string text;
+  for (const auto& [name, best] :
+       {std::pair("offloaded", &advice.offloaded), std::pair("homogeneous", &advice.colocated)}) {
+    if (!*best || !(*best)->is_extrapolated) continue;
+    text += fmt::format(
+        "WARNING: the best {} placement's steps of {:.0f} sequences lie beyond the profile, which "
+        "is continued in proportion: measure larger batches or longer contexts\n",
+        name,
+        (*best)->step.num_tokens);
+  }
+  return text;
+}
+
 std::string copies_text(const Load& load, const Candidate& candidate) {
   if (load.requests_per_s <= 0) return {};
   const double copies = candidate.num_copies;
   const double dollars = copies * candidate.dollars_per_h;
   return fmt::format(
-      "  {} x {}: ${:.2f}/h for this load, {:.0f} % used, ${:.3f} a million tokens\n",
+      "  {} x {}: ${:.2f}/h for this load, {:.0f} % full, ${:.3f} a million tokens\n",
       copies,
       candidate.placement.to_string(),
       dollars,
@@ -138,22 +153,31 @@ std::string copies_text(const Load& load, const Candidate& candidate) {
       1e6 * dollars / 3600 / load.tokens_per_s());
 }
 
-std::string gains_text(const Advice& advice) {
+std::string gains_text(const Advice& advice, bool has_rate) {
   if (advice.gains.empty()) return "no comparison: only one kind of placement fits\n";
-  double low = advice.gains.front().gain;
-  double high = low;
-  std::string lines;
-  for (const GainCase& each : advice.gains) {
-    low = std::min(low, each.gain);
-    high = std::max(high, each.gain);
-    lines +=
-        fmt::format("  {:<56} {:.2f}x{}\n", each.name, each.gain, each.gain < 1 ? "  a loss" : "");
+  const auto range = [&](double GainCase::* gain) {
+    const auto [low, high] = std::minmax_element(
+        advice.gains.begin(), advice.gains.end(), [&](const auto& a, const auto& b) {
+          return a.*gain < b.*gain;
+        });
+    return fmt::format("{:.2f}x to {:.2f}x", (*low).*gain, (*high).*gain);
+  };
+  std::string text = fmt::format("tokens per dollar, best offloaded over best homogeneous: {}{}\n",
+                                 range(&GainCase::when_full),
+                                 has_rate ? " when full" : "");
+  if (has_rate) {
+    text += fmt::format("of the whole copies that this rate takes: {}\n  {:<56} {:>6} {:>7}\n",
+                        range(&GainCase::gain),
+                        "",
+                        "full",
+                        "copies");
   }
-  return fmt::format(
-             "tokens per dollar, best offloaded over best homogeneous: {:.2f}x to {:.2f}x\n",
-             low,
-             high) +
-         lines;
+  for (const GainCase& each : advice.gains) {
+    text += fmt::format("  {:<56} {:>5.2f}x", each.name, each.when_full);
+    if (has_rate) text += fmt::format(" {:>6.2f}x", each.gain);
+    text += std::min(each.gain, each.when_full) < 1 ? "  a loss\n" : "\n";
+  }
+  return text;
 }
 
 std::string contexts_text(const std::vector<ContextCase>& contexts) {
@@ -217,6 +241,7 @@ std::string ms_text(double seconds) {
 }
 
 std::string advice_text(const ReportSubject& subject, const Advice& advice) {
+  const Load& load = *subject.request->question.load;
   std::string text =
       head(subject) +
       fmt::format(
@@ -225,8 +250,8 @@ std::string advice_text(const ReportSubject& subject, const Advice& advice) {
           advice.search.num_placements,
           subject.search_s,
           advice.search.num_feasible) +
-      placements_text(advice) + "\n" + gains_text(advice) + contexts_text(advice.contexts);
-  const Load& load = *subject.request->question.load;
+      placements_text(advice) + "\n" + extrapolation_text(advice) +
+      gains_text(advice, load.requests_per_s > 0) + contexts_text(advice.contexts);
   if (load.requests_per_s > 0) text += "copies that this load needs\n";
   if (advice.offloaded) text += copies_text(load, *advice.offloaded);
   if (advice.colocated) text += copies_text(load, *advice.colocated);

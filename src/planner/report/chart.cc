@@ -13,12 +13,13 @@ namespace lamina::planner {
 namespace {
 
 // Pixels.
-constexpr int kWidth = 720;
-constexpr int kHeight = 400;
-constexpr int kLeft = 76;
-constexpr int kRight = 200;  // the legend
+constexpr int kWidth = 480;  // a telephone shows it without shrinking it much
+constexpr int kHeight = 430;
+constexpr int kLeft = 64;
+constexpr int kRight = 16;
 constexpr int kTop = 44;
-constexpr int kBottom = 56;
+constexpr int kLegend = 66;  // up to six series in two columns
+constexpr int kBottom = kLegend + 52;
 constexpr int kColours = 6;
 
 // Colours that are told apart without red and green, darker on white than on black; marks differ in
@@ -148,13 +149,13 @@ std::string axes(const Chart& chart, const Axis& x, const Axis& y) {
                      kTop,
                      kHeight - kBottom,
                      kWidth - kRight);
-  out += text_at(kLeft, 26, "class=\"text\" font-size=\"15\" font-weight=\"bold\"", chart.title);
+  out += text_at(16, 26, "class=\"text\" font-size=\"15\" font-weight=\"bold\"", chart.title);
   out += text_at((kLeft + kWidth - kRight) / 2.0,
-                 kHeight - 14,
+                 kHeight - kBottom + 40,
                  "class=\"text\" text-anchor=\"middle\"",
                  chart.x_label);
   return out + fmt::format(
-                   "<text class=\"text\" text-anchor=\"middle\" transform=\"translate(18 {}) "
+                   "<text class=\"text\" text-anchor=\"middle\" transform=\"translate(16 {}) "
                    "rotate(-90)\">{}</text>\n",
                    (kTop + kHeight - kBottom) / 2,
                    xml_escaped(chart.y_label));
@@ -169,6 +170,21 @@ std::string mark(double x, double y, size_t idx) {
       "<rect class=\"mark\" width=\"6\" height=\"6\" x=\"{:.1f}\" y=\"{:.1f}\"/>\n", x - 3, y - 3);
 }
 
+std::string legend_entry(const ChartSeries& series, size_t idx) {
+  constexpr int kColumns = 2;
+  const int column = static_cast<int>(idx) % kColumns;
+  const int row = static_cast<int>(idx) / kColumns;
+  const int left = 20 + column * (kWidth - 20) / kColumns;
+  const int at = kHeight - kLegend + 14 + 20 * row;
+  std::string out = fmt::format("<g class=\"c{}\">\n", idx % kColours);
+  if (series.has_line) {
+    out += fmt::format(
+        "<path class=\"line{}\" d=\"M{} {} h22\"/>\n", series.is_dashed ? " dash" : "", left, at);
+  }
+  if (!series.is_dashed) out += mark(left + 11, at, idx);
+  return out + "</g>\n" + text_at(left + 28, at + 4, "class=\"text\"", series.name);
+}
+
 std::string series_svg(const ChartSeries& series, const Axis& x, const Axis& y, size_t idx) {
   std::string path;
   std::string marks;
@@ -177,19 +193,13 @@ std::string series_svg(const ChartSeries& series, const Axis& x, const Axis& y, 
     path += fmt::format("{}{:.1f} {:.1f} ", path.empty() ? "M" : "L", x.at(point.x), y.at(point.y));
     marks += mark(x.at(point.x), y.at(point.y), idx);
   }
-  const char* const dash = series.is_dashed ? " dash" : "";
   std::string out = fmt::format("<g class=\"c{}\">\n", idx % kColours);
   if (series.has_line && !path.empty()) {
-    out += fmt::format("<path class=\"line{}\" d=\"{}\"/>\n", dash, path);
+    out +=
+        fmt::format("<path class=\"line{}\" d=\"{}\"/>\n", series.is_dashed ? " dash" : "", path);
   }
   if (!series.is_dashed) out += marks;
-  const double at = kTop + 10 + 20.0 * static_cast<double>(idx);
-  const int left = kWidth - kRight + 14;
-  if (series.has_line) {
-    out += fmt::format("<path class=\"line{}\" d=\"M{} {} h22\"/>\n", dash, left, at);
-  }
-  if (!series.is_dashed) out += mark(left + 11, at, idx);
-  return out + "</g>\n" + text_at(left + 28, at + 4, "class=\"text\"", series.name);
+  return out + "</g>\n" + legend_entry(series, idx);
 }
 
 std::string chart_svg(const Chart& chart, int top) {
@@ -209,35 +219,53 @@ std::string chart_svg(const Chart& chart, int top) {
   return out + "</g>\n";
 }
 
+// Room for so many charts under one another.
+std::string svg_begin(int num_charts) {
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
+      "{1}\" font-family=\"sans-serif\" font-size=\"12\">\n",
+      kWidth,
+      num_charts * kHeight);
+}
+
+std::string ground(int num_charts) {
+  return fmt::format(
+      "<rect class=\"ground\" width=\"{}\" height=\"{}\"/>\n", kWidth, num_charts * kHeight);
+}
+
 }  // namespace
 
 std::string charts_svg(const std::vector<Chart>& charts) {
-  const int height = kHeight * static_cast<int>(std::max<size_t>(charts.size(), 1));
-  std::string out = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
-      "{1}\" "
-      "font-family=\"sans-serif\" font-size=\"12\">\n{2}<rect class=\"ground\" width=\"{0}\" "
-      "height=\"{1}\"/>\n",
-      kWidth,
-      height,
-      kStyle);
+  const int room = static_cast<int>(std::max<size_t>(charts.size(), 1));
+  std::string out = svg_begin(room) + kStyle + ground(room);
   for (size_t i = 0; i < charts.size(); ++i) {
     out += chart_svg(charts[i], static_cast<int>(i) * kHeight);
   }
   return out + "</svg>\n";
 }
 
+// A drawing each, side by side where there is room.
 std::string charts_html(const std::string& title,
                         const std::string& text,
                         const std::vector<Chart>& charts) {
+  std::string drawings;
+  for (const Chart& chart : charts) {
+    drawings += svg_begin(1) + ground(1) + chart_svg(chart, 0) + "</svg>\n";
+  }
   return fmt::format(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title>\n"
-      "<style>:root {{ color-scheme: light dark }} body {{ margin: 2em; font-family: sans-serif }} "
-      "pre {{ overflow-x: auto }} svg {{ max-width: 100%; height: auto }}</style></head>\n"
-      "<body><h1>{0}</h1>\n{1}<pre>{2}</pre></body></html>\n",
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<style>:root {{ color-scheme: light dark }} body {{ margin: 1em; font-family: sans-serif "
+      "}}\n"
+      "h1 {{ font-size: 1.4em }} pre {{ overflow-x: auto }} svg {{ width: 100%; height: auto }}\n"
+      ".charts {{ display: grid; gap: 1em; max-width: 110em; "
+      "grid-template-columns: repeat(auto-fit, minmax(min(24em, 100%), 1fr)) "
+      "}}</style>\n{3}</head>\n"
+      "<body><h1>{0}</h1>\n<div class=\"charts\">\n{1}</div>\n<pre>{2}</pre></body></html>\n",
       xml_escaped(title),
-      charts_svg(charts),
-      xml_escaped(text));
+      drawings,
+      xml_escaped(text),
+      kStyle);
 }
 
 }  // namespace lamina::planner

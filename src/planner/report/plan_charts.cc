@@ -88,17 +88,32 @@ Chart bandwidth(const Question& question) {
   return chart;
 }
 
+// Both kinds of placements, and the homogeneous ones with a slow host, where they were reckoned.
+struct Kind {
+  const char* name;
+  const std::vector<Candidate>* candidates;
+};
+
+std::vector<Kind> kinds(const Advice& advice) {
+  std::vector<Kind> kinds = {{"offloaded", &advice.search.offloaded},
+                             {"homogeneous", &advice.search.colocated}};
+  if (!advice.colocated_with_host.empty()) {
+    kinds.push_back({"homogeneous, 10 ms of host", &advice.colocated_with_host});
+  }
+  return kinds;
+}
+
 Chart throughput(const Advice& advice) {
   Chart chart{.title = "Throughput against cost (Fig. 11)",
               .x_label = "dollars an hour",
               .y_label = "tokens a second",
-              .series = {{.name = "offloaded", .points = {}, .has_line = false},
-                         {.name = "homogeneous", .points = {}, .has_line = false}}};
-  for (const Candidate& candidate : advice.search.offloaded) {
-    chart.series[0].points.push_back({candidate.dollars_per_h, candidate.step.tokens_per_s});
-  }
-  for (const Candidate& candidate : advice.search.colocated) {
-    chart.series[1].points.push_back({candidate.dollars_per_h, candidate.step.tokens_per_s});
+              .series = {}};
+  for (const Kind& kind : kinds(advice)) {
+    ChartSeries series{.name = kind.name, .points = {}, .has_line = false};
+    for (const Candidate& candidate : *kind.candidates) {
+      series.points.push_back({candidate.dollars_per_h, candidate.step.tokens_per_s});
+    }
+    chart.series.push_back(std::move(series));
   }
   return chart;
 }
@@ -106,7 +121,7 @@ Chart throughput(const Advice& advice) {
 // Of the best placement's devices, one micro-batch.
 Chart breakdown(const AdviceRequest& request, const Advice& advice) {
   const Question& question = request.question;
-  Chart chart{.title = "A step's parts by batch, one micro-batch (Fig. 12)",
+  Chart chart{.title = "A step's parts, one micro-batch (Fig. 12)",
               .x_label = "sequences",
               .y_label = "ms",
               .series = {{.name = "model", .points = {}},
@@ -139,32 +154,37 @@ Chart breakdown(const AdviceRequest& request, const Advice& advice) {
 }
 
 // Those than which none is cheaper and faster.
-ChartSeries front_of(const char* name, const std::vector<Candidate>& candidates) {
+ChartSeries front_of(const Kind& kind) {
   std::vector<ChartPoint> points;
-  points.reserve(candidates.size());
-  for (const Candidate& candidate : candidates) {
+  points.reserve(kind.candidates->size());
+  for (const Candidate& candidate : *kind.candidates) {
     points.push_back({1e3 * candidate.step.step_s, candidate.dollars_per_mtoken});
   }
   std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) {
     return a.x != b.x ? a.x < b.x : a.y < b.y;
   });
-  ChartSeries front{.name = name, .points = {}};
+  ChartSeries front{.name = kind.name, .points = {}};
   for (const ChartPoint& point : points) {
     if (front.points.empty() || point.y < front.points.back().y) front.points.push_back(point);
   }
   return front;
 }
 
+Chart pareto(const Advice& advice) {
+  Chart chart{.title = "Cost and time between tokens: Pareto front",
+              .x_label = "ms between tokens",
+              .y_label = "dollars a million tokens",
+              .is_log_y = true,
+              .series = {}};
+  for (const Kind& kind : kinds(advice)) chart.series.push_back(front_of(kind));
+  return chart;
+}
+
 }  // namespace
 
 std::vector<Chart> plan_charts(const AdviceRequest& request, const Advice& advice) {
   return {throughput(advice),
-          {.title = "Cost and time between tokens: Pareto front",
-           .x_label = "ms between tokens",
-           .y_label = "dollars a million tokens",
-           .is_log_y = true,
-           .series = {front_of("offloaded", advice.search.offloaded),
-                      front_of("homogeneous", advice.search.colocated)}},
+          pareto(advice),
           breakdown(request, advice),
           bandwidth(request.question),
           model_roofline(request.question),
