@@ -39,7 +39,7 @@ namespace {
 
 // At a few numbers of rows, and the middle context.
 void measure_paces(Meter& meter, const ProfileGrid& grid, Profile& profile) {
-  constexpr size_t kPoints = 4;
+  constexpr size_t kPoints = 3;
   const size_t count = grid.slice_rows.size();
   for (size_t i = std::min(count, kPoints); i-- > 0;) {
     const int32_t rows = grid.slice_rows[count - 1 - i * count / kPoints];

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -108,10 +107,18 @@ double median(std::vector<double> values) {
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
+// Of times: what disturbs a measurement makes it longer, never shorter.
 template <typename Point>
-double median_of(const std::vector<Point>& points, double Point::* field) {
+double least_of(const std::vector<Point>& points, double Point::* field) {
+  double least = points.front().*field;
+  for (const Point& point : points) least = std::min(least, point.*field);
+  return least;
+}
+
+// Of factors.
+double median_of(const std::vector<PaceFactors>& factors, double PaceFactors::* field) {
   std::vector<double> values;
-  for (const Point& point : points) values.push_back(point.*field);
+  for (const PaceFactors& each : factors) values.push_back(each.*field);
   return median(std::move(values));
 }
 
@@ -268,9 +275,9 @@ void ProfileFit::add_transports(const Profile& profile) {
 void ProfileFit::add_slices(const Profile& profile) {
   for (const auto& [rows, points] : by_rows(profile.slices)) {
     slices_[rows] = {.rows = rows,
-                     .seconds = median_of(points, &SlicePoint::seconds),
-                     .first_seconds = median_of(points, &SlicePoint::first_seconds),
-                     .layer_seconds = median_of(points, &SlicePoint::layer_seconds)};
+                     .seconds = least_of(points, &SlicePoint::seconds),
+                     .first_seconds = least_of(points, &SlicePoint::first_seconds),
+                     .layer_seconds = least_of(points, &SlicePoint::layer_seconds)};
   }
 }
 
@@ -318,14 +325,11 @@ PaceFactors ProfileFit::pace(double rows, PaceFactors PacePoint::* how) const {
 }
 
 void ProfileFit::add_attention(const Profile& profile) {
-  std::map<std::tuple<int32_t, int32_t, int32_t>, std::vector<double>> seconds;
   for (const AttentionPoint& p : profile.attention) {
     head_dim_ = p.head_dim;
-    seconds[{p.kv_heads, p.sequences, p.context}].push_back(p.seconds);
-  }
-  for (const auto& [shape, measured] : seconds) {
-    const auto& [kv_heads, sequences, context] = shape;
-    attention_[kv_heads][sequences][context] = median(measured);
+    auto& by_context = attention_[p.kv_heads][p.sequences];
+    const auto [measured, is_first] = by_context.emplace(p.context, p.seconds);
+    if (!is_first) measured->second = std::min(measured->second, p.seconds);
   }
 }
 

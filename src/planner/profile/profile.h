@@ -80,7 +80,7 @@ struct Profile {
   [[nodiscard]] std::string to_yaml() const;
 };
 
-// Times of any shape. Immutable.
+// Times of any shape. Of a point that was measured more than once the least counts. Immutable.
 class ProfileFit {
  public:
   // Throws Error kInvalidArgument unless there are products and attention.
