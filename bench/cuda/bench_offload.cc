@@ -29,6 +29,7 @@
 #include "base/checked_math.h"
 #include "base/error.h"
 #include "device/cuda/memory.h"
+#include "planner/model_source.h"
 #include "random_model.h"
 #include "serve_options.h"
 #include "step_loop.h"
