@@ -81,7 +81,7 @@ std::string head(const ReportSubject& subject) {
 }
 
 std::string row_head() {
-  return fmt::format("{:<52} {:>7} {:>6} {:>8} {:>9} {:>9} {:>8}  {:<9} {:>11}\n",
+  return fmt::format("{:<57} {:>7} {:>6} {:>8} {:>9} {:>9} {:>8}  {:<9} {:>11}\n",
                      "placement",
                      "$/h",
                      "batch",
@@ -96,7 +96,7 @@ std::string row_head() {
 std::string row(const Candidate& candidate) {
   const StepEstimate& step = candidate.step;
   return fmt::format(
-      "{:<52} {:>7.2f} {:>6.0f} {:>8.0f} {:>9} {:>9} {:>8.3f}  {:<9} {:>4.0f}, {:>3.0f}\n",
+      "{:<57} {:>7.2f} {:>6.0f} {:>8.0f} {:>9} {:>9} {:>8.3f}  {:<9} {:>4.0f}, {:>3.0f}\n",
       candidate.placement.to_string(),
       candidate.dollars_per_h,
       candidate.num_sequences,

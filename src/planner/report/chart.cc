@@ -15,7 +15,7 @@ namespace {
 // Pixels.
 constexpr int kWidth = 480;  // a telephone shows it without shrinking it much
 constexpr int kHeight = 430;
-constexpr int kLeft = 64;
+constexpr int kLeft = 76;
 constexpr int kRight = 16;
 constexpr int kTop = 44;
 constexpr int kLegend = 66;  // up to six series in two columns

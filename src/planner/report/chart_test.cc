@@ -25,7 +25,7 @@ TEST(Chart, TextIsEscapedAndOddPointsAreLeftOut) {
   EXPECT_THAT(svg, Not(HasSubstr("inf")));
   EXPECT_THAT(svg, HasSubstr("prefers-color-scheme: dark"));
   // Two points are left: a line from the axis' beginning to its end.
-  EXPECT_THAT(svg, HasSubstr("d=\"M64.0 "));
+  EXPECT_THAT(svg, HasSubstr("d=\"M76.0 "));
   EXPECT_THAT(svg, HasSubstr("L464.0 44.0"));
 }
 
