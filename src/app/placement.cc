@@ -18,16 +18,6 @@
 namespace lamina::app {
 namespace {
 
-std::optional<TransportKind> parse_transport(const std::string& name) {
-  if (name == "shm") return TransportKind::kShm;
-  if (name == "tcp") return TransportKind::kTcp;
-  if (name == "loopback") return TransportKind::kLoopback;
-  if (name == "cuda_p2p") return TransportKind::kCudaP2p;
-  if (name == "nccl") return TransportKind::kNccl;
-  if (name == "rdma") return TransportKind::kRdma;
-  return std::nullopt;
-}
-
 // What NCCL's devices can do so far.
 void adapt_to_nccl(ClusterBackendConfig& config, const ModelProgram& program) {
   if (!config.transport || !is_of_nccl(*config.transport)) return;
@@ -175,6 +165,16 @@ uint64_t colocated_kv_bytes(const PlacementOptions& options, const LoadedModel& 
 }
 
 }  // namespace
+
+std::optional<TransportKind> parse_transport(const std::string& name) {
+  if (name == "shm") return TransportKind::kShm;
+  if (name == "tcp") return TransportKind::kTcp;
+  if (name == "loopback") return TransportKind::kLoopback;
+  if (name == "cuda_p2p") return TransportKind::kCudaP2p;
+  if (name == "nccl") return TransportKind::kNccl;
+  if (name == "rdma") return TransportKind::kRdma;
+  return std::nullopt;
+}
 
 std::unique_ptr<StepBackend> place_backend(const PlacementOptions& options,
                                            const ProcessCpus& cpus,

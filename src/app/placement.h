@@ -3,6 +3,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "app/in_process_workers.h"
 #include "app/loading.h"
@@ -23,6 +25,9 @@ struct Placement {
   std::unique_ptr<InProcessWorkers> in_process_workers;
   std::unique_ptr<ServingEngine> engine;
 };
+
+// None for a name of no transport, as "auto" is.
+std::optional<TransportKind> parse_transport(const std::string& name);
 
 // All but the engine: for programs that plan steps themselves. `placement` is empty, and outlives
 // the result, as does `model`. Throws Error.

@@ -13,6 +13,7 @@
 #include "app/loading.h"
 #include "app/memory.h"
 #include "app/output.h"
+#include "app/placement.h"
 #include "base/error.h"
 #include "device/cuda/memory.h"
 #include "device/gpu_stream.h"
@@ -30,11 +31,6 @@ LoadedModel load(const ProfileOptions& options, const ProcessCpus& cpus) {
                      .skip_tokenizer_init = true},
                     /*chat_template=*/"",
                     cpus);
-}
-
-TransportKind transport_of(const ProfileOptions& options) {
-  if (options.transport == "tcp") return TransportKind::kTcp;
-  return options.transport == "shm" ? TransportKind::kShm : TransportKind::kLoopback;
 }
 
 // What is measured, and with what; parents first.
@@ -56,7 +52,10 @@ class Profiler {
     if (options.slices) load_slices();
     if (!is_gpu()) {
       meter_ = planner::make_host_meter(
-          {.transport = transport_of(options), .time = time()}, stream(), stream(), metered());
+          {.transport = parse_transport(options.transport).value(), .time = time()},
+          stream(),
+          stream(),
+          metered());
       return;
     }
     meter_ = planner::make_gpu_meter({.time = time()}, stream(), attention_stream(), metered());

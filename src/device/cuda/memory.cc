@@ -2,11 +2,11 @@
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
-#include <time.h>
 
 #include <atomic>
 #include <cstring>
 
+#include "base/cpu_time.h"
 #include "base/log.h"
 #include "device/cuda/error.h"
 #include "device/cuda/stream.h"
@@ -45,12 +45,6 @@ std::byte* allocate_pinned(size_t size_bytes) {
 }
 
 std::atomic<int64_t> waiting_ns{0};
-
-Duration thread_cpu_time() {
-  timespec time{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
-}
 
 }  // namespace
 

@@ -11,6 +11,7 @@
 #include "kernels/linear.h"
 #include "planner/profile/meter.h"
 #include "planner/profile/step_parts.h"
+#include "planner/profile/timing.h"
 #include "planner/profile/working_set.h"
 #include "transport/measure/device_trips.h"
 
@@ -20,12 +21,6 @@ namespace {
 constexpr auto kDType = DType::kBF16;
 constexpr int kRounds = 5;
 constexpr uint32_t kMostMessageBytes = 16 << 20;
-
-double median_of(std::vector<double> seconds) {
-  const auto middle = seconds.begin() + static_cast<ptrdiff_t>(seconds.size() / 2);
-  std::nth_element(seconds.begin(), middle, seconds.end());
-  return *middle;
-}
 
 double seconds_of(const std::function<Status()>& body) {
   const TimePoint begin = steady_clock().now();

@@ -8,6 +8,7 @@
 #include "planner/profile/meter.h"
 #include "planner/profile/pace_meter.h"
 #include "planner/profile/step_parts.h"
+#include "planner/profile/timing.h"
 #include "planner/profile/working_set.h"
 #include "tensor/packed_matrix.h"
 #include "transport/measure/host_trips.h"
@@ -30,9 +31,7 @@ double median_s(const HostMeterConfig& config, StreamView stream, const Body& bo
     throw_if_error(body(seconds.size() + 1));
     seconds.push_back(running_s(stream) - begin_s);
   }
-  const auto middle = seconds.begin() + static_cast<ptrdiff_t>(seconds.size() / 2);
-  std::nth_element(seconds.begin(), middle, seconds.end());
-  return *middle;
+  return median_of(std::move(seconds));
 }
 
 class HostMeter final : public Meter {

@@ -1,25 +1,14 @@
 #include "planner/profile/pace_meter.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <atomic>
 #include <thread>
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/error.h"
+#include "planner/profile/timing.h"
 
 namespace lamina::planner {
-
-double running_s(StreamView pool) {
-  if (pool.pool().num_threads() > 1) {
-    return std::chrono::duration<double>(steady_clock().now().time_since_epoch()).count();
-  }
-  timespec ran{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
-  return static_cast<double>(ran.tv_sec) + 1e-9 * static_cast<double>(ran.tv_nsec);
-}
 
 namespace {
 
@@ -84,14 +73,8 @@ class PaceMeter {
       throw_if_error(step());
       seconds.push_back(running_s(pool) - begin_s);
     }
-    return middle(std::move(seconds));
+    return median_of(std::move(seconds));
   }
-  static double middle(std::vector<double> seconds) {
-    const auto middle = seconds.begin() + static_cast<ptrdiff_t>(seconds.size() / 2);
-    std::nth_element(seconds.begin(), middle, seconds.end());
-    return *middle;
-  }
-
   Seconds alone() {
     return {.slices = median_s(slices_pool_, [&] { return slices_.run(rows_); }),
             .attention = median_s(attention_pool_, [&] { return attention_.run(); })};
@@ -140,8 +123,8 @@ class PaceMeter {
         slices_s.push_back(slices_in_turns(turns, turn));
       }
     }
-    return {.slices = middle({slices_s.begin() + 1, slices_s.end()}),
-            .attention = middle({attention_s.begin() + 1, attention_s.end()})};
+    return {.slices = median_of({slices_s.begin() + 1, slices_s.end()}),
+            .attention = median_of({attention_s.begin() + 1, attention_s.end()})};
   }
 
   double slices_in_turns(Turns& turns, uint32_t& turn) {

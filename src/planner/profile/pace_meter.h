@@ -8,10 +8,6 @@
 
 namespace lamina::planner {
 
-// Seconds since some beginning, of a pool whose calls come from this thread. Where it is all of the
-// pool, the time that it ran: turns of other programs on its core are no part of what is measured.
-double running_s(StreamView pool);
-
 // Medians of so many steps of `rows` sequences. Throws Error.
 PacePoint measure_paces(SlicePart& slices,
                         StreamView slices_pool,
