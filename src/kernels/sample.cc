@@ -43,8 +43,10 @@ const char* find_bad_parameter(const SampleRow& row, int64_t vocab_size) {
     if (id < 0 || id >= vocab_size || !std::isfinite(bias)) return "logit_bias";
   }
   if (!are_ids(row.forbidden_ids, vocab_size)) return "forbidden_ids";
-  if (!are_ids(row.prompt_ids, vocab_size)) return "prompt_ids";
-  if (!are_ids(row.generated_ids, vocab_size)) return "generated_ids";
+  if (row.penalizes_prompt() && !are_ids(row.prompt_ids, vocab_size)) return "prompt_ids";
+  if (row.penalizes_generated() && !are_ids(row.generated_ids, vocab_size)) {
+    return "generated_ids";
+  }
   return nullptr;
 }
 

@@ -46,12 +46,19 @@ struct SampleRow {
   // For all penalties; its length is the counter of the draw, so a replayed sequence draws the same
   // token.
   std::span<const int32_t> generated_ids = {};
+
+  // Without penalties nobody reads ids, of which a long context has many.
+  [[nodiscard]] bool penalizes_prompt() const { return repetition_penalty != 1.0F; }
+  [[nodiscard]] bool penalizes_generated() const {
+    return penalizes_prompt() || frequency_penalty != 0.0F || presence_penalty != 0.0F;
+  }
 };
 
 // logits [S, V] f32, overwritten. out has S elements. Arg-max takes the smallest id among equals;
 // NaN never wins. A row without a finite logit (all forbidden, or NaN) gives id kNoToken: its
 // sequence fails, the others do not. Waits for the stream, since `out` is the host's. Errors:
-// kInvalidArgument on sizes that do not fit.
+// kInvalidArgument on sizes that do not fit, a parameter out of its range, or an id that is read
+// and outside of the V.
 [[nodiscard]] Status sample(TensorView logits,
                             std::span<const SampleRow> rows,
                             std::span<SampledToken> out,

@@ -298,11 +298,20 @@ TEST(Sample, RefusesWhatDoesNotFit) {
       {.logit_bias = high_bias},
       {.logit_bias = nan_bias},
       {.forbidden_ids = high},
-      {.prompt_ids = low},
-      {.generated_ids = high},
+      {.repetition_penalty = 1.1F, .prompt_ids = low},
+      {.repetition_penalty = 1.1F, .generated_ids = high},
+      {.frequency_penalty = 0.1F, .generated_ids = high},
+      {.presence_penalty = 0.1F, .generated_ids = high},
   };
   for (size_t i = 0; i < bad.size(); ++i) {
     EXPECT_EQ(sample_one({1, 2, 3, 4}, bad[i]).status().code(), StatusCode::kInvalidArgument) << i;
+  }
+  const std::vector<SampleRow> unread = {
+      {.prompt_ids = low, .generated_ids = high},
+      {.presence_penalty = 0.1F, .frequency_penalty = 0.1F, .prompt_ids = low},
+  };
+  for (size_t i = 0; i < unread.size(); ++i) {
+    EXPECT_TRUE(sample_one({1, 2, 3, 4}, unread[i]).ok()) << i;
   }
   ThreadPool pool(1);
   const TestTensor logits(DType::kF32, {2, 4});

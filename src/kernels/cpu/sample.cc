@@ -100,7 +100,7 @@ void apply_count_penalties(std::span<float> logits,
 }
 
 void adjust_logits(std::span<float> logits, const SampleRow& row, SampleSpace& space) {
-  if (row.repetition_penalty != 1.0F) apply_repetition_penalty(logits, row, space.counts);
+  if (row.penalizes_prompt()) apply_repetition_penalty(logits, row, space.counts);
   if (row.frequency_penalty != 0.0F || row.presence_penalty != 0.0F) {
     apply_count_penalties(logits, row, space.counts);
   }

@@ -50,11 +50,10 @@ IdRange add_penalties(const SampleRow& row, Requests& requests) {
     }
     requests.penalties[static_cast<size_t>(place) - 1].count += count;
   };
-  const bool is_repetition = row.repetition_penalty != 1.0F;
-  if (is_repetition) {
+  if (row.penalizes_prompt()) {
     for (const int32_t id : row.prompt_ids) add(id, 0);
   }
-  if (is_repetition || row.frequency_penalty != 0.0F || row.presence_penalty != 0.0F) {
+  if (row.penalizes_generated()) {
     for (const int32_t id : row.generated_ids) add(id, 1);
   }
   for (size_t i = begin; i < requests.penalties.size(); ++i) {
