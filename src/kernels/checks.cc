@@ -99,49 +99,46 @@ Status check_weight(std::string_view op,
 
 namespace {
 
-Status check_sequence(std::string_view op,
-                      const RaggedBatch& batch,
-                      const TensorView& cache,
-                      int64_t sequence_idx,
-                      int64_t window) {
-  const auto b = static_cast<size_t>(sequence_idx);
+Status check_sequence(std::string_view op, const RaggedBatch& batch, int64_t block_size, size_t b) {
   const int64_t num_queries = int64_t{batch.query_begin[b + 1]} - batch.query_begin[b];
   const int64_t context = batch.context_len[b];
   if (num_queries < 0 || context < num_queries) {
-    return invalid_argument(fmt::format(
-        "{}: sequence {} has {} queries and {} tokens", op, sequence_idx, num_queries, context));
+    return invalid_argument(
+        fmt::format("{}: sequence {} has {} queries and {} tokens", op, b, num_queries, context));
   }
-  if (num_queries == 0) return {};
-  const int64_t block_size = cache.shape[2];
   const int64_t num_blocks = ceil_div(context, block_size);
-  if (num_blocks > batch.max_blocks) {
-    return invalid_argument(fmt::format("{}: sequence {} needs {} blocks, tables hold {}",
-                                        op,
-                                        sequence_idx,
-                                        num_blocks,
-                                        batch.max_blocks));
-  }
+  if (num_queries == 0 || num_blocks <= batch.max_blocks) return {};
+  return invalid_argument(fmt::format(
+      "{}: sequence {} needs {} blocks, tables hold {}", op, b, num_blocks, batch.max_blocks));
+}
+
+// Of a sequence with queries.
+Status check_block_ids(std::string_view op,
+                       const RaggedBatch& batch,
+                       const TensorView& cache,
+                       size_t b,
+                       int64_t window) {
+  const int64_t num_queries = int64_t{batch.query_begin[b + 1]} - batch.query_begin[b];
+  const int64_t context = batch.context_len[b];
+  const int64_t block_size = cache.shape[2];
   const int64_t first_read =
       window < 0 ? 0 : std::clamp<int64_t>(context - num_queries - window + 1, 0, context - 1);
   const auto table = batch.block_tables.subspan(b * static_cast<size_t>(batch.max_blocks),
-                                                static_cast<size_t>(num_blocks));
-  for (int64_t i = first_read / block_size; i < num_blocks; ++i) {
-    const int32_t id = table[static_cast<size_t>(i)];
-    if (id != kNoBlock && (id < 0 || id >= cache.shape[0])) {
-      return invalid_argument(fmt::format(
-          "{}: sequence {} names block {} of {}", op, sequence_idx, id, cache.shape[0]));
-    }
+                                                static_cast<size_t>(ceil_div(context, block_size)));
+  for (const int32_t id : table.subspan(static_cast<size_t>(first_read / block_size))) {
+    if (id == kNoBlock || (id >= 0 && id < cache.shape[0])) continue;
+    return invalid_argument(
+        fmt::format("{}: sequence {} names block {} of {}", op, b, id, cache.shape[0]));
   }
   return {};
 }
 
 }  // namespace
 
-Status check_batch(std::string_view op,
-                   const RaggedBatch& batch,
-                   const TensorView& cache,
-                   int64_t num_tokens,
-                   int64_t window) {
+Status check_bounds(std::string_view op,
+                    const RaggedBatch& batch,
+                    int64_t block_size,
+                    int64_t num_tokens) {
   const size_t num_sequences = batch.context_len.size();
   // Sizes come from a message: nothing is multiplied before it is known to be small.
   const auto table_size = batch.max_blocks < 0
@@ -164,8 +161,21 @@ Status check_batch(std::string_view op,
                                         batch.query_begin.back(),
                                         num_tokens));
   }
-  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
-    LAMINA_RETURN_IF_ERROR(check_sequence(op, batch, cache, b, window));
+  for (size_t b = 0; b < num_sequences; ++b) {
+    LAMINA_RETURN_IF_ERROR(check_sequence(op, batch, block_size, b));
+  }
+  return {};
+}
+
+Status check_batch(std::string_view op,
+                   const RaggedBatch& batch,
+                   const TensorView& cache,
+                   int64_t num_tokens,
+                   int64_t window) {
+  LAMINA_RETURN_IF_ERROR(check_bounds(op, batch, cache.shape[2], num_tokens));
+  for (size_t b = 0; b < batch.context_len.size(); ++b) {
+    if (batch.query_begin[b] == batch.query_begin[b + 1]) continue;
+    LAMINA_RETURN_IF_ERROR(check_block_ids(op, batch, cache, b, window));
   }
   return {};
 }

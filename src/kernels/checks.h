@@ -51,10 +51,15 @@ std::string describe(const TensorView& view);
                                   const Shape& shape,
                                   DType x_dtype);
 
-// That `batch` describes `num_tokens` queries whose keys lie in blocks of `cache`
-// [P, Hkv, block_size, D]: ascending query_begin, contexts that hold their queries, tables that
-// hold the contexts, and block ids in range for every position that `window` leaves readable
-// (window < 0: all of them).
+// That `batch` describes `num_tokens` queries: ascending query_begin, contexts that hold their
+// queries, and tables that hold the contexts.
+[[nodiscard]] Status check_bounds(std::string_view op,
+                                  const RaggedBatch& batch,
+                                  int64_t block_size,
+                                  int64_t num_tokens);
+
+// Also that their keys lie in blocks of `cache` [P, Hkv, block_size, D]: block ids in range for
+// every position that `window` leaves readable (window < 0: all of them).
 [[nodiscard]] Status check_batch(std::string_view op,
                                  const RaggedBatch& batch,
                                  const TensorView& cache,

@@ -169,6 +169,13 @@ Status StepTables::update(const RaggedBatch& /*batch*/,
   return no_cuda("step tables");
 }
 
+Status StepTables::update(const RaggedBatch& /*batch*/,
+                          std::span<const TableRange> /*changed*/,
+                          std::span<const int64_t> /*slot_mapping*/,
+                          StreamView /*stream*/) {
+  return no_cuda("step tables");
+}
+
 std::optional<uint64_t> StepTables::launch_shape() const {
   return std::nullopt;
 }

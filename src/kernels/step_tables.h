@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -47,6 +48,14 @@ struct StepTablesLimits {
   int32_t max_partials = 1024;
 };
 
+// Entries [begin, end) of RaggedBatch::block_tables, its rows one after the other.
+struct TableRange {
+  size_t begin = 0;
+  size_t end = 0;
+};
+// A batch of which some entries alone are brought has rows of a multiple of this.
+inline constexpr int32_t kTableRowUnit = 4;
+
 class StepTables {
  public:
   // Throws Error kResourceExhausted if memory is short, kUnimplemented for a CPU or without CUDA.
@@ -59,6 +68,12 @@ class StepTables {
   // kInvalidArgument, with nothing enqueued, past the limits or for a batch or slot that attention
   // or append would refuse on the CPU. The spans may go once this returns.
   [[nodiscard]] Status update(const RaggedBatch& batch,
+                              std::span<const int64_t> slot_mapping,
+                              StreamView stream);
+  // The same where those entries of the block tables alone differ from what the step before
+  // brought, or were never brought: others are neither looked at nor copied.
+  [[nodiscard]] Status update(const RaggedBatch& batch,
+                              std::span<const TableRange> changed,
                               std::span<const int64_t> slot_mapping,
                               StreamView stream);
   [[nodiscard]] size_t device_bytes() const;

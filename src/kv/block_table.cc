@@ -24,15 +24,18 @@ Status BlockTables::clear(int32_t slot) {
   if (slot < 0 || slot >= num_slots()) {
     return invalid_argument(fmt::format("block tables: slot {} of {}", slot, num_slots()));
   }
-  std::vector<BlockId>& table = tables_[static_cast<size_t>(slot)];
-  disown(table);
-  table.clear();
+  Table& table = tables_[static_cast<size_t>(slot)];
+  disown(table.blocks);
+  table.blocks.clear();
+  ++table.generation;
   return {};
 }
 
 void BlockTables::disown(std::span<const BlockId> blocks) {
   for (const BlockId id : blocks) {
-    if (id != kNoBlock) owner_[static_cast<size_t>(id)] = kNobody;
+    if (id == kNoBlock) continue;
+    owner_[static_cast<size_t>(id)] = kNobody;
+    --num_held_;
   }
 }
 
@@ -40,7 +43,7 @@ Status BlockTables::append(int32_t slot, std::span<const BlockId> blocks) {
   if (slot < 0 || slot >= num_slots()) {
     return invalid_argument(fmt::format("block tables: slot {} of {}", slot, num_slots()));
   }
-  std::vector<BlockId>& table = tables_[static_cast<size_t>(slot)];
+  std::vector<BlockId>& table = tables_[static_cast<size_t>(slot)].blocks;
   if (blocks.size() > static_cast<size_t>(max_blocks_) - table.size()) {
     return invalid_argument(fmt::format("block tables: slot {} holds {} blocks, {} more pass {}",
                                         slot,
@@ -62,15 +65,24 @@ Status BlockTables::append(int32_t slot, std::span<const BlockId> blocks) {
           fmt::format("block tables: block {} for slot {} is in use", id, slot));
     }
     owner_[static_cast<size_t>(id)] = slot;
+    ++num_held_;
   }
   table.insert(table.end(), blocks.begin(), blocks.end());
   return {};
 }
 
-std::span<const BlockId> BlockTables::blocks(int32_t slot) const {
+const BlockTables::Table& BlockTables::table(int32_t slot) const {
   LAMINA_CHECK_GE(slot, 0);
   LAMINA_CHECK_LT(slot, num_slots());
   return tables_[static_cast<size_t>(slot)];
+}
+
+std::span<const BlockId> BlockTables::blocks(int32_t slot) const {
+  return table(slot).blocks;
+}
+
+uint64_t BlockTables::generation(int32_t slot) const {
+  return table(slot).generation;
 }
 
 }  // namespace lamina

@@ -26,14 +26,26 @@ class BlockTables {
   Status append(int32_t slot, std::span<const BlockId> blocks);
 
   [[nodiscard]] std::span<const BlockId> blocks(int32_t slot) const;
+  // How often the slot was cleared: between two calls that give the same its blocks were appended
+  // to at most.
+  [[nodiscard]] uint64_t generation(int32_t slot) const;
+  // Blocks in all tables, those that other workers hold left out.
+  [[nodiscard]] int32_t num_held() const { return num_held_; }
   [[nodiscard]] int32_t num_slots() const { return static_cast<int32_t>(tables_.size()); }
   [[nodiscard]] int32_t max_blocks() const { return max_blocks_; }
 
  private:
+  struct Table {
+    std::vector<BlockId> blocks;
+    uint64_t generation = 0;
+  };
+
   void disown(std::span<const BlockId> blocks);
+  [[nodiscard]] const Table& table(int32_t slot) const;
 
   int32_t max_blocks_;
-  std::vector<std::vector<BlockId>> tables_;
+  int32_t num_held_ = 0;
+  std::vector<Table> tables_;
   std::vector<int32_t> owner_;  // slot that holds each block, or -1
 };
 

@@ -47,6 +47,20 @@ TEST(BlockTables, RefusesAndChangesNothing) {
   EXPECT_TRUE(tables.append(1, Ids{2, 3, 4}).ok());  // nothing stayed taken
 }
 
+TEST(BlockTables, CountWhatTheyHoldAndHowOftenTheyWereCleared) {
+  BlockTables tables(2, 4, 10);
+  ASSERT_TRUE(tables.append(0, Ids{4, kNoBlock, 2}).ok());
+  ASSERT_TRUE(tables.append(1, Ids{7}).ok());
+  EXPECT_FALSE(tables.append(1, Ids{8, 7}).ok());
+  EXPECT_EQ(tables.num_held(), 3);
+  const uint64_t before = tables.generation(0);
+  ASSERT_TRUE(tables.append(0, Ids{3}).ok());
+  EXPECT_EQ(tables.generation(0), before);
+  ASSERT_TRUE(tables.clear(0).ok());
+  EXPECT_NE(tables.generation(0), before);
+  EXPECT_EQ(tables.num_held(), 1);
+}
+
 // Blocks that another worker holds keep their place, and nobody owns them here.
 TEST(BlockTables, HoldPlacesForBlocksElsewhere) {
   BlockTables tables(2, 4, 4);

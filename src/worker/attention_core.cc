@@ -21,6 +21,7 @@ size_t AttentionCoreConfig::state_bytes() const {
 
 AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView stream)
     : config_(config),
+      row_size_(round_up(config.max_blocks_per_sequence, kernels::kTableRowUnit)),
       stream_(use_device_of(stream)),
       cache_(config.kv, config.num_blocks, memory_of(stream_.device().kind)),
       order_(kernels::preferred_order({.dtype = config.kv.dtype,
@@ -41,7 +42,8 @@ AttentionCore::AttentionCore(const AttentionCoreConfig& config, StreamView strea
     step.query_begin.reserve(max_sequences + 1);
     step.context_len.reserve(max_sequences);
     step.slot_mapping.reserve(static_cast<size_t>(config.max_tokens));
-    step.block_rows.resize(max_sequences * static_cast<size_t>(config.max_blocks_per_sequence));
+    step.block_rows.resize(max_sequences * static_cast<size_t>(row_size_));
+    step.table_rows.resize(max_sequences);
   }
 }
 
@@ -79,7 +81,7 @@ kernels::StepTablesLimits AttentionCore::table_limits() const {
   }
   return {.max_sequences = config_.max_sequences,
           .max_tokens = config_.max_tokens,
-          .max_blocks = config_.max_blocks_per_sequence,
+          .max_blocks = row_size_,
           .num_heads = config_.num_heads,
           .num_kv_heads = config_.kv.num_kv_heads,
           .value_dim = config_.kv.value_dim,
@@ -96,20 +98,18 @@ Status AttentionCore::begin_step(const wire::AttentionPlan& plan) {
         fmt::format("plan of micro-batch {} of {}", plan.micro_batch, steps_.size()));
   }
   LAMINA_RETURN_IF_ERROR(update_tables(plan));
-  count_blocks();
   Step& step = steps_[plan.micro_batch];
   LAMINA_RETURN_IF_ERROR(gather_step(plan, step));
   if (step.tables == nullptr) return {};
-  return step.tables->update(batch(step), step.slot_mapping, stream_);
+  return step.tables->update(batch(step), step.changed, step.slot_mapping, stream_);
 }
 
 kernels::RaggedBatch AttentionCore::batch(const Step& step) const {
-  const size_t table_size =
-      step.context_len.size() * static_cast<size_t>(config_.max_blocks_per_sequence);
+  const size_t table_size = step.context_len.size() * static_cast<size_t>(row_size_);
   return {.query_begin = step.query_begin,
           .context_len = step.context_len,
           .block_tables = std::span(step.block_rows).first(table_size),
-          .max_blocks = config_.max_blocks_per_sequence,
+          .max_blocks = row_size_,
           .tables = step.tables.get()};
 }
 
@@ -141,6 +141,7 @@ Status AttentionCore::gather_step(const wire::AttentionPlan& plan, Step& step) c
   step.query_begin.assign(1, 0);
   step.context_len.clear();
   step.slot_mapping.clear();
+  step.changed.clear();
   step.is_partial = config_.shares_heads;
   step.is_started = false;
   for (const wire::SequenceEntry& entry : plan.sequences) {
@@ -165,9 +166,7 @@ Status AttentionCore::gather_sequence(const wire::SequenceEntry& entry, Step& st
     return invalid_argument(fmt::format("plan of more than {} tokens", config_.max_tokens));
   }
   const auto used = blocks.first(static_cast<size_t>(ceil_div(context, block_size)));
-  const size_t row = step.context_len.size() * static_cast<size_t>(config_.max_blocks_per_sequence);
-  std::copy(used.begin(), used.end(), step.block_rows.begin() + static_cast<ptrdiff_t>(row));
-  step.is_partial |= std::find(used.begin(), used.end(), kNoBlock) != used.end();
+  gather_blocks(static_cast<int32_t>(entry.slot), used, step);
   for (int64_t position = entry.first_position; position < context; ++position) {
     const BlockId block = used[static_cast<size_t>(position / block_size)];
     if (block != kNoBlock) {
@@ -181,14 +180,23 @@ Status AttentionCore::gather_sequence(const wire::SequenceEntry& entry, Step& st
   return {};
 }
 
-void AttentionCore::count_blocks() {
-  ptrdiff_t count = 0;
-  for (int32_t slot = 0; slot < tables_.num_slots(); ++slot) {
-    const std::span<const BlockId> blocks = tables_.blocks(slot);
-    count +=
-        static_cast<ptrdiff_t>(blocks.size()) - std::count(blocks.begin(), blocks.end(), kNoBlock);
+// Of the next sequence of the step.
+void AttentionCore::gather_blocks(int32_t slot, std::span<const BlockId> used, Step& step) const {
+  const size_t row_idx = step.context_len.size();
+  TableRow& row = step.table_rows[row_idx];
+  const uint64_t generation = tables_.generation(slot);
+  const bool goes_on =
+      row.slot == slot && row.generation == generation && row.num_blocks <= used.size();
+  if (!goes_on) row = {.slot = slot, .generation = generation};
+  const std::span<const BlockId> added = used.subspan(row.num_blocks);
+  if (!added.empty()) {
+    const size_t begin = row_idx * static_cast<size_t>(row_size_) + row.num_blocks;
+    std::ranges::copy(added, step.block_rows.begin() + static_cast<ptrdiff_t>(begin));
+    step.changed.push_back({begin, begin + added.size()});
+    row.is_partial |= std::ranges::find(added, kNoBlock) != added.end();
+    row.num_blocks = used.size();
   }
-  num_blocks_used_ = static_cast<int32_t>(count);
+  step.is_partial |= row.is_partial;
 }
 
 int32_t AttentionCore::num_tokens(int32_t micro_batch) const {

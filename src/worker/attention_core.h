@@ -77,15 +77,25 @@ class AttentionCore {
   [[nodiscard]] bool is_partial(int32_t micro_batch) const { return step(micro_batch).is_partial; }
   // AttentionPort::launch_shape() of the micro-batch's step.
   [[nodiscard]] std::optional<uint64_t> launch_shape(int32_t micro_batch) const;
-  [[nodiscard]] int32_t num_blocks_used() const { return num_blocks_used_; }
+  [[nodiscard]] int32_t num_blocks_used() const { return tables_.num_held(); }
 
  private:
+  // What a row of a step's tables was copied from. It stays there for the next step, which mostly
+  // has the same sequence there: then what was added since is copied alone.
+  struct TableRow {
+    int32_t slot = -1;
+    uint64_t generation = 0;
+    size_t num_blocks = 0;
+    bool is_partial = false;  // some of them lie elsewhere
+  };
   // A micro-batch's current step, as the operators take it.
   struct Step {
     std::vector<int32_t> query_begin;
     std::vector<int32_t> context_len;
-    std::vector<int32_t> block_rows;    // [B, max_blocks_per_sequence]
-    std::vector<int64_t> slot_mapping;  // [N]
+    std::vector<int32_t> block_rows;           // [B, row_size_]
+    std::vector<TableRow> table_rows;          // [B]
+    std::vector<kernels::TableRange> changed;  // of block_rows, since the step before
+    std::vector<int64_t> slot_mapping;         // [N]
     bool is_partial = false;
     bool is_started = false;                      // the layer under way
     Buffer state;                                 // between start() and attend()
@@ -103,7 +113,7 @@ class AttentionCore {
   Status update_tables(const wire::AttentionPlan& plan);
   Status gather_step(const wire::AttentionPlan& plan, Step& step) const;
   Status gather_sequence(const wire::SequenceEntry& entry, Step& step) const;
-  void count_blocks();
+  void gather_blocks(int32_t slot, std::span<const BlockId> used, Step& step) const;
   [[nodiscard]] kernels::RaggedBatch batch(const Step& step) const;
   void place_per_head();
   [[nodiscard]] std::span<const float> to_device(std::span<const float> values, size_t& used);
@@ -115,6 +125,7 @@ class AttentionCore {
   Status meet_cached_keys(int32_t micro_batch, int32_t layer_idx, TensorView q);
 
   AttentionCoreConfig config_;
+  int32_t row_size_;  // of a step's block tables
   StreamView stream_;
   KvCache cache_;
   kernels::KvOrder order_;
@@ -122,7 +133,6 @@ class AttentionCore {
   std::vector<Step> steps_;        // by micro-batch
   Buffer per_head_memory_;         // on a GPU
   std::vector<PerHead> per_head_;  // by layer
-  int32_t num_blocks_used_ = 0;
 };
 
 }  // namespace lamina

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/testing/device_tensor.h"
+#include "worker/attention_core_testing.h"
 #include "worker/gpu_attention_core.h"
 
 namespace lamina {
@@ -54,12 +55,14 @@ std::vector<wire::AttentionPlan> plans(bool shares_heads) {
 }
 
 // The outputs of all steps and layers; of partials also their lse.
-std::vector<TestTensor> run(AttentionCore& core, bool starts) {
+std::vector<TestTensor> run(AttentionCore& core,
+                            std::span<const wire::AttentionPlan> plans,
+                            bool starts) {
   Rng rng(3);
   const DType dtype = core.config().q_dtype;
   std::vector<TestTensor> outs;
   const bool shares_heads = core.config().shares_heads;
-  for (const wire::AttentionPlan& plan : plans(shares_heads)) {
+  for (const wire::AttentionPlan& plan : plans) {
     throw_if_error(core.begin_step(plan));
     const int64_t num_tokens = core.num_tokens(0);
     for (int32_t layer = 0; layer < 2; ++layer) {
@@ -78,6 +81,10 @@ std::vector<TestTensor> run(AttentionCore& core, bool starts) {
     }
   }
   return outs;
+}
+
+std::vector<TestTensor> run(AttentionCore& core, bool starts) {
+  return run(core, plans(core.config().shares_heads), starts);
 }
 
 class AttentionCoreOnGpu : public kernels::CudaTest {
@@ -122,6 +129,26 @@ TEST_F(AttentionCoreOnGpu, SharesHeadsAsTheCpuDoes) {
                            1.0F / 64 / kernels::tolerance(DType::kF32),
                            fmt::format("{} call {}", overlap ? "in phases" : "at once", i));
     }
+  }
+}
+
+// Tables stay on the GPU, and steps bring what is new.
+TEST_F(AttentionCoreOnGpu, FollowsSequencesAsTheCpuDoes) {
+  AttentionCoreConfig config = config_of(DType::kF32, /*overlap=*/false);
+  config.max_sequences = 5;
+  config.num_blocks = 5 * 7;
+  config.max_blocks_per_sequence = 7;
+  RandomPlans sequences(config, 5);
+  std::vector<wire::AttentionPlan> plans;
+  for (int step = 0; step < 120; ++step) plans.push_back(sequences.next());
+  ThreadPool pool(1);
+  AttentionCore on_cpu(config, StreamView(pool));
+  GpuAttentionCore on_gpu(config, stream());
+  const std::vector<TestTensor> expected = run(on_cpu, plans, false);
+  const std::vector<TestTensor> actual = run(on_gpu, plans, false);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    kernels::expect_near(
+        actual[i], expected[i], 1e-5F / kernels::tolerance(DType::kF32), fmt::format("call {}", i));
   }
 }
 

@@ -77,6 +77,25 @@ Status stage(StepTables::Impl& tables,
   return stage<int32_t>(tables, items.counts, counts);
 }
 
+// Whole units of an upload: neighbours are given as they are.
+void stage_block_tables(StepTables::Impl& tables,
+                        std::span<const int32_t> entries,
+                        std::span<const TableRange> changed) {
+  constexpr size_t kUnit = kTableRowUnit;
+  static_assert(kUnit * sizeof(int32_t) == kUploadAlignment);
+  const StepArray<int32_t>& array = tables.block_tables;
+  for (const TableRange& range : changed) {
+    const size_t begin = range.begin / kUnit * kUnit;
+    const size_t end = std::min(round_up(range.end, kUnit), entries.size());
+    std::ranges::copy(entries.subspan(begin, end - begin),
+                      tables.staged(array).subspan(begin).begin());
+    const auto place = [&](size_t entry) {
+      return static_cast<uint32_t>(array.offset + entry * sizeof(int32_t));
+    };
+    tables.pieces.push_back({place(begin), place(end)});
+  }
+}
+
 // Padded tokens have none.
 Status stage_slots(StepTables::Impl& tables, std::span<const int64_t> slot_mapping) {
   const auto num_slots = static_cast<int64_t>(slot_mapping.size());
@@ -141,6 +160,58 @@ Status check_limits(const StepTablesLimits& limits,
       limits.max_blocks));
 }
 
+// Rows stay where they are from step to step, and ids are what attention may read.
+Status check_changed(const StepTablesLimits& limits,
+                     const RaggedBatch& batch,
+                     std::span<const TableRange> changed) {
+  if (batch.max_blocks != limits.max_blocks || batch.max_blocks % kTableRowUnit != 0) {
+    return invalid_argument(fmt::format(
+        "step tables: rows of {} entries, not of {}", batch.max_blocks, limits.max_blocks));
+  }
+  for (const TableRange& range : changed) {
+    if (range.begin > range.end || range.end > batch.block_tables.size()) {
+      return invalid_argument(fmt::format("step tables: entries {} to {} of {}",
+                                          range.begin,
+                                          range.end,
+                                          batch.block_tables.size()));
+    }
+    for (const int32_t id : batch.block_tables.subspan(range.begin, range.end - range.begin)) {
+      if (id == kNoBlock || (id >= 0 && id < limits.num_blocks)) continue;
+      return invalid_argument(fmt::format("step tables: block {} of {}", id, limits.num_blocks));
+    }
+  }
+  return {};
+}
+
+// What was checked.
+Status bring(StepTables::Impl& tables,
+             const RaggedBatch& batch,
+             std::span<const TableRange> changed,
+             std::span<const int64_t> slot_mapping,
+             StreamView stream) {
+  LAMINA_RETURN_IF_ERROR(check_limits(tables.limits, batch, slot_mapping));
+  LAMINA_RETURN_IF_ERROR(check_slots(tables.limits, slot_mapping));
+  tables.turn = 1 - tables.turn;
+  const lamina::cuda::Event& copied = tables.copied[tables.turn];
+  LAMINA_RETURN_IF_ERROR(
+      lamina::cuda::to_status(cudaEventSynchronize(copied.get()), "waiting for a step's tables"));
+  tables.max_blocks = batch.max_blocks;
+  tables.pieces.clear();
+  const std::array num_sequences = {static_cast<int32_t>(batch.num_sequences())};
+  LAMINA_RETURN_IF_ERROR(stage<int32_t>(tables, tables.num_sequences, num_sequences));
+  LAMINA_RETURN_IF_ERROR(stage(tables, tables.query_begin, batch.query_begin));
+  LAMINA_RETURN_IF_ERROR(stage(tables, tables.context_len, batch.context_len));
+  stage_block_tables(tables, batch.block_tables, changed);
+  LAMINA_RETURN_IF_ERROR(stage_slots(tables, slot_mapping));
+  tables.is_split = tables.limits.in_phases && cuda::has_single_tokens(batch.query_begin);
+  if (tables.is_split) LAMINA_RETURN_IF_ERROR(stage_new_tokens(tables, batch));
+  LAMINA_RETURN_IF_ERROR(stage_windows(tables, batch));
+  LAMINA_RETURN_IF_ERROR(upload(
+      tables.device_memory.data(), tables.staging[tables.turn].data(), tables.pieces, stream));
+  return lamina::cuda::to_status(cudaEventRecord(copied.get(), lamina::cuda::raw(stream)),
+                                 "recording a step's tables");
+}
+
 }  // namespace
 
 StepTables::Impl::Impl(const StepTablesLimits& wanted, StreamView stream) : limits(wanted) {
@@ -198,34 +269,23 @@ StepTables::~StepTables() = default;
 Status StepTables::update(const RaggedBatch& batch,
                           std::span<const int64_t> slot_mapping,
                           StreamView stream) {
-  Impl& tables = *impl_;
-  LAMINA_RETURN_IF_ERROR(check_limits(tables.limits, batch, slot_mapping));
-  LAMINA_RETURN_IF_ERROR(check_slots(tables.limits, slot_mapping));
+  const StepTablesLimits& limits = impl_->limits;
   const TensorView cache(
-      nullptr,
-      DType::kBF16,
-      {tables.limits.num_blocks, tables.limits.num_kv_heads, tables.limits.block_size, 1});
+      nullptr, DType::kBF16, {limits.num_blocks, limits.num_kv_heads, limits.block_size, 1});
   constexpr int64_t kNoWindow = -1;
   LAMINA_RETURN_IF_ERROR(check_batch("step tables", batch, cache, batch.num_tokens(), kNoWindow));
-  tables.turn = 1 - tables.turn;
-  const lamina::cuda::Event& copied = tables.copied[tables.turn];
+  const TableRange all = {0, batch.block_tables.size()};
+  return bring(*impl_, batch, std::span(&all, 1), slot_mapping, stream);
+}
+
+Status StepTables::update(const RaggedBatch& batch,
+                          std::span<const TableRange> changed,
+                          std::span<const int64_t> slot_mapping,
+                          StreamView stream) {
   LAMINA_RETURN_IF_ERROR(
-      lamina::cuda::to_status(cudaEventSynchronize(copied.get()), "waiting for a step's tables"));
-  tables.max_blocks = batch.max_blocks;
-  tables.pieces.clear();
-  const std::array num_sequences = {static_cast<int32_t>(batch.num_sequences())};
-  LAMINA_RETURN_IF_ERROR(stage<int32_t>(tables, tables.num_sequences, num_sequences));
-  LAMINA_RETURN_IF_ERROR(stage(tables, tables.query_begin, batch.query_begin));
-  LAMINA_RETURN_IF_ERROR(stage(tables, tables.context_len, batch.context_len));
-  LAMINA_RETURN_IF_ERROR(stage(tables, tables.block_tables, batch.block_tables));
-  LAMINA_RETURN_IF_ERROR(stage_slots(tables, slot_mapping));
-  tables.is_split = tables.limits.in_phases && cuda::has_single_tokens(batch.query_begin);
-  if (tables.is_split) LAMINA_RETURN_IF_ERROR(stage_new_tokens(tables, batch));
-  LAMINA_RETURN_IF_ERROR(stage_windows(tables, batch));
-  LAMINA_RETURN_IF_ERROR(upload(
-      tables.device_memory.data(), tables.staging[tables.turn].data(), tables.pieces, stream));
-  return lamina::cuda::to_status(cudaEventRecord(copied.get(), lamina::cuda::raw(stream)),
-                                 "recording a step's tables");
+      check_bounds("step tables", batch, impl_->limits.block_size, batch.num_tokens()));
+  LAMINA_RETURN_IF_ERROR(check_changed(impl_->limits, batch, changed));
+  return bring(*impl_, batch, changed, slot_mapping, stream);
 }
 
 std::optional<uint64_t> StepTables::launch_shape() const {

@@ -211,5 +211,32 @@ TEST_F(CudaAttention, RefusesWhatItWasNotPreparedFor) {
             StatusCode::kInvalidArgument);
 }
 
+// What did not change is neither read nor brought.
+TEST_F(CudaAttention, RefusesBadChangesOfTables) {
+  StepTables tables({.max_sequences = 1,
+                     .max_tokens = 1,
+                     .max_blocks = kTableRowUnit,
+                     .num_heads = 2,
+                     .num_kv_heads = 2,
+                     .value_dim = 64,
+                     .num_blocks = 1,
+                     .block_size = 16},
+                    stream());
+  const std::vector<int32_t> begin = {0, 1};
+  const std::vector<int32_t> context = {5};
+  const std::vector<int32_t> entries = {0, 1, 1, 1};
+  const auto update = [&](TableRange changed) {
+    const RaggedBatch batch = {begin, context, entries, kTableRowUnit};
+    return tables.update(batch, std::span(&changed, 1), {}, stream()).code();
+  };
+  EXPECT_EQ(update({0, 1}), StatusCode::kOk);
+  EXPECT_EQ(update({0, 2}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(update({4, 5}), StatusCode::kInvalidArgument);
+  EXPECT_EQ(update({1, 0}), StatusCode::kInvalidArgument);
+  const std::vector<int32_t> entry = {0};
+  const RaggedBatch narrower = {begin, context, entry, 1};
+  EXPECT_EQ(tables.update(narrower, {}, {}, stream()).code(), StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace lamina::kernels
