@@ -28,6 +28,8 @@
 #include "app/placement.h"
 #include "base/error.h"
 #include "device/cuda/memory.h"
+#include "device/waiting_time.h"
+#include "engine/step_backend.h"
 #include "planner/model_source.h"
 #include "random_model.h"
 #include "serve_options.h"
@@ -44,15 +46,25 @@ constexpr std::array<int32_t, 3> kContexts = {1024, 4096, 16384};
 constexpr int32_t kMostSequences = 288;  // of the profile, beyond the largest batch
 constexpr int kSteps = 20;
 
-// CPU time of this process, but for spinning until a GPU has done its work.
-double working_seconds() {
+// CPU time of this process, engine and this program included, but for spinning until a GPU has done
+// its work.
+double process_seconds() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   const auto seconds = [](const timeval& time) {
     return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
   };
-  const double waiting = std::chrono::duration<double>(cuda::time_waiting()).count();
+  const double waiting = std::chrono::duration<double>(time_waiting()).count();
   return seconds(usage.ru_utime) + seconds(usage.ru_stime) - waiting;
+}
+
+struct HostTimes {
+  double model_worker = 0.0;
+  double process = 0.0;
+};
+
+HostTimes host_times(const StepBackend& backend) {
+  return {.model_worker = backend.times().host_seconds, .process = process_seconds()};
 }
 
 // Seconds of a step's micro-batches, one after the other: of a replica, and of an attention worker.
@@ -232,20 +244,21 @@ class Bench {
     StepLoop loop(*backend, model_.program, kContexts.front());
     for (const Point& point : points_) {
       if (point.batch > loop.most_sequences(point.context)) continue;
-      measure_point(name, point, spec, loop);
+      measure_point(name, point, spec, *backend, loop);
     }
   }
 
   void measure_point(const std::string& name,
                      Point point,
                      const PlacementSpec& spec,
+                     const StepBackend& backend,
                      StepLoop& loop) {
     const int32_t n = spec.num_micro_batches;
     loop.set_sequences(point.batch, point.context);
     loop.run_steps(4);  // sequences begin, kernels are loaded, graphs captured
-    const double cpu_before = working_seconds();
+    const HostTimes before = host_times(backend);
     const double seconds = loop.run_steps(kSteps);
-    const double cpu = (working_seconds() - cpu_before) / kSteps / n;
+    const HostTimes after = host_times(backend);
     const Parts& parts = parts_[{point, n}];
     const double predicted = prediction_->estimate(spec, point.batch, point.context).step_s;
     errors_.push_back(predicted / seconds - 1);
@@ -271,7 +284,10 @@ class Bench {
       if (colocated_.contains(point))
         fmt::print("  {:.3f} of colocated", seconds / colocated_[point]);
     }
-    fmt::print("  host {:.0f} us a step\n", 1e6 * cpu);
+    const double per_step_us = 1e6 / kSteps / n;
+    fmt::print("  host: model worker {:.0f} us a step, process {:.0f}\n",
+               per_step_us * (after.model_worker - before.model_worker),
+               per_step_us * (after.process - before.process));
     std::fflush(stdout);
   }
 

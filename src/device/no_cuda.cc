@@ -33,10 +33,6 @@ Status synchronize(StreamView /*stream*/) {
   return unimplemented(kMessage);
 }
 
-Duration time_waiting() {
-  return {};
-}
-
 bool has_pending_work(StreamView /*stream*/) {
   return false;
 }

@@ -1,10 +1,19 @@
 #include "device/stream.h"
 
+#include <atomic>
 #include <cstring>
 
+#include "base/cpu_time.h"
 #include "device/cuda/memory.h"
+#include "device/waiting_time.h"
 
 namespace lamina {
+namespace {
+
+std::atomic<int64_t> waiting_ns{0};
+thread_local Duration thread_waiting{};
+
+}  // namespace
 
 void StreamView::adopt_this_thread() const {
   use_device_of(*this);
@@ -38,8 +47,21 @@ Status copy_rows(const RowCopy& rows, StreamView stream) {
 }
 
 Status synchronize(StreamView stream) {
-  if (stream.device().kind == DeviceKind::kCuda) return cuda::synchronize(stream);
-  return {};
+  if (stream.device().kind != DeviceKind::kCuda) return {};
+  const Duration begin = thread_cpu_time();
+  Status status = cuda::synchronize(stream);
+  const Duration waited = thread_cpu_time() - begin;
+  thread_waiting += waited;
+  waiting_ns += waited.count();
+  return status;
+}
+
+Duration time_waiting() {
+  return Duration(waiting_ns.load());
+}
+
+Duration thread_time_waiting() {
+  return thread_waiting;
 }
 
 bool has_pending_work(StreamView stream) {

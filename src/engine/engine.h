@@ -108,6 +108,7 @@ struct EngineStats {
   PipelineStats pipeline;
   double model_seconds = 0;           // time in slices, all steps
   double attention_wait_seconds = 0;  // time the model worker waited for attention
+  double host_seconds = 0;  // CPU time of its threads, waiting for GPUs and others left out
 };
 
 // What a server needs of an engine; faked in the server's tests.

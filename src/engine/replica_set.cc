@@ -187,6 +187,7 @@ void ReplicaSet::close() {
     const ModelReplicaStats& stats = replica->session->stats();
     replica->ended.slices += Duration(stats.slice_ns.load());
     replica->ended.waiting += Duration(stats.wait_ns.load());
+    replica->ended.host += Duration(stats.host_ns.load());
     replica->ended.bytes_carried += stats.bytes_carried;
     replica->session.reset();
     replica->runner.forget_graphs();
@@ -217,7 +218,9 @@ BackendTimes to_backend_times(const ReplicaTimes& times) {
   const auto seconds = [](Duration duration) {
     return std::chrono::duration<double>(duration).count();
   };
-  return {.model_seconds = seconds(times.slices), .attention_wait_seconds = seconds(times.waiting)};
+  return {.model_seconds = seconds(times.slices),
+          .attention_wait_seconds = seconds(times.waiting),
+          .host_seconds = seconds(times.host)};
 }
 
 ReplicaTimes ReplicaSet::times() const {
@@ -225,10 +228,12 @@ ReplicaTimes ReplicaSet::times() const {
   for (const auto& replica : replicas_) {
     sum.slices += replica->ended.slices;
     sum.waiting += replica->ended.waiting;
+    sum.host += replica->ended.host;
     sum.bytes_carried += replica->ended.bytes_carried;
     if (replica->session == nullptr) continue;
     sum.slices += Duration(replica->session->stats().slice_ns.load());
     sum.waiting += Duration(replica->session->stats().wait_ns.load());
+    sum.host += Duration(replica->session->stats().host_ns.load());
     sum.bytes_carried += replica->session->stats().bytes_carried;
   }
   return sum;

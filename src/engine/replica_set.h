@@ -21,6 +21,7 @@ namespace lamina {
 struct ReplicaTimes {
   Duration slices{};   // computing, sends and exchanges included
   Duration waiting{};  // with a step under way, for attention or carried values
+  Duration host{};     // CPU time of their threads, waiting left out
   uint64_t bytes_carried = 0;
 };
 

@@ -468,6 +468,7 @@ void ServingEngine::publish_stats() {
   const BackendTimes times = backend_->times();
   stats.model_seconds = times.model_seconds;
   stats.attention_wait_seconds = times.attention_wait_seconds;
+  stats.host_seconds = times.host_seconds;
   const std::lock_guard lock(mutex_);
   stats_ = std::move(stats);
 }

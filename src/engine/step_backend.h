@@ -19,9 +19,11 @@ enum class BackendEvent : uint8_t {
                // do so
 };
 
+// Of all model replicas so far; engine.h says of what.
 struct BackendTimes {
   double model_seconds = 0;
   double attention_wait_seconds = 0;
+  double host_seconds = 0;
 };
 
 class StepBackend : public StepRunner {

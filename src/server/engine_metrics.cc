@@ -164,6 +164,9 @@ std::vector<MetricFamily> collect_engine_metrics(const EngineStats& stats,
   counter("lamina:attention_wait_seconds_total",
           "Time the model worker waited for attention.",
           stats.attention_wait_seconds);
+  counter("lamina:host_seconds_total",
+          "CPU time of the model worker's threads that say what devices are to do.",
+          stats.host_seconds);
   gauge("lamina:seconds_since_progress",
         "Since the last step, 0 when idle.",
         stats.seconds_since_progress);

@@ -7,12 +7,23 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/cpu_time.h"
+#include "device/waiting_time.h"
 #include "wire/messages.h"
 #include "worker/replica_slots.h"
 
 namespace lamina {
 
 using wire::MessageKind;
+
+namespace {
+
+// CPU time of this thread, but for spinning until a GPU has done its work.
+Duration thread_host_time() {
+  return thread_cpu_time() - thread_time_waiting();
+}
+
+}  // namespace
 
 ModelReplica::ModelReplica(const ModelReplicaConfig& config,
                            const ReplicaLinks& links,
@@ -39,8 +50,12 @@ Status ModelReplica::serve(const std::atomic<bool>& should_stop,
                            Duration idle_check) {
   std::vector<AwaitedMessage> awaited;
   while (!should_stop) {
+    const Duration before = thread_host_time();
     LAMINA_ASSIGN_OR_RETURN(const bool did_something, step());
-    if (did_something) continue;
+    if (did_something) {
+      stats_.host_ns += (thread_host_time() - before).count();
+      continue;
+    }
     awaited.clear();
     add_awaited(awaited);
     const bool is_busy = std::any_of(

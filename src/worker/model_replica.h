@@ -54,6 +54,7 @@ struct ModelReplicaStats {
   std::atomic<uint64_t> num_slices{0};
   std::atomic<int64_t> slice_ns{0};        // computing, sends and exchanges included
   std::atomic<int64_t> wait_ns{0};         // with nothing to do, while a step was under way
+  std::atomic<int64_t> host_ns{0};         // CPU time of its thread, waiting of both kinds left out
   std::atomic<uint64_t> bytes_carried{0};  // sent to other replicas
 };
 

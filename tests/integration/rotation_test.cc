@@ -263,6 +263,7 @@ TEST(ReplicaThreads, ThreeMicroBatchesColocated) {
     ASSERT_TRUE(used.ok()) << used.status().to_string();
     test::expect_greedy(sequences, golden);
     EXPECT_GT(backend.times().model_seconds, 0.0);
+    EXPECT_GT(backend.times().host_seconds, 0.0);
   }
   backend.close();
 }

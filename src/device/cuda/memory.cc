@@ -3,10 +3,8 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
-#include <atomic>
 #include <cstring>
 
-#include "base/cpu_time.h"
 #include "base/log.h"
 #include "device/cuda/error.h"
 #include "device/cuda/stream.h"
@@ -44,8 +42,6 @@ std::byte* allocate_pinned(size_t size_bytes) {
   return static_cast<std::byte*>(data);
 }
 
-std::atomic<int64_t> waiting_ns{0};
-
 }  // namespace
 
 std::byte* allocate(MemoryKind kind, size_t size_bytes) {
@@ -75,14 +71,7 @@ Status copy_rows(const RowCopy& rows, StreamView stream) {
 }
 
 Status synchronize(StreamView stream) {
-  const Duration begin = thread_cpu_time();
-  const cudaError_t error = cudaStreamSynchronize(raw(stream));
-  waiting_ns += (thread_cpu_time() - begin).count();
-  return to_status(error, device_name(stream.device()));
-}
-
-Duration time_waiting() {
-  return Duration(waiting_ns.load());
+  return to_status(cudaStreamSynchronize(raw(stream)), device_name(stream.device()));
 }
 
 bool has_pending_work(StreamView stream) {

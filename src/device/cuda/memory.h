@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "device/device.h"
 #include "device/stream.h"
@@ -22,8 +21,6 @@ void release(MemoryKind kind, std::byte* data) noexcept;
 [[nodiscard]] Status copy(void* to, const void* from, size_t size_bytes, StreamView stream);
 [[nodiscard]] Status copy_rows(const RowCopy& rows, StreamView stream);
 [[nodiscard]] Status synchronize(StreamView stream);
-// CPU time of all threads in synchronize(), which spins: to sleep costs a step more than it takes.
-[[nodiscard]] Duration time_waiting();
 [[nodiscard]] bool has_pending_work(StreamView stream);
 
 // The calling thread's CUDA calls go to `device` from now on. Logs a failure.
