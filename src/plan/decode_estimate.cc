@@ -29,7 +29,8 @@ class Step {
         context_(context),
         overlap_(placement.overlap && !placement.is_colocated()),
         lead_share_(overlap_ ? 1.0 - costs.kv_projection_share() : 1.0),
-        model_s_(costs.model_s(num_tokens)),
+        saturated_s_(costs.model_s(num_tokens)),
+        model_s_(saturated_s_),
         attention_s_(costs.attention_s(num_tokens, num_tokens * context)),
         slices_(costs.slices(num_tokens)),
         wire_(costs.wire(num_tokens)) {
@@ -43,6 +44,8 @@ class Step {
   }
 
   [[nodiscard]] double model_s() const { return model_s_; }
+  // Of the slices where one step's follow another's.
+  [[nodiscard]] double saturated_s() const { return saturated_s_; }
   [[nodiscard]] double attention_s() const { return attention_s_; }
   [[nodiscard]] const WireTimes& wire() const { return wire_; }
   [[nodiscard]] double period_s() const {
@@ -87,6 +90,7 @@ class Step {
   double context_;
   bool overlap_;  // attention waits for q alone
   double lead_share_;
+  double saturated_s_;
   double model_s_;
   double attention_s_;
   double slices_pace_ = 1;
@@ -131,7 +135,13 @@ StepEstimate estimate_step(const StepCosts& costs,
                        .model_s = parts.model_s(),
                        .attention_s = parts.attention_s(),
                        .wire_s = parts.wire().total_s()};
-  step.step_s = std::max(parts.period_s(), n * busiest_s) + costs.host_s();
+  step.step_s = std::max(parts.period_s(), n * busiest_s);
+  const double saturated_s = n * parts.saturated_s() / replicas;
+  if (saturated_s > step.step_s) {
+    step.step_s = saturated_s;
+    step.model_s = parts.saturated_s();
+  }
+  step.step_s += costs.host_s();
   step.tokens_per_s = num_sequences / step.step_s;
   step.model_busy = n * step.model_s / replicas / step.step_s;
   step.attention_busy = n * step.attention_s / step.step_s;

@@ -6,7 +6,7 @@ namespace lamina {
 namespace {
 
 // Seconds of one layer of a sequence each; a slice takes no less than 2.
-class LinearCosts final : public StepCosts {
+class LinearCosts : public StepCosts {
  public:
   [[nodiscard]] double model_s(double num_tokens) const override {
     return std::max(2.0, 0.5 * num_tokens);
@@ -62,6 +62,25 @@ TEST(DecodeEstimate, MicroBatchesAreBoundByTheBusierPool) {
   replicas.num_micro_batches = 3;
   const StepEstimate model = estimate_step(LinearCosts(), replicas, 1, 60, 1);
   EXPECT_DOUBLE_EQ(model.step_s, 3 * 10 / 2.0 + 0.4);
+}
+
+// Slices that take turns with attention are faster than those that never rest, and a step of theirs
+// is never shorter than those.
+TEST(DecodeEstimate, RestedSlicesAreNoFasterThanTheirDeviceWithoutRest) {
+  class Rested final : public LinearCosts {
+   public:
+    [[nodiscard]] PaceFactors in_turns(double) const override { return {.slices = 0.75}; }
+    [[nodiscard]] WireTimes wire(double) const override { return {}; }
+    [[nodiscard]] double host_s() const override { return 0; }
+  };
+  const PlacementSpec one{.num_attention_workers = 1, .overlap = false};
+  const StepEstimate rests = estimate_step(Rested(), one, 1, 8, 100);
+  EXPECT_DOUBLE_EQ(rests.step_s, 3 + 8);
+  EXPECT_DOUBLE_EQ(rests.model_s, 3);
+  const StepEstimate hardly = estimate_step(Rested(), one, 1, 8, 2);
+  EXPECT_DOUBLE_EQ(hardly.step_s, 4);  // more than 3 + 0.16
+  EXPECT_DOUBLE_EQ(hardly.model_s, 4);
+  EXPECT_EQ(hardly.limit, Limit::kModel);
 }
 
 TEST(DecodeEstimate, TheNetworkIsAPoolToo) {

@@ -28,7 +28,7 @@ struct SliceTimes {
 };
 
 // What slices and attention take in a step, of what each takes by itself over and over: more than 1
-// where they share a machine.
+// where they share a machine, less where a device that has rested is faster.
 struct PaceFactors {
   double slices = 1;
   double attention = 1;

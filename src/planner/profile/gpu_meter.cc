@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <optional>
+#include <thread>
 
 #include "base/error.h"
 #include "device/gpu_graph.h"
@@ -20,6 +21,8 @@ namespace {
 
 constexpr auto kDType = DType::kBF16;
 constexpr int kRounds = 5;
+// Of a point's time, until clocks have settled at the limit of the GPU's power.
+constexpr int kTimesForClocks = 10;
 constexpr uint32_t kMostMessageBytes = 16 << 20;
 
 double seconds_of(const std::function<Status()>& body) {
@@ -35,6 +38,16 @@ double waited_s(Duration time, const std::function<Status()>& body) {
   std::vector<double> seconds;
   const Deadline end = Deadline::after(time);
   while (seconds.size() < kRounds || !end.has_passed()) seconds.push_back(seconds_of(body));
+  return median_of(std::move(seconds));
+}
+
+// The same after rests, each as long as the work before.
+double rested_s(const std::function<Status()>& body) {
+  std::vector<double> seconds;
+  while (seconds.size() < kRounds) {
+    seconds.push_back(seconds_of(body));
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds.back()));
+  }
   return median_of(std::move(seconds));
 }
 
@@ -121,9 +134,11 @@ SlicePoint GpuMeter::slices(int32_t rows) {
       return synchronize(products_);
     });
   };
+  const auto all = [&] { return slices_->run(rows); };
   SlicePoint point{.rows = rows,
-                   .seconds = waited_s(config_.time, [&] { return slices_->run(rows); }),
-                   .first_seconds = slices_s(0, 1)};
+                   .seconds = waited_s(kTimesForClocks * config_.time, all),
+                   .first_seconds = slices_s(0, 1),
+                   .rested_seconds = rested_s(all)};
   const int32_t num_between = slices_->num_slices() - 2;
   if (num_between > 0) point.layer_seconds = slices_s(1, num_between + 1) / num_between;
   return point;

@@ -100,6 +100,7 @@ SlicePoint HostMeter::slices(int32_t rows) {
       .first_seconds = slices_s(0, 1)};
   const int32_t num_between = slices_->num_slices() - 2;
   if (num_between > 0) point.layer_seconds = slices_s(1, num_between + 1) / num_between;
+  point.rested_seconds = point.seconds;  // what rests cost a CPU is its pace in turns
   return point;
 }
 

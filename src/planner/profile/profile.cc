@@ -47,6 +47,7 @@ SlicePoint read_slice(YamlFields& fields) {
   SlicePoint point{.rows = fields.integer("rows", 1, kMaxCount)};
   point.first_seconds = fields.number("first_seconds", 0, kMaxSeconds);
   point.layer_seconds = fields.number("layer_seconds", 0, kMaxSeconds);
+  point.rested_seconds = fields.number("rested_seconds", kMinSeconds, kMaxSeconds);
   point.seconds = seconds_of(fields);
   return point;
 }
@@ -196,11 +197,13 @@ std::string Profile::to_yaml() const {
   }
   for (const SlicePoint& p : slices) {
     text += fmt::format(
-        "  - {{rows: {}, seconds: {:.4g}, first_seconds: {:.4g}, layer_seconds: {:.4g}}}\n",
+        "  - {{rows: {}, seconds: {:.4g}, first_seconds: {:.4g}, layer_seconds: {:.4g}, "
+        "rested_seconds: {:.4g}}}\n",
         p.rows,
         p.seconds,
         p.first_seconds,
-        p.layer_seconds);
+        p.layer_seconds,
+        p.rested_seconds);
   }
   if (!paces.empty()) text += "paces:  # of what either takes by itself\n";
   for (const PacePoint& p : paces) {
@@ -277,7 +280,8 @@ void ProfileFit::add_slices(const Profile& profile) {
     slices_[rows] = {.rows = rows,
                      .seconds = least_of(points, &SlicePoint::seconds),
                      .first_seconds = least_of(points, &SlicePoint::first_seconds),
-                     .layer_seconds = least_of(points, &SlicePoint::layer_seconds)};
+                     .layer_seconds = least_of(points, &SlicePoint::layer_seconds),
+                     .rested_seconds = least_of(points, &SlicePoint::rested_seconds)};
   }
 }
 
@@ -312,6 +316,12 @@ SliceTimes ProfileFit::each_slice_s(double rows, int32_t num_layers) const {
                       .layer_s = of(&SlicePoint::layer_seconds)};
   times.last_s = std::max(0.0, slices_s(rows) - times.first_s - (num_layers - 1) * times.layer_s);
   return times;
+}
+
+double ProfileFit::rested_pace(double rows) const {
+  const double rested_s =
+      between(slices_, rows, [](const SlicePoint& point) { return point.rested_seconds; });
+  return std::min(1.0, rested_s / slices_s(rows));
 }
 
 // Beyond what was measured as there: a factor does not grow with the rows.

@@ -28,6 +28,9 @@ struct SlicePoint {  // all slices of the profile's model and sampling: a decodi
   double seconds = 0;
   double first_seconds = 0;  // of them, the slice before the first attention
   double layer_seconds = 0;  // and each that lies between two layers' attention
+  // All of them where the device rests as long between two steps: a GPU that computes without rest
+  // comes to the limit of its power, and its clocks go down.
+  double rested_seconds = 0;
 };
 
 // Slices of so many sequences and the attention of as many, each on its own pool of one machine:
@@ -92,6 +95,8 @@ class ProfileFit {
   [[nodiscard]] double slices_s(double rows) const;
   // One by one, of a model with so many layers.
   [[nodiscard]] SliceTimes each_slice_s(double rows, int32_t num_layers) const;
+  // What slices take after a rest, of what they take without: 1 at most.
+  [[nodiscard]] double rested_pace(double rows) const;
   // 1 where nothing was measured.
   [[nodiscard]] PaceFactors in_turns(double rows) const { return pace(rows, &PacePoint::in_turns); }
   [[nodiscard]] PaceFactors side_by_side(double rows) const {

@@ -51,7 +51,11 @@ class KnownMeter final : public Meter {
   }
   SlicePoint slices(int32_t rows) override {
     const double all_s = 1e-3 + 1e-4 * rows;
-    return {.rows = rows, .seconds = all_s, .first_seconds = all_s / 8, .layer_seconds = all_s / 4};
+    return {.rows = rows,
+            .seconds = all_s,
+            .first_seconds = all_s / 8,
+            .layer_seconds = all_s / 4,
+            .rested_seconds = all_s * 0.75};
   }
   std::optional<PacePoint> paces(int32_t rows, const AttentionPoint& /*attention*/) override {
     return PacePoint{.rows = rows, .in_turns = {1.0625, 1.125}, .side_by_side = {1.25, 1.5}};
@@ -108,6 +112,7 @@ TEST(Profile, ComesBackFromItsFile) {
   EXPECT_EQ(read.transports.size(), written.transports.size());
   EXPECT_EQ(read.slices.size(), written.slices.size());
   EXPECT_NEAR(read.slices.back().layer_seconds, written.slices.back().layer_seconds, 1e-7);
+  EXPECT_NEAR(read.slices.back().rested_seconds, written.slices.back().rested_seconds, 1e-7);
   ASSERT_EQ(read.paces.size(), 3);
   EXPECT_EQ(read.paces.back().rows, 32);
   EXPECT_EQ(read.paces.back().side_by_side.attention, 1.5);
@@ -137,11 +142,13 @@ TEST(Profile, SaysHowFarItGoes) {
 
 TEST(Profile, OfWhatWasMeasuredMoreThanOnceTheLeastCounts) {
   Profile profile = known_profile();
-  profile.slices = {{4, 1e-3, 1e-4, 2e-4}, {4, 9e-3, 9e-3, 9e-3}, {4, 2e-3, 2e-4, 3e-4}};
+  profile.slices = {
+      {4, 1e-3, 1e-4, 2e-4, 9e-4}, {4, 9e-3, 9e-3, 9e-3, 9e-3}, {4, 2e-3, 2e-4, 3e-4, 8e-4}};
   profile.paces = {{4, {1, 1}, {1.1, 1.5}}, {4, {1, 1}, {1.3, 1.7}}};
   const ProfileFit fit(profile);
   EXPECT_DOUBLE_EQ(fit.slices_s(4), 1e-3);
   EXPECT_NEAR(fit.each_slice_s(4, 3).last_s, 1e-3 - 1e-4 - 2 * 2e-4, 1e-12);
+  EXPECT_NEAR(fit.rested_pace(4), 0.8, 1e-12);
   EXPECT_NEAR(fit.side_by_side(100).slices, 1.2, 1e-12);
 }
 
@@ -191,6 +198,7 @@ TEST(ProfiledCosts, TakeSlicesThatWereMeasuredWhole) {
   ASSERT_TRUE(costs.slices(5).has_value());
   EXPECT_NEAR(costs.slices(5)->last_s, 1.5e-3 * (1 - 1 / 8.0 - 2 / 4.0), 1e-9);
   EXPECT_EQ(costs.side_by_side(8).slices, 1);
+  EXPECT_NEAR(costs.in_turns(8).slices, 0.75, 1e-9);
   const ProfiledCosts shared(work, placement, all, fit, {.has_both = true});
   EXPECT_NEAR(shared.side_by_side(8).slices, 1.25, 1e-9);
   EXPECT_NEAR(shared.in_turns(8).attention, 1.125, 1e-9);

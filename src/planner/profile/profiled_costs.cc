@@ -52,6 +52,12 @@ std::optional<SliceTimes> ProfiledCosts::slices(double num_tokens) const {
   return fit_.each_slice_s(num_tokens, model_.num_layers);
 }
 
+PaceFactors ProfiledCosts::in_turns(double num_tokens) const {
+  if (shared_.has_both) return fit_.in_turns(num_tokens);
+  if (!fit_.has_slices_of(model_.name)) return {};
+  return {.slices = fit_.rested_pace(num_tokens)};
+}
+
 double ProfiledCosts::attention_s(double num_tokens, double num_positions) const {
   if (num_tokens <= 0) return 0;
   const double positions = num_tokens * model_.attended_positions(num_positions / num_tokens);

@@ -30,9 +30,7 @@ class ProfiledCosts final : public StepCosts {
   [[nodiscard]] double model_s(double num_tokens) const override;
   [[nodiscard]] std::optional<SliceTimes> slices(double num_tokens) const override;
   [[nodiscard]] double attention_s(double num_tokens, double num_positions) const override;
-  [[nodiscard]] PaceFactors in_turns(double num_tokens) const override {
-    return shared_.has_both ? fit_.in_turns(num_tokens) : PaceFactors();
-  }
+  [[nodiscard]] PaceFactors in_turns(double num_tokens) const override;
   [[nodiscard]] PaceFactors side_by_side(double num_tokens) const override {
     return shared_.has_both ? fit_.side_by_side(num_tokens) : PaceFactors();
   }
