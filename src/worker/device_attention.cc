@@ -284,7 +284,7 @@ Status DeviceAttention::receive_merged(const MicroBatch& step,
 Result<bool> DeviceAttention::has_output(int32_t micro_batch, int32_t attention_idx) {
   if (is_on_gpu()) return true;
   const MicroBatch& step = batch(micro_batch);
-  LAMINA_RETURN_IF_ERROR(step.channel->status());
+  LAMINA_RETURN_IF_ERROR(failure_of(step));
   const SlotIdx slot = slot_of(DeviceMessage::kOut, micro_batch, attention_idx);
   for (size_t i = 0; i < peers().size(); ++i) {
     const DeviceTransfer out = {
@@ -335,17 +335,24 @@ Status DeviceAttention::send_carried(int32_t micro_batch,
   return is_last(step, slice_idx) ? end_step(step) : Status();
 }
 
+// What ended the step's waits, if anything did: a channel does not know who its peers are.
+Status DeviceAttention::failure_of(const MicroBatch& step) {
+  const Status status = step.channel->status();
+  if (status.ok()) return {};
+  return {status.code(), fmt::format("an attention worker or replica: {}", status.message())};
+}
+
 // A CPU's receive() fails by itself, and the channel knows why.
 Status DeviceAttention::or_reason(const MicroBatch& step, const Status& received) {
   if (received.ok()) return {};
-  const Status reason = step.channel->status();
+  const Status reason = failure_of(step);
   return reason.ok() ? received : reason;
 }
 
 // A wait that had no need to look further may not have seen that a peer is gone.
 Status DeviceAttention::check_received() const {
   for (const MicroBatch& each : batches_) {
-    LAMINA_RETURN_IF_ERROR(each.channel->status());
+    LAMINA_RETURN_IF_ERROR(failure_of(each));
     if (each.channel->is_aborted()) return unavailable("an attention worker or replica is gone");
   }
   return {};

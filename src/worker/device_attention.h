@@ -125,6 +125,7 @@ class DeviceAttention final : public OffloadedBackend {
   [[nodiscard]] int32_t num_slices(const MicroBatch& step, const SliceRange& range) const;
   [[nodiscard]] bool is_last(const MicroBatch& step, int32_t slice_idx) const;
   [[nodiscard]] Status end_step(const MicroBatch& step) const;
+  [[nodiscard]] static Status failure_of(const MicroBatch& step);
   [[nodiscard]] static Status or_reason(const MicroBatch& step, const Status& received);
   void count_bytes(size_t peer_idx, const MicroBatch& step);
   Status receive_whole(const MicroBatch& step, SlotIdx slot, int32_t layer, TensorView out) const;
