@@ -125,15 +125,20 @@ Status check_block_ids(std::string_view op,
       window < 0 ? 0 : std::clamp<int64_t>(context - num_queries - window + 1, 0, context - 1);
   const auto table = batch.block_tables.subspan(b * static_cast<size_t>(batch.max_blocks),
                                                 static_cast<size_t>(ceil_div(context, block_size)));
-  for (const int32_t id : table.subspan(static_cast<size_t>(first_read / block_size))) {
-    if (id == kNoBlock || (id >= 0 && id < cache.shape[0])) continue;
-    return invalid_argument(
-        fmt::format("{}: sequence {} names block {} of {}", op, b, id, cache.shape[0]));
-  }
-  return {};
+  const std::optional<int32_t> bad =
+      find_bad_block(table.subspan(static_cast<size_t>(first_read / block_size)), cache.shape[0]);
+  if (!bad) return {};
+  return invalid_argument(
+      fmt::format("{}: sequence {} names block {} of {}", op, b, *bad, cache.shape[0]));
 }
 
 }  // namespace
+
+std::optional<int32_t> find_bad_block(std::span<const int32_t> table, int64_t num_blocks) {
+  const auto bad = std::ranges::find_if(
+      table, [&](int32_t id) { return id != kNoBlock && (id < 0 || id >= num_blocks); });
+  return bad == table.end() ? std::nullopt : std::optional(*bad);
+}
 
 Status check_bounds(std::string_view op,
                     const RaggedBatch& batch,

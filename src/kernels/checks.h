@@ -2,6 +2,9 @@
 // <op>.cc alone; the code in ref/ and cpu/ trusts what passed here.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <span>
 #include <string_view>
 
 #include "base/status.h"
@@ -50,6 +53,10 @@ std::string describe(const TensorView& view);
                                   const WeightView& weight,
                                   const Shape& shape,
                                   DType x_dtype);
+
+// The first of a block table's entries that is neither one of `num_blocks` nor kNoBlock.
+[[nodiscard]] std::optional<int32_t> find_bad_block(std::span<const int32_t> table,
+                                                    int64_t num_blocks);
 
 // That `batch` describes `num_tokens` queries: ascending query_begin, contexts that hold their
 // queries, and tables that hold the contexts.

@@ -175,9 +175,9 @@ Status check_changed(const StepTablesLimits& limits,
                                           range.end,
                                           batch.block_tables.size()));
     }
-    for (const int32_t id : batch.block_tables.subspan(range.begin, range.end - range.begin)) {
-      if (id == kNoBlock || (id >= 0 && id < limits.num_blocks)) continue;
-      return invalid_argument(fmt::format("step tables: block {} of {}", id, limits.num_blocks));
+    const auto entries = batch.block_tables.subspan(range.begin, range.end - range.begin);
+    if (const auto bad = find_bad_block(entries, limits.num_blocks)) {
+      return invalid_argument(fmt::format("step tables: block {} of {}", *bad, limits.num_blocks));
     }
   }
   return {};

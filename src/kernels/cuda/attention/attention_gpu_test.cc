@@ -179,6 +179,18 @@ TEST_F(CudaAttention, AppendsCodesAsTheReferenceDoes) {
   }
 }
 
+// Over one block.
+StepTablesLimits of_one_token(int32_t max_blocks) {
+  return {.max_sequences = 1,
+          .max_tokens = 1,
+          .max_blocks = max_blocks,
+          .num_heads = 2,
+          .num_kv_heads = 2,
+          .value_dim = 64,
+          .num_blocks = 1,
+          .block_size = 16};
+}
+
 TEST_F(CudaAttention, RefusesWhatItWasNotPreparedFor) {
   Rng rng(1);
   const DeviceTensor q(TestTensor::random(DType::kBF16, {1, 2, 64}, rng));
@@ -190,15 +202,7 @@ TEST_F(CudaAttention, RefusesWhatItWasNotPreparedFor) {
                               .lse = {},
                               .batch = {}};
   EXPECT_EQ(ragged_attention(args, stream()).code(), StatusCode::kInvalidArgument);
-  StepTables tables({.max_sequences = 1,
-                     .max_tokens = 1,
-                     .max_blocks = 1,
-                     .num_heads = 2,
-                     .num_kv_heads = 2,
-                     .value_dim = 64,
-                     .num_blocks = 1,
-                     .block_size = 16},
-                    stream());
+  StepTables tables(of_one_token(1), stream());
   const std::vector<int32_t> begin = {0, 1};
   const std::vector<int32_t> context = {5};
   const std::vector<int32_t> good = {0};
@@ -213,15 +217,7 @@ TEST_F(CudaAttention, RefusesWhatItWasNotPreparedFor) {
 
 // What did not change is neither read nor brought.
 TEST_F(CudaAttention, RefusesBadChangesOfTables) {
-  StepTables tables({.max_sequences = 1,
-                     .max_tokens = 1,
-                     .max_blocks = kTableRowUnit,
-                     .num_heads = 2,
-                     .num_kv_heads = 2,
-                     .value_dim = 64,
-                     .num_blocks = 1,
-                     .block_size = 16},
-                    stream());
+  StepTables tables(of_one_token(kTableRowUnit), stream());
   const std::vector<int32_t> begin = {0, 1};
   const std::vector<int32_t> context = {5};
   const std::vector<int32_t> entries = {0, 1, 1, 1};
